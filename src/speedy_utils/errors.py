@@ -1,0 +1,56 @@
+"""What goes wrong in a run, said so that somebody can act on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SHOWN = 200
+
+
+def shorten(value: object, width: int = _SHOWN) -> str:
+    """The ``repr`` of a value, cut to what fits in an error message.
+
+    A value whose own ``repr`` fails must not replace the error that is being told.
+    """
+    try:
+        text = repr(value)
+    except Exception as error:  # any class may raise anything from its repr
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+class TaskError(RuntimeError):
+    """A task of a run failed for good.
+
+    The exception of the user's function is chained as ``__cause__``, where it could be sent from
+    the worker; its traceback is always in :attr:`traceback`, as text.
+
+    Args:
+        index: Position of the task's item in ``items``, from 0.
+        item: The item itself.
+        attempts: How many times the task was started.
+        reason: One line on what happened.
+        traceback: The traceback in the worker, as text; empty where the worker died.
+
+    Attributes:
+        index: Position of the task's item in ``items``, from 0.
+        item: The item itself.
+        attempts: How many times the task was started.
+        reason: One line on what happened.
+        traceback: The traceback in the worker, as text; empty where the worker died.
+    """
+
+    def __init__(self, index: int, item: Any, attempts: int, reason: str, traceback: str = "") -> None:
+        super().__init__(index, item, attempts, reason, traceback)
+        self.index = index
+        self.item = item
+        self.attempts = attempts
+        self.reason = reason
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        text = f"task {self.index} (item {shorten(self.item)}) failed after {times}: {self.reason}"
+        if self.traceback:
+            text += f"\n\nTraceback in the worker:\n{self.traceback.rstrip()}"
+        return text

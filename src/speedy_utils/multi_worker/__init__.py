@@ -1,0 +1,1 @@
+"""Runs functions over items in many workers; stands on ``progress``."""

@@ -1,0 +1,91 @@
+"""File operations that a crash can't leave half done."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+__all__ = ["link_or_copy", "remove_path", "swap_in", "sync", "undo_swap", "write_json"]
+
+# What link() says where the other path is on another file system, where the file system has no hard
+# links or no more of them for this file, or where the kernel protects a file of another owner.
+_CANT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def write_json(path: Path, value: object, *, scratch: Path | None = None) -> None:
+    """Write a JSON file that appears whole or not at all, and is on the disk when this returns.
+
+    Args:
+        path: The file.
+        value: What to write; the order of keys is kept.
+        scratch: Where to write it first, on the same file system; next to ``path`` by default.
+    """
+    scratch = scratch or path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    sync(scratch)
+    os.replace(scratch, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, or a folder with all it holds; a symbolic link goes, never what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, without copying it where the file system can.
+
+    Args:
+        source: The file; it stays.
+        target: The new name, which does not exist yet.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _CANT_LINK:
+            raise
+        shutil.copyfile(source, target)
+        sync(target)
+
+
+def swap_in(new: Path, target: Path, aside: Path) -> None:
+    """Put a folder in place of another one, which is deleted once the new one is there.
+
+    No system call of the standard library swaps two folders at once, so there is a moment in which
+    the target is missing. Killed in that moment, ``undo_swap`` puts the old folder back.
+
+    Args:
+        new: The folder that is to be at ``target``; on the same file system.
+        target: A folder that exists.
+        aside: Where the old folder waits; what an earlier swap has left there is deleted.
+    """
+    remove_path(aside)
+    with contextlib.ExitStack() as undo:
+        os.rename(target, aside)
+        undo.callback(os.rename, aside, target)
+        os.rename(new, target)
+        undo.pop_all()
+    sync(target.parent)
+    remove_path(aside)
+
+
+def undo_swap(target: Path, aside: Path) -> None:
+    """Put the old folder back where ``swap_in`` was killed before the new one had its place."""
+    if not os.path.lexists(target) and aside.is_dir():
+        os.rename(aside, target)

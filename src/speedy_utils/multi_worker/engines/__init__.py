@@ -1,0 +1,67 @@
+"""What runs tasks: one module an engine, behind one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from ...progress.run import Run
+from ..task import Call, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all tasks of a run share.
+
+    Attributes:
+        function: The user's function.
+        kwargs: Its arguments besides the item.
+        workers: How many tasks may run at once.
+        options: ``ray_options``.
+    """
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    workers: int
+    options: Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """Runs calls. All methods are called by the driver's thread."""
+
+    def submit(self, call: Call, item: Any) -> None:
+        """Start a call, or let it wait for its worker."""
+        ...
+
+    def wait(self) -> list[tuple[Call, Outcome]]:
+        """The calls that ended since the last time; waits for one, but may also return with none."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop all calls that have not ended."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds; no call is under way any more."""
+        ...
+
+
+ENGINES = {"ray": "RayEngine", "mp": "ThreadEngine", "seq": "SequentialEngine"}
+_MODULES = {"ray": ".ray", "mp": ".threads", "seq": ".sequential"}
+
+
+def open_engine(backend: str, work: Work, run: Run) -> Engine:
+    """Start an engine.
+
+    Args:
+        backend: One of ``ENGINES``.
+        work: What it is for.
+        run: The run whose bar says what is starting, and which reads the engine's live counts.
+    """
+    if backend == "ray":
+        run.phase = "starting Ray"  # importing it takes long enough to say so
+    module = import_module(_MODULES[backend], __name__)
+    engine: Engine = getattr(module, ENGINES[backend])(work, run)
+    return engine

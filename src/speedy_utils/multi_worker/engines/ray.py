@@ -1,0 +1,159 @@
+"""Ray tasks, on the Ray that is running or on a local one that is started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from ...errors import shorten
+from ...progress.actor import ActorFeed, ActorSink, create_progress_tracker
+from ...progress.run import Run
+from ..task import Call, Failure, Outcome, perform
+from . import Work
+
+_GRACE = 1.5
+"""Seconds in which a cancelled task may end before its worker is killed."""
+
+_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+
+_local_cpus = 0
+"""CPUs of the Ray that this process has started; 0 where it has started none."""
+
+
+def _perform(function: Any, kwargs: Mapping[str, Any], item: Any, call: Call, sink: ActorSink) -> Outcome:
+    return perform(function, item, kwargs, call.reporter(), sink)
+
+
+class RayEngine:
+    """Runs each call as a Ray task. Retries are the driver's: Ray has no public attempt number."""
+
+    def __init__(self, work: Work, run: Run) -> None:
+        name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
+        options = {"name": name, **work.options, "max_retries": 0}
+        task = ray.remote(_perform)
+        task.options(**options)  # a bad option is an error before anything starts
+        connect(work.workers)
+        run.phase = "waiting for workers"
+        if _local_cpus:  # all workers fit in a Ray that is ours, also where it was started for fewer
+            options.setdefault("num_cpus", min(1.0, _local_cpus / work.workers))
+        self._task = task.options(**options)
+        self._function = _ship("func", work.function)
+        self._kwargs = _ship("the keyword arguments", dict(work.kwargs))
+        self._actor = create_progress_tracker()
+        self._sink = ActorSink(self._actor, work.workers)
+        run.feed = ActorFeed(self._actor)
+        self._calls: dict[Any, Call] = {}
+
+    def submit(self, call: Call, item: Any) -> None:
+        """Start a Ray task."""
+        try:
+            ref = self._task.remote(self._function, self._kwargs, item, call, self._sink)
+        except (TypeError, AttributeError) as error:
+            raise TypeError(
+                f"item {call.task} can't be sent to a Ray worker: {shorten(item)} ({error})"
+            ) from error
+        self._calls[ref] = call
+
+    def wait(self) -> list[tuple[Call, Outcome]]:
+        """Wait for the next tasks to end, half a second at most."""
+        ready, _ = ray.wait(list(self._calls), timeout=0.5)
+        if ready:
+            ready, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
+        return [(self._calls.pop(ref), _outcome(ref)) for ref in ready]
+
+    def cancel(self) -> None:
+        """Interrupt the tasks, and kill the workers of those that go on."""
+        try:
+            running = self._interrupt(force=False, timeout=_GRACE)
+        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
+            running = True
+        if running:
+            self._interrupt(force=True, timeout=5.0)
+
+    def _interrupt(self, *, force: bool, timeout: float) -> bool:
+        for ref in self._calls:
+            ray.cancel(ref, force=force)
+        return bool(self._calls) and bool(
+            ray.wait(list(self._calls), num_returns=len(self._calls), timeout=timeout)[1]
+        )
+
+    def close(self) -> None:
+        """End the actor; Ray goes on."""
+        ray.kill(self._actor)
+
+
+def _ship(what: str, value: Any) -> Any:
+    try:
+        return ray.put(value)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(f"{what} can't be sent to Ray workers: {shorten(value)} ({error})") from error
+
+
+def _outcome(ref: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(ref)
+    except _LOST as error:
+        return Outcome(failure=Failure(f"the worker was lost: {_first_line(error)}", error=error, lost=True))
+    except ray.exceptions.RayTaskError as error:
+        reason = (
+            f"its result could not be sent back, or its arguments not be read: {_first_line(error.cause)}"
+        )
+        return Outcome(failure=Failure(reason, str(error), error))
+    except ray.exceptions.RayError as error:
+        return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
+    return outcome
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def connect(workers: int) -> None:
+    """Use the Ray that is running, or the one at RAY_ADDRESS, or start a local one.
+
+    Args:
+        workers: CPUs of a Ray that is started.
+
+    Raises:
+        ConnectionError: Nothing answers at RAY_ADDRESS.
+    """
+    global _local_cpus
+    if ray.is_initialized():
+        return
+    _local_cpus = 0
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address and address != "local":
+        _probe(address)
+        ray.init(logging_level=logging.WARNING)
+        return
+    try:
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
+    except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
+        ray.init(logging_level=logging.WARNING)
+    else:
+        _local_cpus = workers
+
+
+def _probe(address: str) -> None:
+    """Fail soon where nothing answers: ``ray.init`` would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", or a scheme that only Ray knows
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"nothing answers at RAY_ADDRESS={address} ({error}): start a Ray there, or unset RAY_ADDRESS "
+            f"to use a local one"
+        ) from error

@@ -1,0 +1,38 @@
+"""One after another, in the caller's thread: for debuggers, profilers and tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...progress.run import LocalFeed, Run
+from ..task import Call, Outcome, perform
+from . import Work
+
+
+class SequentialEngine:
+    """Runs a call when it is waited for."""
+
+    def __init__(self, work: Work, run: Run) -> None:
+        self._work = work
+        self._feed = run.feed = LocalFeed()
+        self._waiting: list[tuple[Call, Any]] = []
+
+    def submit(self, call: Call, item: Any) -> None:
+        """Let the call wait."""
+        self._waiting.append((call, item))
+
+    def wait(self) -> list[tuple[Call, Outcome]]:
+        """Run the call that has waited longest."""
+        call, item = self._waiting.pop(0)
+        reporter = call.reporter()
+        self._feed.add(reporter)
+        try:
+            return [(call, perform(self._work.function, item, self._work.kwargs, reporter))]
+        finally:
+            self._feed.remove(reporter)
+
+    def cancel(self) -> None:
+        """Do nothing: no call runs while the driver's thread is here."""
+
+    def close(self) -> None:
+        """Do nothing: the engine holds nothing."""

@@ -1,0 +1,226 @@
+"""``multi_process``: a function over many items, in many workers, with one bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from ..checks import checked_count, checked_name
+from ..errors import TaskError, shorten
+from ..progress.run import Run, display_here
+from ..progress.tracked import items_of
+from .engines import ENGINES, Engine, Work, open_engine
+from .task import Call, Failure
+
+Backend = Literal["ray", "mp", "seq"]
+
+
+def multi_process(
+    func: Callable[..., Any],
+    items: Iterable[Any],
+    *,
+    num_workers: int | None = None,
+    backend: Backend = "ray",
+    total_items: int | Callable[[Any], int] | None = None,
+    desc: str | None = None,
+    poll_interval: float = 0.3,
+    progress: bool = True,
+    on_error: Literal["raise", "continue"] = "raise",
+    max_retries: int = 3,
+    ray_options: Mapping[str, Any] | None = None,
+    **func_kwargs: Any,
+) -> list[Any]:
+    """Call a function on each item, in many workers, and show one bar for all of them.
+
+    Args:
+        func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do. What it reports with
+            ``report_progress``, ``track`` or ``tracked`` moves the bar.
+        items: One task each. Other than a sequence, it is read before the first task starts.
+        num_workers: How many tasks run at once; the number of CPUs where None.
+        backend: ``"ray"`` for Ray tasks, ``"mp"`` for threads of this process, ``"seq"`` for one after
+            another in the caller's thread.
+        total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
+            ``len``. Where None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
+        desc: What the bar is called.
+        poll_interval: Seconds between two looks at the count.
+        progress: False to show nothing.
+        on_error: ``"raise"`` stops at the first task that fails; ``"continue"`` puts its ``TaskError`` in
+            the result and goes on.
+        max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
+            are never retried.
+        ray_options: Options of Ray for the tasks, such as ``{"num_gpus": 1}``; other backends ignore them.
+        **func_kwargs: Sent to the workers once, not with each task.
+
+    Returns:
+        What ``func`` returned, in the order of ``items``.
+
+    Raises:
+        TaskError: A task failed, and ``on_error`` is ``"raise"``. The exception of ``func`` is its cause.
+        KeyboardInterrupt: Ctrl-C, after all tasks were stopped.
+        TypeError: An argument has the wrong type, or can't be sent to a worker.
+        ValueError: An argument has a value that is not allowed.
+        ConnectionError: Nothing answers at RAY_ADDRESS.
+
+    Example:
+        >>> from speedy_utils import multi_process, track
+        >>> def total_length(words):
+        ...     return sum(len(word) for word in track(words))
+        >>> words = [["one", "bar"], ["whole"]]
+        >>> multi_process(total_length, words, backend="seq", total_items=len, progress=False)
+        [6, 5]
+    """
+    if not callable(func):
+        raise TypeError(f"func must be callable, not {shorten(func)}")
+    if on_error not in ("raise", "continue"):
+        raise ValueError(f'on_error must be "raise" or "continue", not {on_error!r}')
+    options = check_run(backend, num_workers, poll_interval, max_retries, ray_options)
+    stage = checked_name(desc)
+    total, totals = None, None
+    if total_items is not None and not callable(total_items):
+        total = checked_count(total_items, "total_items")
+    items = items if isinstance(items, Sequence) else list(items)
+    if not items:
+        return []
+    if total is None:
+        totals = _totals(func, items, total_items, func_kwargs)
+        total = None if totals is None else sum(totals)
+    counts_items = total is not None
+    unit = "items" if counts_items else "tasks"
+    total = len(items) if total is None else total
+    workers = min(num_workers or _cpus(), len(items))
+    run = Run(
+        stage or f"Processing {total:,} {unit}",
+        total,
+        tasks=len(items),
+        unit=unit,
+        display=display_here(progress),
+        poll_interval=poll_interval,
+    )
+    results: list[Any] = [None] * len(items)
+
+    def finish(task: int, value: Any, error: TaskError | None) -> None:
+        if error is not None and on_error == "raise":
+            raise error
+        results[task] = value if error is None else error
+
+    def call(task: int, attempt: int) -> Call:
+        return Call(task, attempt, totals[task] if totals is not None else None, counts_items)
+
+    with run:
+        engine = open_engine(backend, Work(func, func_kwargs, workers, options), run)
+        drive(engine, run, items, call, finish, workers=workers, max_retries=max_retries)
+    return results
+
+
+def check_run(
+    backend: str,
+    num_workers: int | None,
+    poll_interval: float,
+    max_retries: int,
+    ray_options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Check what every run is given, before anything starts.
+
+    Returns:
+        The options for Ray.
+    """
+    if backend not in ENGINES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, ENGINES))}, not {backend!r}")
+    if num_workers is not None:
+        checked_count(num_workers, "num_workers", least=1)
+    checked_count(max_retries, "max_retries")
+    if (
+        isinstance(poll_interval, bool)
+        or not isinstance(poll_interval, (int, float))
+        or not poll_interval > 0
+    ):
+        raise ValueError(f"poll_interval must be above 0 seconds, not {poll_interval!r}")
+    options = dict(ray_options or {})
+    for name, instead in {
+        "max_retries": "use max_retries= of this call",
+        "retry_exceptions": "exceptions of the function are not retried",
+        "num_returns": "a task has one result",
+    }.items():
+        if name in options:
+            raise ValueError(f"ray_options may not hold {name!r}: {instead}")
+    return options
+
+
+def drive(
+    engine: Engine,
+    run: Run,
+    items: Sequence[Any],
+    call: Callable[[int, int], Call],
+    finish: Callable[[int, Any, TaskError | None], None],
+    *,
+    workers: int,
+    max_retries: int,
+) -> None:
+    """Run a task for each item, at most ``workers`` at once, and again where a worker is lost.
+
+    Args:
+        engine: What runs them; it is closed at the end.
+        run: What counts them.
+        items: Their items; each is looked up when its task starts.
+        call: Makes the call for a task and the number of an attempt.
+        finish: Gets each task's value, or its error; an exception that it raises cancels the rest.
+        workers: How many run at once.
+        max_retries: How often a task is started again after its worker was lost.
+    """
+    fresh = iter(range(len(items)))
+    again: list[Call] = []
+    running = 0
+    try:
+        while True:
+            while running < workers:
+                task = None if again else next(fresh, None)
+                if task is None and not again:
+                    break
+                started = again.pop() if task is None else call(task, 1)
+                run.attempt(started.task, started.attempt)
+                engine.submit(started, items[started.task])
+                running += 1
+            if not running:
+                break
+            for ended, outcome in engine.wait():
+                running -= 1
+                failure = outcome.failure
+                if failure is None:
+                    total = ended.total if ended.items else 1
+                    run.commit(ended.task, outcome.counts or {}, total=total, age=outcome.age)
+                    finish(ended.task, outcome.value, None)
+                elif failure.lost and ended.attempt <= max_retries:
+                    again.append(call(ended.task, ended.attempt + 1))
+                else:
+                    run.fail(ended.task, outcome.counts, age=outcome.age)
+                    finish(ended.task, None, _error(ended, items[ended.task], failure))
+        run.complete()
+    except BaseException:
+        engine.cancel()
+        raise
+    finally:
+        run.end()
+        engine.close()
+
+
+def _error(call: Call, item: Any, failure: Failure) -> TaskError:
+    error = TaskError(call.task, item, call.attempt, failure.reason, failure.traceback)
+    error.__cause__ = failure.error
+    return error
+
+
+def _totals(
+    func: Callable[..., Any], items: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
+) -> list[int] | None:
+    """The items of each task; None where the run counts tasks."""
+    if total_items is not None:
+        return [checked_count(total_items(item), f"total_items({shorten(item, 40)})") for item in items]
+    first = items_of(func, (items[0],), kwargs)
+    if first is None:
+        return None
+    return [first, *(items_of(func, (item,), kwargs) or 0 for item in items[1:])]
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

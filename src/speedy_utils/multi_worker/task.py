@@ -1,0 +1,121 @@
+"""What runs around the user's function, in a worker of any engine."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..progress.context import counting, registered
+from ..progress.ledger import Key
+from ..progress.reporter import Reporter, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt at a task.
+
+    Attributes:
+        task: Position of its item in ``items``.
+        attempt: Which attempt it is, from 1.
+        total: Its items, where that is known.
+        items: Whether the run counts items, and not tasks.
+    """
+
+    task: int
+    attempt: int
+    total: int | None
+    items: bool
+
+    def reporter(self) -> Reporter:
+        """A reporter for this attempt."""
+        return Reporter(self.task, self.attempt, total=self.total, items=self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt ended, where it gave no value.
+
+    Attributes:
+        reason: One line on what happened.
+        traceback: The traceback in the worker, as text; empty where the worker died.
+        error: The exception, where it could be sent.
+        lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
+    """
+
+    reason: str
+    traceback: str = ""
+    error: BaseException | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a task sends back.
+
+    Attributes:
+        value: What the function returned.
+        failure: Why it returned nothing.
+        counts: What it reported, by stage: without limits where it succeeded, within them where it
+            failed; None where the worker died and could not say.
+        age: Seconds since it started to work on items.
+    """
+
+    value: Any = None
+    failure: Failure | None = None
+    counts: Mapping[Key, int] | None = None
+    age: float | None = None
+
+
+def perform(
+    function: Callable[..., Any],
+    item: Any,
+    kwargs: Mapping[str, Any],
+    reporter: Reporter,
+    sink: Sink | None = None,
+) -> Outcome:
+    """Call the user's function on an item and count what it reports.
+
+    Args:
+        function: The user's function.
+        item: Its first argument.
+        kwargs: Its other arguments.
+        reporter: Who counts.
+        sink: Where counts are sent meanwhile; None where somebody else reads them.
+
+    Returns:
+        The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
+    """
+    with registered(reporter, sink), counting(reporter.own):
+        try:
+            value = function(item, **kwargs)
+        except Exception as error:  # the user's code may raise anything, and the driver is told
+            failure = Failure(_reason(error), _without_us(error), sendable(error))
+        except SystemExit as error:
+            failure = Failure(f"sys.exit({error.code!r}) in the function", _without_us(error), lost=True)
+        else:
+            return Outcome(value, None, reporter.reported(), reporter.lifetime())
+    return Outcome(None, failure, reporter.report().counts, reporter.age())
+
+
+def _reason(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def _without_us(error: BaseException) -> str:
+    """The traceback from the user's function on."""
+    trace = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, trace.tb_next if trace else None))
+
+
+def sendable(error: BaseException) -> BaseException | None:
+    """The exception, if it survives a journey between processes; with an ``__init__`` of its own it may not."""
+    from ray import cloudpickle
+
+    try:
+        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
+    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
+        return None
+    return error

@@ -1,0 +1,1 @@
+"""From counts to one bar; knows no engine."""

@@ -1,0 +1,323 @@
+"""``@tracked``: a call that counts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sized
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar, overload
+
+import wrapt
+
+from ..checks import checked_count, checked_name
+from .context import counting, registered, tally_here
+from .ledger import Stage
+from .reporter import Reporter, Tally
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Total = int | str | Callable[..., int]
+"""Items of a call: a number, the name of a parameter that has a ``len``, or a function of its arguments."""
+
+
+class Spec:
+    """What ``@tracked`` was given, and the signature that it is for.
+
+    Args:
+        function: The decorated function, unbound.
+        total: See :func:`tracked`.
+        every: See :func:`tracked`.
+        desc: See :func:`tracked`.
+    """
+
+    def __init__(self, function: Callable[..., Any], total: Total | None, every: int, desc: Stage) -> None:
+        self.function = function
+        self.every = checked_count(every, "every", least=1)
+        self.total = total
+        self.desc = checked_name(desc)
+        name = getattr(function, "__qualname__", repr(function))
+        if isinstance(total, str):
+            parameters = inspect.signature(function).parameters
+            if total not in parameters:
+                raise ValueError(f"total={total!r} is no parameter of {name}({', '.join(parameters)})")
+        elif total is not None and not callable(total):
+            self.total = checked_count(total, "total")
+        self.name = name
+
+    def items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """How many items a call stands for; None where no total was given.
+
+        Raises:
+            TypeError: The total is no integer, or the argument it names has no length.
+            ValueError: The total is negative.
+        """
+        if isinstance(self.total, str):
+            bound = inspect.signature(self.function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            value = bound.arguments[self.total]
+            if not isinstance(value, Sized):
+                raise TypeError(
+                    f"total={self.total!r} of {self.name}: {type(value).__name__} has no length; "
+                    f"give total= as a function of the call's arguments instead"
+                )
+            return len(value)
+        if callable(self.total):
+            return checked_count(self.total(*args, **kwargs), f"the total of {self.name}")
+        return self.total
+
+
+class _Call:
+    """A tracked call under way: a part of the tally it counts for."""
+
+    __slots__ = ("_outer", "tally", "total", "yielded")
+
+    def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
+        self._outer = outer
+        # A call without a total is one item; a generator has as many as it yields, and its body adds none.
+        self.total = total if total is not None or yields else 1
+        self.tally = Tally(outer.reporter, self.total or 0)
+        self.yielded = 0
+        outer.open(self)
+
+    def read(self) -> int:
+        """Items finished so far."""
+        done = max(self.tally.read(), self.yielded)
+        return done if self.total is None else min(done, self.total)
+
+    def close(self, *, returned: bool) -> None:
+        """End with exactly the total where the call returned, else with what was finished."""
+        self._outer.close(self, self.total if returned and self.total is not None else self.read())
+
+
+@contextmanager
+def _count(
+    spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
+) -> Iterator[_Call | None]:
+    """Count a call while the block runs; None where nobody counts."""
+    outer = tally_here()
+    if outer is not None:
+        total = spec.items(args, kwargs)
+        if spec.desc is not None:
+            if total is not None:
+                outer.reporter.declare(spec.desc, total)
+            outer = outer.reporter.stage(spec.desc)
+        call = _Call(outer, total, yields=yields)
+        returned = False
+        try:
+            yield call
+            returned = True
+        finally:
+            call.close(returned=returned)
+    elif spec.total is None or not _draws_here():
+        yield None
+    else:
+        with _run(spec, args, kwargs, yields=yields) as call:
+            yield call
+
+
+def _draws_here() -> bool:
+    from .run import draws_here
+
+    return draws_here()
+
+
+@contextmanager
+def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool) -> Iterator[_Call]:
+    """Make a call a run with a bar of its own."""
+    from .run import LocalFeed, Run, display_here
+
+    total = spec.items(args, kwargs)
+    feed = LocalFeed()
+    reporter = Reporter(0, total=total)
+    run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
+    feed.add(reporter)
+    with run, registered(reporter):
+        call = _Call(reporter.own, total, yields=yields)
+        try:
+            yield call
+        except BaseException:
+            call.close(returned=False)
+            run.fail(0, reporter.report().counts, age=reporter.age())
+            raise
+        call.close(returned=True)
+        run.commit(0, reporter.reported(), total=total, age=reporter.lifetime())
+
+
+def _active(call: _Call | None) -> Any:
+    return nullcontext() if call is None else counting(call.tally)
+
+
+def _counted(spec: Spec, function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """The function, counted: of the same kind as the function itself."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _count(spec, args, kwargs) as counted, _active(counted):
+            return function(*args, **kwargs)
+
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        with _count(spec, args, kwargs) as counted, _active(counted):
+            return await function(*args, **kwargs)
+
+    # A generator's body runs in the context of whoever resumes it, so the context is set for each step only.
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with _count(spec, args, kwargs, yields=True) as counted:
+            body = function(*args, **kwargs)
+            step, value = body.send, None
+            while True:
+                try:
+                    with _active(counted):
+                        item = step(value)
+                except StopIteration as end:
+                    return end.value
+                if counted is not None:
+                    counted.yielded += 1
+                try:
+                    step, value = body.send, (yield item)
+                except GeneratorExit:
+                    with _active(counted):
+                        body.close()
+                    raise
+                except BaseException as error:  # thrown in by the consumer: it is the body's to handle
+                    step, value = body.throw, error
+
+    async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        with _count(spec, args, kwargs, yields=True) as counted:
+            body = function(*args, **kwargs)
+            step, value = body.asend, None
+            while True:
+                try:
+                    with _active(counted):
+                        item = await step(value)
+                except StopAsyncIteration:
+                    return
+                if counted is not None:
+                    counted.yielded += 1
+                try:
+                    step, value = body.asend, (yield item)
+                except GeneratorExit:
+                    with _active(counted):
+                        await body.aclose()
+                    raise
+                except BaseException as error:  # the same
+                    step, value = body.athrow, error
+
+    kinds: dict[str, Callable[..., Any]] = {
+        "call": call,
+        "coroutine": coroutine,
+        "generator": generator,
+        "async_generator": async_generator,
+    }
+    return kinds[kind]
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    return "coroutine" if inspect.iscoroutinefunction(function) else "call"
+
+
+class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+    """What is no plain function, counted: class and static methods, bound methods, callable objects.
+
+    wrapt binds them as Python would. A plain function becomes a plain function instead: a wrapt proxy of
+    one says that it is a function, cloudpickle then takes it for one, and ships what is inside it.
+    """
+
+    def __init__(self, wrapped: Any, total: Total | None, every: int, desc: Stage) -> None:
+        inner = wrapped
+        while isinstance(inner, (classmethod, staticmethod)) or inspect.ismethod(inner):
+            inner = inner.__func__
+        spec = Spec(inner, total, every, desc)
+        kind = _kind(inner)
+        if kind == "call" and not inspect.isroutine(inner):
+            kind = _kind(type(inner).__call__)
+
+        def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if instance is None:
+                return _counted(spec, wrapped, kind)(*args, **kwargs)
+            return _counted(spec, lambda _, *rest, **named: wrapped(*rest, **named), kind)(
+                instance, *args, **kwargs
+            )
+
+        super().__init__(wrapped, wrapper)
+        self._self_options = (total, every, desc)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _Bindable, (self.__wrapped__, *self._self_options)
+
+
+@overload
+def tracked(function: F, /) -> F: ...
+@overload
+def tracked(*, total: Total | None = None, every: int = 100, desc: str | None = None) -> Callable[[F], F]: ...
+def tracked(
+    function: Any = None, /, *, total: Total | None = None, every: int = 100, desc: str | None = None
+) -> Any:
+    """Count each call of a function, method, generator, coroutine or async generator.
+
+    A call counts for ``total`` items once it returns; what its body reports meanwhile counts toward that.
+    A call that raises counts for what its body had reported. A generator counts one item a yield.
+
+    Called in the driver, outside any run, a function with ``total`` is itself a run and draws a bar. In a
+    worker or a child process it never draws.
+
+    Args:
+        function: The function, where the decorator is used without arguments.
+        total: Items of a call: a number, the name of a parameter that has a length, or a function of the
+            same arguments as the call (``self`` included). 1 where it is not given.
+        every: As in ``track``.
+        desc: The stage that the call's items belong to; None for the run's own line.
+
+    Returns:
+        The function, counted: with the same name, signature and kind, picklable as before.
+
+    Raises:
+        TypeError: It is used on something that can't be called, or an argument has the wrong type.
+        ValueError: ``total`` names no parameter of the function, or is negative.
+
+    Example:
+        >>> from speedy_utils import tracked
+        >>> @tracked
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> double(21)
+        42
+    """
+    if function is None:
+        return functools.partial(_track_function, total=total, every=every, desc=desc)
+    return _track_function(function, total=total, every=every, desc=desc)
+
+
+def _track_function(function: Any, *, total: Total | None, every: int, desc: Stage) -> Any:
+    if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
+        raise TypeError(
+            f"@tracked needs a function or method, not {function!r}; options go by name: @tracked(total=…)"
+        )
+    if not inspect.isfunction(function):
+        return _Bindable(function, total, every, desc)
+    spec = Spec(function, total, every, desc)
+    counted = functools.wraps(function)(_counted(spec, function, _kind(function)))
+    counted.__tracked__ = spec  # type: ignore[attr-defined]
+    return counted
+
+
+def items_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """The total that a ``@tracked(total=…)`` function gives a call; None where it is no such function.
+
+    Args:
+        function: Any callable; bound methods and ``functools.partial`` are looked through.
+        args: The positional arguments that it would get.
+        kwargs: The named ones.
+    """
+    while True:
+        if isinstance(function, functools.partial):
+            function, args, kwargs = function.func, (*function.args, *args), function.keywords | kwargs
+        elif inspect.ismethod(function):
+            function, args = function.__func__, (function.__self__, *args)
+        else:
+            break
+    spec = getattr(function, "__tracked__", None)
+    return spec.items(args, kwargs) if isinstance(spec, Spec) else None

@@ -1,0 +1,149 @@
+"""For tests of code that counts: no Ray, no terminal, no waiting.
+
+Example:
+    >>> from speedy_utils import track
+    >>> from speedy_utils.testing import RecordingSink
+    >>> with RecordingSink() as sink:
+    ...     words = [word.upper() for word in track(["one", "bar"], desc="Shout")]
+    >>> sink.stages
+    {'Shout': 2}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+from .progress.context import counting, registered
+from .progress.ledger import Declared, Report
+from .progress.reporter import Reporter
+from .progress.snapshot import Snapshot
+
+__all__ = ["FailingSink", "FakeClock", "RecordingDisplay", "RecordingSink"]
+
+
+class FakeClock:
+    """A clock that moves when it is told to.
+
+    Example:
+        >>> clock = FakeClock()
+        >>> clock.advance(1.5)
+        >>> clock()
+        1.5
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        """The time, in seconds since the clock was made."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass.
+
+        Args:
+            seconds: How much, 0 or more.
+
+        Raises:
+            ValueError: ``seconds`` is negative.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back: seconds={seconds!r}")
+        self._now += seconds
+
+
+class RecordingSink:
+    """Keeps what is counted. As a context manager it collects what the code in its block counts.
+
+    Attributes:
+        reports: Every state that was sent to it, in order.
+    """
+
+    interval = 0.05
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self._reporter = Reporter(0)
+        self._stack = ExitStack()
+
+    @property
+    def done(self) -> int:
+        """Items counted in the block so far, outside named stages."""
+        return self._reporter.own.read()
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Items counted in the block so far, by named stage."""
+        counts = self._reporter.report().counts
+        return {stage: done for stage, done in counts.items() if isinstance(stage, str)}
+
+    @property
+    def totals(self) -> dict[str | None, int]:
+        """Totals that were declared in the block so far, by stage; None is the run's own."""
+        counts = self._reporter.report().counts
+        return {key.stage: total for key, total in counts.items() if isinstance(key, Declared)}
+
+    def send(self, reports: Sequence[Report], age: float | None) -> bool:  # noqa: ARG002 - the protocol's
+        """Keep the reports."""
+        self.reports += reports
+        return True
+
+    def __enter__(self) -> RecordingSink:
+        self._stack.enter_context(registered(self._reporter))
+        self._stack.enter_context(counting(self._reporter.own))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+class FailingSink:
+    """Raises whenever something is sent to it.
+
+    Args:
+        error: What it raises.
+
+    Attributes:
+        calls: How often something was sent.
+    """
+
+    interval = 0.05
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls = 0
+        self._error = error or ConnectionError("this sink fails")
+
+    def send(self, reports: Sequence[Report], age: float | None) -> bool:  # noqa: ARG002 - the protocol's
+        """Raise."""
+        self.calls += 1
+        raise self._error
+
+
+class RecordingDisplay:
+    """Keeps the snapshots that it is shown.
+
+    Attributes:
+        snapshots: All of them, in order.
+        closed: Whether it was closed.
+    """
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self.closed = False
+
+    @property
+    def last(self) -> Snapshot:
+        """The last snapshot."""
+        return self.snapshots[-1]
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Keep the snapshot."""
+        self.snapshots.append(snapshot)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True

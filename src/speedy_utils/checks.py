@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 
 def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
@@ -21,12 +21,9 @@ def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
         TypeError: It is no integer; ``True`` and ``False`` are none.
         ValueError: It is below ``least``.
     """
-    try:
-        if isinstance(n, bool):
-            raise TypeError
-        checked = index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {n!r} ({type(n).__name__})") from None
+    if isinstance(n, bool) or not isinstance(n, SupportsIndex):
+        raise TypeError(f"{name} must be an integer, not {n!r} ({type(n).__name__})")
+    checked = index(n)
     if checked < least:
         raise ValueError(f"{name} must be at least {least}, not {n!r}")
     return checked

@@ -285,7 +285,7 @@ def test_arguments_out_of_range_are_refused_by_name(
 ) -> None:
     """A remote path, an empty one, an unknown way to resume and no shards at all are ValueErrors."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="output_path|resume|num_shards"):
+    with pytest.raises(ValueError, match=r"output_path|resume|num_shards"):
         start(Path(path) if path == "out" else path, **options)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
@@ -314,7 +314,7 @@ class Worker:
         return helper(shard)
 dataset = Dataset.from_dict({"id": [1, 2]}).shuffle(seed=1)
 for func in (make, make(3), Worker(), Worker().__call__):
-    print(identify(dataset, func, {"b": {"t", "u"}, "a": [1.5, None]}))
+    print(identify(dataset, func, {"b": {"t", "u"}, "c": frozenset("xyz"), "a": [1.5, ()]}))
 """
 
 
@@ -343,7 +343,7 @@ def of(func: Callable[..., Any], **kwargs: Any) -> Identity:
 
 
 def test_an_identity_tells_code_closure_and_arguments_apart() -> None:
-    """A changed constant, closure, bound argument or keyword argument is a difference; a new lambda is not."""
+    """A changed constant, closure, bound or keyword argument is a difference; a new lambda is not."""
 
     def closure(number: int) -> Callable[[], int]:
         return lambda: number
@@ -375,7 +375,7 @@ def test_an_imported_function_that_was_edited_is_another_one(
 
 def test_what_can_not_be_pickled_is_unknown_not_changed() -> None:
     """A function or an argument without a fingerprint is said to be unknown, and never counts as the same."""
-    endless = (row for row in ())
+    endless = (row for row in "rows")
     identity = of(lambda: endless, rows=endless)
     assert (identity.code, identity.kwargs) == (None, {"rows": None})
     assert len(differences(identity, identity)) == 2

@@ -197,7 +197,7 @@ def test_a_dataset_dict_names_its_splits(tmp_path: Path) -> None:
         (IterableDataset.from_generator(lambda: iter([])), "from_generator"),
         ([{"a": 1}], "from_list"),
         ({"a": [1]}, "from_dict"),
-        ((row for row in ()), "from_generator"),
+        (iter("rows"), "from_generator"),
         (3, "3 of type int"),
         (None, "None of type NoneType"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import io
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -117,10 +118,36 @@ def _fingerprint(value: object) -> str | None:
     """The fingerprint of an object, the same in every process, or None if it can't be pickled."""
     from datasets.fingerprint import Hasher
 
+    stream = io.BytesIO()
     try:
-        return str(Hasher.hash(value))
+        _steady_pickler()(stream, recurse=True).dump(value)
     except _CANT_PICKLE:
         return None
+    return str(Hasher.hash_bytes(stream.getvalue()))
+
+
+@functools.lru_cache(maxsize=1)
+def _steady_pickler() -> Any:
+    """The pickler behind ``Hasher.hash``, with a fixed order for frozensets.
+
+    Private, for want of a public way: ``Hasher.hash`` sorts sets but not frozensets, and every
+    ``word in {"a", "b"}`` is compiled into one. Their order changes with the hash seed, so such a
+    function would count as changed in the next process.
+    """
+    from datasets.fingerprint import Hasher
+    from datasets.utils import _dill
+
+    table = _dill.Pickler.dispatch
+
+    class SteadyPickler(_dill.Pickler):  # type: ignore[misc]
+        # A copy of the same class: other libraries' hashes must not change with ours.
+        dispatch = type(table)(table)
+
+    def save_frozenset(pickler: Any, value: frozenset[Any]) -> None:
+        pickler.save_reduce(frozenset, (sorted(value, key=Hasher.hash),), obj=value)
+
+    SteadyPickler.dispatch[frozenset] = save_frozenset
+    return SteadyPickler
 
 
 def _code_fingerprint(func: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class Failure:
     Attributes:
         reason: One line on what happened.
         traceback: The traceback in the worker, as text; empty where the worker died.
-        error: The exception, where it could be sent.
+        error: The exception, where there was one that could be sent.
         lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
     """
 
@@ -92,7 +91,7 @@ def perform(
         try:
             value = function(item, **kwargs)
         except Exception as error:  # the user's code may raise anything, and the driver is told
-            failure = Failure(_reason(error), _without_us(error), sendable(error))
+            failure = Failure(_reason(error), _without_us(error), error)
         except SystemExit as error:
             failure = Failure(f"sys.exit({error.code!r}) in the function", _without_us(error), lost=True)
         else:
@@ -108,14 +107,3 @@ def _without_us(error: BaseException) -> str:
     """The traceback from the user's function on."""
     trace = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, trace.tb_next if trace else None))
-
-
-def sendable(error: BaseException) -> BaseException | None:
-    """The exception, if it survives a journey between processes; with an ``__init__`` of its own it may not."""
-    from ray import cloudpickle
-
-    try:
-        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
-    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        return None
-    return error

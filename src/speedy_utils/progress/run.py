@@ -138,7 +138,7 @@ class Run:
             self._failed += 1
 
     def complete(self) -> None:
-        """End without failure: the run counts for exactly its total, where that was given."""
+        """Note that all tasks have ended: where none failed, the run counts for exactly its total."""
         self._complete = True
 
     def snapshot(self) -> Snapshot:
@@ -177,7 +177,8 @@ class Run:
             return done, total
         if done > self._total:
             self._excess = self._excess or f"the tasks reported {done:,} of {self._total:,} items"
-        return (self._total if self._complete else min(done, self._total)), total
+        whole = self._complete and not self._failed
+        return (self._total if whole else min(done, self._total)), total
 
     def _limit(self, total: int | None) -> int | None:
         """What a total of the run's own says of its stages: nothing, where it is a number of tasks."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from ...errors import shorten
 from ...progress.actor import ActorFeed, ActorSink, create_progress_tracker
@@ -31,7 +34,19 @@ _local_cpus = 0
 
 
 def _perform(function: Any, kwargs: Mapping[str, Any], item: Any, call: Call, sink: ActorSink) -> Outcome:
-    return perform(function, item, kwargs, call.reporter(), sink)
+    outcome = perform(function, item, kwargs, call.reporter(), sink)
+    if outcome.failure is None or _survives(outcome.failure.error):
+        return outcome
+    return replace(outcome, failure=replace(outcome.failure, error=None))
+
+
+def _survives(error: BaseException | None) -> bool:
+    """Whether an exception can be sent: with an ``__init__`` of its own it may pickle, and not unpickle."""
+    try:
+        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
+    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
+        return False
+    return True
 
 
 class RayEngine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -253,12 +254,23 @@ def test_a_second_run_is_refused_and_told_who_is_first(output: Path) -> None:
         assert list(second.finished) == [0]
 
 
-def test_a_folder_left_by_a_clean_up_that_was_cut_short_starts_afresh(output: Path) -> None:
+def test_a_folder_left_by_a_clean_up_that_was_cut_short_starts_afresh(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that was killed while it deleted its folder doesn't come back as an unfinished one."""
     folder = interrupted(output, 0, 1, 2, 3)
-    (folder / "published").touch()
-    with start(output) as partial:
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with start(output) as partial, monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_shards(partial)
+    assert len(load_from_disk(str(output))) == 10
+    with start(output, overwrite=True) as partial:
         assert partial.finished == {}
+    shutil.rmtree(output)
     (folder / "shards").rmdir()
     (folder / "manifest.json").unlink()
     (folder / "published").touch()
@@ -307,13 +319,15 @@ def helper(x):
     return x in {"a", "b", "c"} and factor
 def make(n):
     return lambda shard, path: (helper(shard), n, {"k", "l"})
+def direct(shard, path):
+    return shard in {"a", "b", "c"}
 class Worker:
     def __init__(self):
         self.names = {"x", "y", "z"}
     def __call__(self, shard, path):
         return helper(shard)
 dataset = Dataset.from_dict({"id": [1, 2]}).shuffle(seed=1)
-for func in (make, make(3), Worker(), Worker().__call__):
+for func in (make, make(3), direct, Worker(), Worker().__call__):
     print(identify(dataset, func, {"b": {"t", "u"}, "c": frozenset("xyz"), "a": [1.5, ()]}))
 """
 
@@ -323,7 +337,7 @@ def test_an_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     runs = [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - the script is this test's own
             [sys.executable, str(script)],
             stdout=subprocess.PIPE,
             text=True,
@@ -333,7 +347,7 @@ def test_an_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     ]
     first, second = [run.communicate(timeout=60)[0] for run in runs]
     assert first == second
-    assert first.count("Identity(") == 4
+    assert first.count("Identity(") == 5
     assert "None" not in first
 
 

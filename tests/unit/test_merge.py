@@ -56,11 +56,12 @@ def test_the_merge_is_the_shards_in_order_and_nothing_else_is_left(tmp_path: Pat
     ]
 
 
-VALUES = st.one_of(st.none(), st.lists(st.integers(0, 9), max_size=2))
+# No empty lists: not every version of concatenate_datasets can tell that they fit lists of numbers.
+VALUES = st.one_of(st.none(), st.lists(st.integers(0, 9), min_size=1, max_size=2))
 ROW = st.fixed_dictionaries({"n": st.one_of(st.none(), st.integers(0, 9)), "l": VALUES})
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.lists(ROW, max_size=4), min_size=1, max_size=5))
 def test_a_merge_equals_concatenate_datasets(parts: list[list[dict[str, Any]]], tmp_path: Path) -> None:
     """Rows, order and columns are those of concatenate_datasets, also with empty and null-typed shards."""
@@ -203,8 +204,8 @@ MISFITS: dict[str, tuple[list[Any], str]] = {
     ),
     "lengths": (
         [
-            Dataset.from_dict({"v": [[0, 0]]}, features=Features({"v": Sequence(Value("int8"), length=length)}))
-            for length in (2, -1)
+            Dataset.from_dict({"v": [[0, 0]]}, features=Features({"v": Sequence(Value("int8"), length=size)}))
+            for size in (2, -1)
         ],
         r"column 'v' is (List|Sequence)\(",
     ),
@@ -225,9 +226,9 @@ def test_shards_that_do_not_fit_are_told_before_anything_is_merged(
 
 
 def test_many_misfits_make_a_short_error(tmp_path: Path) -> None:
-    """Of a hundred misfits ten are told, and the rest counted."""
-    partial = finished(tmp_path / "out", [[{"v": 1}], *([{"v": "x"}] for _ in range(30))])
-    with pytest.raises(MergeError, match="and 20 more") as caught:
+    """Of many misfits ten are told, and the rest counted."""
+    partial = finished(tmp_path / "out", [[{"v": 1}], *([{"v": "x"}] for _ in range(15))])
+    with pytest.raises(MergeError, match="and 5 more") as caught:
         common_features(list(partial.finished.values()))
     assert str(caught.value).count("\n  - ") == 11
 

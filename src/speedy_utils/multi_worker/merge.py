@@ -98,8 +98,10 @@ def common_features(records: Sequence[ShardRecord]) -> Features:
     misfits = []
     for record in others:
         mine = Features.from_dict(record.features)
-        for name in sorted(columns.keys() - mine.keys()):
-            misfits.append(f"{record.spec} has no column {name!r}, which {first.spec} has")
+        misfits += [
+            f"{record.spec} has no column {name!r}, which {first.spec} has"
+            for name in sorted(columns.keys() - mine.keys())
+        ]
         for name, feature in mine.items():
             if name not in columns:
                 misfits.append(f"{record.spec} has a column {name!r}, which {first.spec} has not")
@@ -210,8 +212,7 @@ def _rewrite(source: Path | None, target: Path, schema: pa.Schema) -> None:
         if source is not None:
             with pa.memory_map(str(source)) as file, pa.ipc.open_stream(file) as batches:
                 for batch in batches:
-                    table = pa.Table.from_batches([batch]).select(schema.names)
-                    out.write_table(table_cast(table, schema))
+                    out.write_table(table_cast(pa.Table.from_batches([batch]), schema))
     sync(target)
 
 

@@ -162,7 +162,8 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         info={key: saved.info[key] for key in _INFO if saved.info.get(key) is not None},
         source=source,
     )
-    # Written inside the attempt's folder, so that a straggler whose folder was cleared fails here.
+    # By way of the attempt's folder: the record of a straggler whose folder was cleared, and with it
+    # the files that the record would name, can't come into place.
     write_json(attempt.parent / _RECORD, asdict(record), scratch=attempt / "record.tmp")
     return record
 
@@ -231,7 +232,7 @@ def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[_Saved, str | 
             f"says it saved one ({type(error).__name__}: {error}). {_ADVICE}"
         ) from error
     home = attempt.resolve()
-    own = all(not file.is_symlink() and file.resolve().is_relative_to(home) for file in saved.files)
+    own = all(file.resolve().is_relative_to(home) for file in saved.files)
     source = None if own and folder.resolve().is_relative_to(home) else str(folder.resolve())
     if loaded is not None:
         saved = _save(loaded, attempt / "saved")
@@ -273,10 +274,13 @@ def _read_saved(folder: Path) -> _Saved:
 
 def _save(dataset: Dataset, folder: Path) -> _Saved:
     """Save a dataset for ``process_func``."""
+    if len(dataset) == 0:
+        # No file is what a shard without rows needs, and some versions can't save one without columns.
+        split = None if dataset.split is None else str(dataset.split)
+        # The fingerprint is private, but the only name a dataset has for its content.
+        return _Saved([], [], 0, dataset.features, dataset._fingerprint, split, {})
     # Without its format: a transform can't be saved.
-    dataset = dataset.with_format(None)
-    # Without rows ``save_to_disk`` writes no data file, and no file is what a shard without rows needs.
-    dataset.save_to_disk(str(folder))
+    dataset.with_format(None).save_to_disk(str(folder))
     return _read_saved(folder)
 
 

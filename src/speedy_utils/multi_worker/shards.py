@@ -163,8 +163,6 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
         fingerprint=shard._fingerprint,  # private, but the same rows deserve the same fingerprint
     )
     form = shard.format
-    if set(form["columns"]) == set(shard.column_names):
-        form["columns"] = None  # not restricted: a column added later shall show as well
     return slim.with_format(
         form["type"],
         columns=form["columns"],

@@ -60,7 +60,7 @@ class ProgressActor:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total = total
+        self.set_total(total)
         self._desc = desc
         self._clock = clock
         self._epoch = uuid.uuid4().hex
@@ -82,7 +82,12 @@ class ProgressActor:
 
         Returns:
             All items counted so far.
+
+        Raises:
+            TypeError: ``n`` is no integer.
+            ValueError: ``n`` is negative.
         """
+        n = checked_count(n)
         self._begin(0.0)
         self._added += n
         return self._processed()
@@ -105,8 +110,13 @@ class ProgressActor:
         }
 
     def set_total(self, total: int | None) -> None:
-        """Say how many items there are, once that is known."""
-        self._total = total
+        """Say how many items there are, once that is known.
+
+        Raises:
+            TypeError: ``total`` is no integer, nor None.
+            ValueError: ``total`` is negative.
+        """
+        self._total = None if total is None else checked_count(total, "total")
 
     def reset(self) -> None:
         """Start over at zero, with a clock that waits for the next count."""
@@ -198,12 +208,13 @@ class ActorSink:
         self.interval = min(max(0.05, workers / _CALLS_PER_SECOND), 2.0)
         self._call: _Call | None = None
 
-    def send(self, reports: Sequence[Report], age: float | None) -> bool:
+    def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
         """Hand over the state of some tasks; see :class:`~speedy_utils.progress.reporter.Sink`."""
         if isinstance(self._actor, ProgressActor):
             self._actor.report(reports, age)
             return True
-        if self._call is not None and self._call.under_way():
+        busy = self._call is not None and not self._call.answered() and not self._call.overdue()
+        if busy and not last:
             return False
         self._call = _Call(self._actor.report.remote([tuple(report) for report in reports], age))
         return True
@@ -250,22 +261,29 @@ class ActorFeed:
         if self._call is None:
             committed, self._committed = self._committed, []
             self._call = _Call(self._actor.gather.remote(self._epoch, self._version, committed))
-        if self._call.under_way(self._patience):
+        if not self._call.answered(self._patience):
+            if self._call.overdue():
+                self._call = None
+                if self._epoch:  # before the first answer it is starting
+                    self._warn("no answer in time")
             return (), None
         call, self._call = self._call, None
         try:
-            gathered = Gathered(*ray.get(call.ref, timeout=self._patience))
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "the progress actor does not answer (%s): the bar may lag while it restarts; "
-                    "the work goes on and the final count stays exact",
-                    type(error).__name__,
-                )
+            gathered = Gathered(*ray.get(call.ref))
+        except ray.exceptions.RayActorError as error:
+            self._warn(type(error).__name__)
             return (), None
         self._epoch, self._version = gathered.epoch, gathered.version
         return (Report(*report) for report in gathered.reports), gathered.age
+
+    def _warn(self, cause: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the progress actor does not answer (%s): the bar may lag while it restarts; "
+                "the work goes on and the final count stays exact",
+                cause,
+            )
 
 
 class _Call:
@@ -275,12 +293,15 @@ class _Call:
         self.ref = ref
         self._until = time.monotonic() + _GIVE_UP_AFTER
 
-    def under_way(self, timeout: float = 0.0) -> bool:
-        """Whether to wait for it any longer."""
+    def answered(self, timeout: float = 0.0) -> bool:
+        """Whether an answer, or an error, has come."""
         import ray
 
-        answered, _ = ray.wait([self.ref], timeout=timeout)
-        return not answered and time.monotonic() < self._until
+        return bool(ray.wait([self.ref], timeout=timeout)[0])
+
+    def overdue(self) -> bool:
+        """Whether to make another call instead."""
+        return time.monotonic() >= self._until
 
 
 def read_progress(actor: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -62,8 +63,10 @@ class RayEngine:
         if _local_cpus:  # all workers fit in a Ray that is ours, also where it was started for fewer
             options.setdefault("num_cpus", min(1.0, _local_cpus / work.workers))
         self._task = task.options(**options)
-        self._function = _ship("func", work.function)
-        self._kwargs = _ship("the keyword arguments", dict(work.kwargs))
+        with _sending("func can't be sent to Ray workers", work.function):
+            self._function = ray.put(work.function)
+        with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
+            self._kwargs = ray.put(dict(work.kwargs))
         self._actor = create_progress_tracker()
         self._sink = ActorSink(self._actor, work.workers)
         run.feed = ActorFeed(self._actor)
@@ -71,12 +74,8 @@ class RayEngine:
 
     def submit(self, call: Call, item: Any) -> None:
         """Start a Ray task."""
-        try:
+        with _sending(f"item {call.task} can't be sent to a Ray worker", item):
             ref = self._task.remote(self._function, self._kwargs, item, call, self._sink)
-        except (TypeError, AttributeError) as error:
-            raise TypeError(
-                f"item {call.task} can't be sent to a Ray worker: {shorten(item)} ({error})"
-            ) from error
         self._calls[ref] = call
 
     def wait(self) -> list[tuple[Call, Outcome]]:
@@ -107,11 +106,15 @@ class RayEngine:
         ray.kill(self._actor)
 
 
-def _ship(what: str, value: Any) -> Any:
+@contextmanager
+def _sending(what: str, value: Any) -> Iterator[None]:
+    """Name what can't be pickled."""
     try:
-        return ray.put(value)
-    except (TypeError, AttributeError) as error:
-        raise TypeError(f"{what} can't be sent to Ray workers: {shorten(value)} ({error})") from error
+        yield
+    except ray.exceptions.RayError:
+        raise
+    except Exception as error:  # pickling is code of the user's classes, and may raise anything
+        raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
 
 
 def _outcome(ref: Any) -> Outcome:
@@ -141,7 +144,7 @@ def connect(workers: int) -> None:
         workers: CPUs of a Ray that is started.
 
     Raises:
-        ConnectionError: Nothing answers at RAY_ADDRESS.
+        ConnectionError: No Ray answers at RAY_ADDRESS.
     """
     global _local_cpus
     if ray.is_initialized():
@@ -153,11 +156,27 @@ def connect(workers: int) -> None:
         ray.init(logging_level=logging.WARNING)
         return
     try:
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
+        # Ray warns about more worker processes than three times what it may start at once.
+        with _environment(
+            "RAY_worker_maximum_startup_concurrency", str(max(os.cpu_count() or 1, workers // 2))
+        ):
+            ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
     except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
         ray.init(logging_level=logging.WARNING)
     else:
         _local_cpus = workers
+
+
+@contextmanager
+def _environment(name: str, default: str) -> Iterator[None]:
+    """Set a variable for the programs that are started in the block, unless the user has set it."""
+    known = os.environ.get(name)
+    os.environ.setdefault(name, default)
+    try:
+        yield
+    finally:
+        if known is None:
+            del os.environ[name]
 
 
 def _probe(address: str) -> None:
@@ -166,9 +185,19 @@ def _probe(address: str) -> None:
     if not port.isdigit():  # "auto", or a scheme that only Ray knows
         return
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            if "RAY_USE_TLS" not in os.environ:
+                _greet(connection)
     except OSError as error:
         raise ConnectionError(
-            f"nothing answers at RAY_ADDRESS={address} ({error}): start a Ray there, or unset RAY_ADDRESS "
+            f"no Ray answers at RAY_ADDRESS={address} ({error}): start a Ray there, or unset RAY_ADDRESS "
             f"to use a local one"
         ) from error
+
+
+def _greet(connection: socket.socket) -> None:
+    """Open an HTTP/2 connection, as gRPC does, and see whether the other side does too: RFC 9113, 3.4."""
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+    if connection.recv(4)[3:] != settings[3:4]:
+        raise OSError("what listens there is no Ray")

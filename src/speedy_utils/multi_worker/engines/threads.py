@@ -9,17 +9,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from ...progress.run import LocalFeed, Run
-from ..task import Call, Outcome, perform
+from ..task import Call, Cancelled, Outcome, perform
 from . import Work
 
 logger = logging.getLogger(__name__)
 
 _GRACE = 2.0
 """Seconds in which a cancelled thread may end."""
-
-
-class Cancelled(BaseException):
-    """Raised in a thread whose run was cancelled."""
 
 
 class ThreadEngine:
@@ -43,7 +39,7 @@ class ThreadEngine:
         return [(self._calls.pop(future), future.result()) for future in ended]
 
     def cancel(self) -> None:
-        """Raise :class:`Cancelled` in the threads.
+        """Raise :class:`~speedy_utils.multi_worker.task.Cancelled` in the threads.
 
         Python can't stop a thread that is inside a long C call. Such a thread is told about after two
         seconds, and left to end by itself.

@@ -9,7 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .errors import BusyError as BusyError
+    from .errors import FailedShardsError as FailedShardsError
+    from .errors import MergeError as MergeError
+    from .errors import ResumeError as ResumeError
+    from .errors import ShardError as ShardError
     from .errors import TaskError as TaskError
+    from .multi_worker.dataset_sharding import multi_process_dataset as multi_process_dataset
     from .multi_worker.process import multi_process as multi_process
     from .progress.actor import ProgressActor as ProgressActor
     from .progress.actor import create_progress_tracker as create_progress_tracker
@@ -26,8 +32,14 @@ _HOMES = {
     "ProgressPoller": ".progress.poller",
     "Snapshot": ".progress.snapshot",
     "StageSnapshot": ".progress.snapshot",
+    "BusyError": ".errors",
+    "FailedShardsError": ".errors",
+    "MergeError": ".errors",
+    "ResumeError": ".errors",
+    "ShardError": ".errors",
     "TaskError": ".errors",
     "create_progress_tracker": ".progress.actor",
+    "multi_process_dataset": ".multi_worker.dataset_sharding",
     "multi_process": ".multi_worker.process",
     "report_progress": ".progress.instrument",
     "set_progress_context": ".progress.context",
@@ -40,7 +52,13 @@ __all__ = [  # noqa: RUF022
     "track",
     "tracked",
     "multi_process",
+    "multi_process_dataset",
     "TaskError",
+    "ShardError",
+    "ResumeError",
+    "MergeError",
+    "FailedShardsError",
+    "BusyError",
     "ProgressActor",
     "ProgressPoller",
     "Snapshot",

@@ -49,8 +49,48 @@ class TaskError(RuntimeError):
         self.traceback = traceback
 
     def __str__(self) -> str:
+        return self.tell(f"task {self.index} (item {shorten(self.item)})")
+
+    def tell(self, what: str) -> str:
+        """The message, with the task called something."""
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        text = f"task {self.index} (item {shorten(self.item)}) failed after {times}: {self.reason}"
+        text = f"{what} failed after {times}: {self.reason}"
         if self.traceback:
             text += f"\n\nTraceback in the worker:\n{self.traceback.rstrip()}"
         return text
+
+
+class ShardError(RuntimeError):
+    """What ``process_func`` gave back for a shard can't be used."""
+
+
+class MergeError(ShardError):
+    """The shards' outputs don't fit together; nothing was merged and every finished shard is kept."""
+
+
+class FailedShardsError(ShardError):
+    """Some shards of a dataset failed; every finished shard is kept, and the same call runs only the others.
+
+    Args:
+        message: What to tell before the list.
+        errors: One error a failed shard.
+
+    Attributes:
+        errors: One :class:`TaskError` a failed shard, in the order of the rows.
+    """
+
+    def __init__(self, message: str, errors: list[TaskError]) -> None:
+        super().__init__(message, errors)
+        self.message = message
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.message, *(error.tell(str(error.item)) for error in self.errors)])
+
+
+class ResumeError(RuntimeError):
+    """An unfinished run lies beside ``output_path`` and can't simply be taken up again."""
+
+
+class BusyError(ResumeError):
+    """Another run is at work on the same ``output_path``."""

@@ -85,7 +85,13 @@ class RecordingSink:
         counts = self._reporter.report().counts
         return {key.stage: total for key, total in counts.items() if isinstance(key, Declared)}
 
-    def send(self, reports: Sequence[Report], age: float | None) -> bool:  # noqa: ARG002 - the protocol's
+    def send(
+        self,
+        reports: Sequence[Report],
+        age: float | None,  # noqa: ARG002 - the protocol's
+        *,
+        last: bool = False,  # noqa: ARG002 - the same
+    ) -> bool:
         """Keep the reports."""
         self.reports += reports
         return True
@@ -117,7 +123,13 @@ class FailingSink:
         self.calls = 0
         self._error = error or ConnectionError("this sink fails")
 
-    def send(self, reports: Sequence[Report], age: float | None) -> bool:  # noqa: ARG002 - the protocol's
+    def send(
+        self,
+        reports: Sequence[Report],  # noqa: ARG002 - the protocol's
+        age: float | None,  # noqa: ARG002 - the same
+        *,
+        last: bool = False,  # noqa: ARG002 - the same
+    ) -> bool:
         """Raise."""
         self.calls += 1
         raise self._error

@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from speedy_utils.errors import shorten
-from speedy_utils.multi_worker.durable import remove_path, undo_swap, write_json
-from speedy_utils.multi_worker.identity import Identity, differences
-from speedy_utils.multi_worker.run_folder import (
+from ..errors import ResumeError, shorten
+from .durable import remove_path, undo_swap, write_json
+from .identity import Identity, differences
+from .run_folder import (
     EARLY,
     MANIFEST,
     MERGED,
@@ -28,9 +28,8 @@ from speedy_utils.multi_worker.run_folder import (
     lock_folder,
     unlock_folder,
 )
-from speedy_utils.multi_worker.shard_errors import ResumeError
-from speedy_utils.multi_worker.shard_output import read_record
-from speedy_utils.multi_worker.shards import plan_shards
+from .shard_output import read_record
+from .shards import plan_shards
 
 __all__ = ["open_partial", "refuse_existing"]
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speedy_utils.errors import shorten
-from speedy_utils.multi_worker.durable import link_or_copy, remove_path, swap_in, sync, write_json
-from speedy_utils.multi_worker.manifest import refuse_existing
-from speedy_utils.multi_worker.run_folder import Partial
-from speedy_utils.multi_worker.shard_errors import MergeError
-from speedy_utils.multi_worker.shard_output import ShardRecord
+from ..errors import MergeError, shorten
+from .durable import link_or_copy, remove_path, swap_in, sync, write_json
+from .manifest import refuse_existing
+from .run_folder import Partial
+from .shard_output import ShardRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..checks import checked_count, checked_name
+from ..checks import checked_count, checked_interval, checked_name
 from ..errors import TaskError, shorten
 from ..progress.run import Run, display_here
 from ..progress.tracked import items_of
-from .engines import ENGINES, Engine, Work, open_engine
-from .task import Call, Failure
+from .engines import ENGINES, Engine, Work, default_workers, open_engine
+from .task import Call, Failure, Outcome
 
 Backend = Literal["ray", "mp", "seq"]
 
@@ -37,7 +36,8 @@ def multi_process(
         func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do. What it reports with
             ``report_progress``, ``track`` or ``tracked`` moves the bar.
         items: One task each. Other than a sequence, it is read before the first task starts.
-        num_workers: How many tasks run at once; the number of CPUs where None.
+        num_workers: How many tasks run at once; where None, the number of CPUs, those of a whole Ray
+            cluster if one is running.
         backend: ``"ray"`` for Ray tasks, ``"mp"`` for threads of this process, ``"seq"`` for one after
             another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
@@ -60,7 +60,7 @@ def multi_process(
         KeyboardInterrupt: Ctrl-C, after all tasks were stopped.
         TypeError: An argument has the wrong type, or can't be sent to a worker.
         ValueError: An argument has a value that is not allowed.
-        ConnectionError: Nothing answers at RAY_ADDRESS.
+        ConnectionError: No Ray answers at RAY_ADDRESS.
 
     Example:
         >>> from speedy_utils import multi_process, track
@@ -75,7 +75,7 @@ def multi_process(
     if on_error not in ("raise", "continue"):
         raise ValueError(f'on_error must be "raise" or "continue", not {on_error!r}')
     options = check_run(backend, num_workers, poll_interval, max_retries, ray_options)
-    stage = checked_name(desc)
+    name = checked_name(desc)
     total, totals = None, None
     if total_items is not None and not callable(total_items):
         total = checked_count(total_items, "total_items")
@@ -88,9 +88,9 @@ def multi_process(
     counts_items = total is not None
     unit = "items" if counts_items else "tasks"
     total = len(items) if total is None else total
-    workers = min(num_workers or _cpus(), len(items))
+    workers = min(num_workers or default_workers(backend), len(items))
     run = Run(
-        stage or f"Processing {total:,} {unit}",
+        name or f"Processing {total:,} {unit}",
         total,
         tasks=len(items),
         unit=unit,
@@ -99,10 +99,14 @@ def multi_process(
     )
     results: list[Any] = [None] * len(items)
 
-    def finish(task: int, value: Any, error: TaskError | None) -> None:
-        if error is not None and on_error == "raise":
+    def finish(call: Call, outcome: Outcome) -> None:
+        if outcome.failure is None:
+            results[call.task] = outcome.value
+            return
+        error = task_error(call.task, items[call.task], call.attempt, outcome.failure)
+        if on_error == "raise":
             raise error
-        results[task] = value if error is None else error
+        results[call.task] = error
 
     def call(task: int, attempt: int) -> Call:
         return Call(task, attempt, totals[task] if totals is not None else None, counts_items)
@@ -130,12 +134,9 @@ def check_run(
     if num_workers is not None:
         checked_count(num_workers, "num_workers", least=1)
     checked_count(max_retries, "max_retries")
-    if (
-        isinstance(poll_interval, bool)
-        or not isinstance(poll_interval, (int, float))
-        or not poll_interval > 0
-    ):
-        raise ValueError(f"poll_interval must be above 0 seconds, not {poll_interval!r}")
+    checked_interval(poll_interval)
+    if ray_options is not None and not isinstance(ray_options, Mapping):
+        raise TypeError(f"ray_options must be a mapping of options to values, not {shorten(ray_options)}")
     options = dict(ray_options or {})
     for name, instead in {
         "max_retries": "use max_retries= of this call",
@@ -152,7 +153,7 @@ def drive(
     run: Run,
     items: Sequence[Any],
     call: Callable[[int, int], Call],
-    finish: Callable[[int, Any, TaskError | None], None],
+    finish: Callable[[Call, Outcome], None],
     *,
     workers: int,
     max_retries: int,
@@ -164,7 +165,7 @@ def drive(
         run: What counts them.
         items: Their items; each is looked up when its task starts.
         call: Makes the call for a task and the number of an attempt.
-        finish: Gets each task's value, or its error; an exception that it raises cancels the rest.
+        finish: Gets the last outcome of each task; an exception that it raises cancels the rest.
         workers: How many run at once.
         max_retries: How often a task is started again after its worker was lost.
     """
@@ -189,23 +190,24 @@ def drive(
                 if failure is None:
                     total = ended.total if ended.items else 1
                     run.commit(ended.task, outcome.counts or {}, total=total, age=outcome.age)
-                    finish(ended.task, outcome.value, None)
+                    finish(ended, outcome)
                 elif failure.lost and ended.attempt <= max_retries:
                     again.append(call(ended.task, ended.attempt + 1))
                 else:
                     run.fail(ended.task, outcome.counts, age=outcome.age)
-                    finish(ended.task, None, _error(ended, items[ended.task], failure))
+                    finish(ended, outcome)
         run.complete()
     except BaseException:
+        run.phase = "stopping"
         engine.cancel()
         raise
     finally:
-        run.end()
         engine.close()
 
 
-def _error(call: Call, item: Any, failure: Failure) -> TaskError:
-    error = TaskError(call.task, item, call.attempt, failure.reason, failure.traceback)
+def task_error(index: int, item: Any, attempts: int, failure: Failure) -> TaskError:
+    """The error for a task that failed for good."""
+    error = TaskError(index, item, attempts, failure.reason, failure.traceback)
     error.__cause__ = failure.error
     return error
 
@@ -220,7 +222,3 @@ def _totals(
     if first is None:
         return None
     return [first, *(items_of(func, (item,), kwargs) or 0 for item in items[1:])]
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,10 +30,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from speedy_utils.multi_worker.durable import write_json
-from speedy_utils.multi_worker.shard_errors import BusyError
-from speedy_utils.multi_worker.shard_output import ShardRecord
-from speedy_utils.multi_worker.shards import ShardSpec
+from ..errors import BusyError
+from .durable import write_json
+from .shard_output import ShardRecord
+from .shards import ShardSpec
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -23,10 +23,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speedy_utils.errors import shorten
-from speedy_utils.multi_worker.durable import sync, write_json
-from speedy_utils.multi_worker.shard_errors import ShardError
-from speedy_utils.multi_worker.shards import ShardSpec, quiet_datasets
+from ..errors import ShardError, shorten
+from .durable import sync, write_json
+from .shards import ShardSpec, quiet_datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa

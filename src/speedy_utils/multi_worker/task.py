@@ -12,6 +12,10 @@ from ..progress.ledger import Key
 from ..progress.reporter import Reporter, Sink
 
 
+class Cancelled(BaseException):
+    """Raised in a task whose run was cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One attempt at a task.
@@ -90,10 +94,12 @@ def perform(
     with registered(reporter, sink), counting(reporter.own):
         try:
             value = function(item, **kwargs)
-        except Exception as error:  # the user's code may raise anything, and the driver is told
-            failure = Failure(_reason(error), _without_us(error), error)
+        except (KeyboardInterrupt, Cancelled):  # not the function's: somebody stops the task
+            raise
         except SystemExit as error:
             failure = Failure(f"sys.exit({error.code!r}) in the function", _without_us(error), lost=True)
+        except BaseException as error:  # the user's code may raise anything, and the driver is told
+            failure = Failure(_reason(error), _without_us(error), error)
         else:
             return Outcome(value, None, reporter.reported(), reporter.lifetime())
     return Outcome(None, failure, reporter.report().counts, reporter.age())

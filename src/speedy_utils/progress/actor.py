@@ -245,6 +245,11 @@ class ActorFeed:
         self._committed: list[Task] = []
         self._call: _Call | None = None
         self._warned = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Ask the actor nothing more: it is about to end."""
+        self._closed = True
 
     def forget(self, task: Task) -> None:
         """Let the actor forget a task that was committed."""
@@ -258,6 +263,8 @@ class ActorFeed:
         """
         import ray
 
+        if self._closed:
+            return (), None
         if self._call is None:
             committed, self._committed = self._committed, []
             self._call = _Call(self._actor.gather.remote(self._epoch, self._version, committed))
@@ -277,7 +284,7 @@ class ActorFeed:
         return (Report(*report) for report in gathered.reports), gathered.age
 
     def _warn(self, cause: str) -> None:
-        if not self._warned:
+        if not self._warned and not self._closed:
             self._warned = True
             logger.warning(
                 "the progress actor does not answer (%s): the bar may lag while it restarts; "

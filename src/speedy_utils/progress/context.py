@@ -27,7 +27,9 @@ current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=Non
 flusher = Flusher()
 """The flusher of this process."""
 
-_active: dict[Reporter, None] = {}
+_active: dict[Reporter, int] = {}
+"""The tasks under way, each with the thread it started in."""
+
 _forked = False
 
 
@@ -35,8 +37,11 @@ def tally_here() -> Tally | None:
     """The tally that counts what happens here; None outside a run."""
     tally = current.get()
     if tally is None and len(_active) == 1:
-        for reporter in list(_active):
-            return reporter.own
+        for reporter, thread in list(_active.items()):
+            # Its own thread has a context. Where that names no tally the task is paused: it is a generator,
+            # and what runs here is whoever iterates over it.
+            if thread != threading.get_ident():
+                return reporter.own
     return tally
 
 
@@ -60,7 +65,7 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
         reporter: Who counts.
         sink: Where its counts are sent while it works; None where somebody else reads them.
     """
-    _active[reporter] = None
+    _active[reporter] = threading.get_ident()
     if sink is not None:
         flusher.add(reporter, sink)
     try:
@@ -100,7 +105,7 @@ class ProgressContext:
         self._reporter = reporter
         self.closed = False
         self.failed = False
-        _active[reporter] = None
+        _active[reporter] = threading.get_ident()
         current.set(reporter.own)
         flusher.add(reporter, sink)
 

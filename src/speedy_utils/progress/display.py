@@ -77,7 +77,7 @@ def remarks(snapshot: Snapshot) -> list[str]:
     """What is worth saying beside the count."""
     said = []
     if snapshot.tasks_total and snapshot.unit != "tasks":
-        said.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} tasks")
+        said.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
     if snapshot.tasks_failed:
         said.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:
@@ -188,7 +188,15 @@ class GivenBar:
         """Leave the bar open: it is not ours."""
 
 
-_stderr = logging.StreamHandler()
+class _Stderr(logging.Handler):
+    """Writes to what is stderr at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{self.format(record)}\n")
+
+
+_stderr = _Stderr()
 _stderr.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
 
@@ -206,20 +214,24 @@ class LogDisplay:
         self._every = every
         self._clock = clock
         self._next = clock() + every
+        self._over = False
 
     def show(self, snapshot: Snapshot) -> None:
         """Log a line if it is time for one."""
-        if snapshot.final or self._clock() >= self._next:
-            self._next = self._clock() + self._every
-            for position, stage in enumerate(snapshot.stages):
-                self._log(self._line(stage, snapshot, remarks(snapshot) if position == 0 else []))
+        if self._over or not (snapshot.final or self._clock() >= self._next):
+            return
+        self._next, self._over = self._clock() + self._every, snapshot.final
+        own = snapshot.stages[0]
+        self._log(self._line(own, snapshot, own.done - snapshot.initial, remarks(snapshot)))
+        for stage in snapshot.stages[1:]:
+            self._log(self._line(stage, snapshot, stage.done, []))
 
     def close(self) -> None:
         """Do nothing: the last reading was logged."""
 
     @staticmethod
-    def _line(stage: StageSnapshot, snapshot: Snapshot, said: list[str]) -> str:
-        rate = (stage.done - snapshot.initial) / snapshot.elapsed if snapshot.elapsed else 0.0
+    def _line(stage: StageSnapshot, snapshot: Snapshot, fresh: int, said: list[str]) -> str:
+        rate = fresh / snapshot.elapsed if snapshot.elapsed else 0.0
         share = f"{stage.done / stage.total:.0%} " if stage.total else ""
         parts = [
             f"{share}{count(stage.done, stage.total)} in {tqdm.format_interval(snapshot.elapsed)}",
@@ -234,5 +246,4 @@ class LogDisplay:
         if logger.hasHandlers():
             logger.info("%s", text)
         else:
-            _stderr.setStream(sys.stderr)
             _stderr.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))

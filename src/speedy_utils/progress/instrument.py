@@ -11,6 +11,7 @@ from types import GeneratorType
 from typing import TypeVar
 
 from ..checks import checked_count, checked_name
+from ..errors import shorten
 from .context import current, tally_here
 from .ledger import Stage
 from .reporter import Tally
@@ -86,10 +87,11 @@ def track(
         >>> [word.upper() for word in track(["one", "bar"])]
         ['ONE', 'BAR']
     """
-    if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+    kind = type(iterable)
+    if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
         hint = "; count an async loop with report_progress()" if hasattr(iterable, "__aiter__") else ""
         raise TypeError(
-            f"track() needs something to iterate, not {iterable!r} ({type(iterable).__name__}){hint}"
+            f"track() needs something to iterate, not {shorten(iterable)} ({kind.__name__}){hint}"
         )
     checked_count(every, "every", least=1)
     if total is not None:
@@ -109,14 +111,17 @@ class _Loop:
     counting costs the loop no Python bytecode.
     """
 
-    __slots__ = ("held", "ticks")
+    __slots__ = ("generator", "held", "ticks")
 
-    def __init__(self) -> None:
+    def __init__(self, iterable: object) -> None:
+        self.generator = iterable if isinstance(iterable, GeneratorType) else None
         self.ticks = repeat(True, _MANY)
         self.held = 1  # the item that the loop is busy with is not finished
 
     def read(self) -> int:
-        return max(_MANY - length_hint(self.ticks) - self.held, 0)
+        used = _MANY - length_hint(self.ticks)
+        over = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
+        return used if over else max(used - self.held, 0)
 
 
 class _Sum:
@@ -156,7 +161,7 @@ def _passes(
     if size is not None:
         yield _sized(iterable, size, tally)
         return
-    loop = _Loop()
+    loop = _Loop(iterable)
     tally.open(loop)
     try:
         if batches is not None:
@@ -164,7 +169,7 @@ def _passes(
                 loop.held = 1
                 yield compress(rows, loop.ticks)
                 loop.held = 0
-        elif type(iterable) in _SOUND or isinstance(iterable, GeneratorType):
+        elif type(iterable) in _SOUND or loop.generator is not None:
             yield compress(iterable, loop.ticks)
             loop.held = 0
         else:
@@ -173,8 +178,6 @@ def _passes(
             # dict.get returns its second argument, the item, as the empty dict has no key True.
             yield map({}.get, loop.ticks, iterable)  # type: ignore[arg-type]
     finally:
-        if isinstance(iterable, GeneratorType) and iterable.gi_frame is None:
-            loop.held = 0  # it failed by itself
         tally.close(loop, loop.read())
 
 

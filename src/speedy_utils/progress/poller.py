@@ -7,6 +7,7 @@ import threading
 from types import TracebackType
 from typing import Any, Protocol
 
+from ..checks import checked_interval
 from .display import Display, GivenBar
 from .snapshot import Snapshot, StageSnapshot
 
@@ -31,6 +32,7 @@ class ProgressPoller:
         poll_interval: Seconds between two readings.
 
     Raises:
+        TypeError: ``poll_interval`` is no number.
         ValueError: ``poll_interval`` is not above 0.
 
     Example:
@@ -42,11 +44,9 @@ class ProgressPoller:
     """
 
     def __init__(self, source: Any, display: Any, poll_interval: float = 0.3) -> None:
-        if not poll_interval > 0:
-            raise ValueError(f"poll_interval must be above 0 seconds, not {poll_interval!r}")
         self._source: Source = source if hasattr(source, "snapshot") else _ActorSource(source)
         self._display: Display = display if hasattr(display, "show") else GivenBar(display)
-        self._interval = poll_interval
+        self._interval = checked_interval(poll_interval)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="speedy_utils-poller", daemon=True)
         self._silent = False

@@ -155,12 +155,13 @@ class Sink(Protocol):
         """Seconds between two calls of ``send``."""
         ...
 
-    def send(self, reports: Sequence[Report], age: float | None) -> bool:
+    def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
         """Hand over the state of some tasks. It must not wait for whoever receives it.
 
         Args:
             reports: What each task has counted so far.
             age: Seconds since the first of them started to work on items; None before that.
+            last: Whether it is the final state, which has to go also where an earlier one is on its way.
 
         Returns:
             False where an earlier state is still on its way: a newer one will be offered later.
@@ -232,7 +233,7 @@ class _Route:
         if not final and report == self._sent and now - self._at < RESEND_AFTER:
             return
         try:
-            if self.sink.send([report], reporter.age()):
+            if self.sink.send([report], reporter.age(), last=final):
                 self._sent, self._at = report, now
         except Exception as error:  # whatever a sink raises must not end the user's work
             if not self._failed:

@@ -64,6 +64,8 @@ class Run:
         desc: What the bar is called.
         total: Items in all; None where that is not known.
         tasks: How many tasks it has; 0 for none.
+        tasks_done: How many of them were done before.
+        task_unit: What a task is called beside the bar.
         unit: What is counted, ``"items"`` or ``"tasks"``.
         initial: Items that were done before.
         display: What shows it.
@@ -78,6 +80,8 @@ class Run:
         total: int | None,
         *,
         tasks: int = 0,
+        tasks_done: int = 0,
+        task_unit: str = "tasks",
         unit: str = "items",
         initial: int = 0,
         display: Display,
@@ -93,9 +97,10 @@ class Run:
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._began: float | None = None
         self._ended: float | None = None
-        self._done = self._failed = self._retries = 0
+        self._done, self._task_unit = tasks_done, task_unit
+        self._failed = self._retries = 0
         self._excess = ""
-        self._complete = False
+        self._complete = self._final = False
         self._poller = ProgressPoller(self, display, poll_interval)
 
     def attempt(self, task: Task, attempt: int) -> None:
@@ -138,8 +143,9 @@ class Run:
             self._failed += 1
 
     def complete(self) -> None:
-        """Note that all tasks have ended: where none failed, the run counts for exactly its total."""
+        """Note that all tasks have ended: the clock stops and, where none failed, the count is the total."""
         self._complete = True
+        self._ended = self._clock()
 
     def snapshot(self) -> Snapshot:
         """The state now; called by the poller."""
@@ -162,11 +168,12 @@ class Run:
                 elapsed=0.0 if self._began is None else now - self._began,
                 initial=self._initial,
                 tasks_total=self._tasks,
+                task_unit=self._task_unit,
                 tasks_done=self._done,
                 tasks_failed=self._failed,
                 retries=self._retries,
                 phase=self.phase,
-                final=self._ended is not None,
+                final=self._final,
             )
 
     def _own(self, done: int, declared: int | None) -> tuple[int, int | None]:
@@ -207,10 +214,11 @@ class Run:
 
     def end(self) -> None:
         """Show the last state and let go of the terminal. Only the first call does anything."""
-        if self._ended is not None:
+        if self._final:
             return
-        self._ended = self._clock()
-        self.phase = ""
+        if self._ended is None:
+            self._ended = self._clock()
+        self._final, self.phase = True, ""
         self._poller.stop()
         if self._excess:
             logger.warning(

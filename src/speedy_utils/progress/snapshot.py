@@ -32,6 +32,7 @@ class Snapshot:
         initial: Items that were done before this run began.
         tasks_total: Tasks of the run; 0 where it has none.
         tasks_done: Tasks that succeeded.
+        task_unit: What a task is called: ``"tasks"``, or ``"shards"``.
         tasks_failed: Tasks that failed for good.
         retries: Attempts beyond each task's first.
         phase: What the run is busy with besides counting, such as ``"starting Ray"``; empty while it counts.
@@ -44,6 +45,7 @@ class Snapshot:
     initial: int = 0
     tasks_total: int = 0
     tasks_done: int = 0
+    task_unit: str = "tasks"
     tasks_failed: int = 0
     retries: int = 0
     phase: str = ""

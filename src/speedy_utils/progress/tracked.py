@@ -4,67 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sized
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from types import MethodType
 from typing import Any, TypeVar, overload
 
 import wrapt
 
-from ..checks import checked_count, checked_name
 from .context import counting, registered, tally_here
 from .ledger import Stage
 from .reporter import Reporter, Tally
+from .totals import Spec, Total
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-Total = int | str | Callable[..., int]
-"""Items of a call: a number, the name of a parameter that has a ``len``, or a function of its arguments."""
-
-
-class Spec:
-    """What ``@tracked`` was given, and the signature that it is for.
-
-    Args:
-        function: The decorated function, unbound.
-        total: See :func:`tracked`.
-        every: See :func:`tracked`.
-        desc: See :func:`tracked`.
-    """
-
-    def __init__(self, function: Callable[..., Any], total: Total | None, every: int, desc: Stage) -> None:
-        self.function = function
-        self.every = checked_count(every, "every", least=1)
-        self.total = total
-        self.desc = checked_name(desc)
-        name = getattr(function, "__qualname__", repr(function))
-        if isinstance(total, str):
-            parameters = inspect.signature(function).parameters
-            if total not in parameters:
-                raise ValueError(f"total={total!r} is no parameter of {name}({', '.join(parameters)})")
-        elif total is not None and not callable(total):
-            self.total = checked_count(total, "total")
-        self.name = name
-
-    def items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """How many items a call stands for; None where no total was given.
-
-        Raises:
-            TypeError: The total is no integer, or the argument it names has no length.
-            ValueError: The total is negative.
-        """
-        if isinstance(self.total, str):
-            bound = inspect.signature(self.function).bind(*args, **kwargs)
-            bound.apply_defaults()
-            value = bound.arguments[self.total]
-            if not isinstance(value, Sized):
-                raise TypeError(
-                    f"total={self.total!r} of {self.name}: {type(value).__name__} has no length; "
-                    f"give total= as a function of the call's arguments instead"
-                )
-            return len(value)
-        if callable(self.total):
-            return checked_count(self.total(*args, **kwargs), f"the total of {self.name}")
-        return self.total
 
 
 class _Call:
@@ -82,8 +35,12 @@ class _Call:
 
     def read(self) -> int:
         """Items finished so far."""
-        done = max(self.tally.read(), self.yielded)
+        done = self.reported()
         return done if self.total is None else min(done, self.total)
+
+    def reported(self) -> int:
+        """Items reported so far, whatever the total."""
+        return max(self.tally.reported(), self.yielded)
 
     def close(self, *, returned: bool) -> None:
         """End with exactly the total where the call returned, else with what was finished."""
@@ -129,19 +86,24 @@ def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: b
 
     total = spec.items(args, kwargs)
     feed = LocalFeed()
-    reporter = Reporter(0, total=total)
+    reporter = Reporter(spec.name, total=total)
     run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
     feed.add(reporter)
     with run, registered(reporter):
         call = _Call(reporter.own, total, yields=yields)
         try:
             yield call
+        except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
+            call.close(returned=False)
+            run.commit(spec.name, reporter.report().counts, total=None, age=reporter.lifetime())
+            raise
         except BaseException:
             call.close(returned=False)
-            run.fail(0, reporter.report().counts, age=reporter.age())
+            run.fail(spec.name, reporter.report().counts, age=reporter.age())
             raise
         call.close(returned=True)
-        run.commit(0, reporter.reported(), total=total, age=reporter.lifetime())
+        counts = reporter.reported() | {None: call.reported()}
+        run.commit(spec.name, counts, total=total, age=reporter.lifetime())
 
 
 def _active(call: _Call | None) -> Any:
@@ -219,17 +181,24 @@ def _kind(function: Callable[..., Any]) -> str:
     return "coroutine" if inspect.iscoroutinefunction(function) else "call"
 
 
+class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
+    """A :class:`_Bindable` as the method of an object."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return getattr, (self._self_instance, self.__name__)
+
+
 class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """What is no plain function, counted: class and static methods, bound methods, callable objects.
+    """What is no plain function, counted: bound methods, callable objects, what ``lru_cache`` made.
 
     wrapt binds them as Python would. A plain function becomes a plain function instead: a wrapt proxy of
     one says that it is a function, cloudpickle then takes it for one, and ships what is inside it.
     """
 
+    __bound_function_wrapper__ = _Bound
+
     def __init__(self, wrapped: Any, total: Total | None, every: int, desc: Stage) -> None:
-        inner = wrapped
-        while isinstance(inner, (classmethod, staticmethod)) or inspect.ismethod(inner):
-            inner = inner.__func__
+        inner = wrapped.__func__ if inspect.ismethod(wrapped) else wrapped
         spec = Spec(inner, total, every, desc)
         kind = _kind(inner)
         if kind == "call" and not inspect.isroutine(inner):
@@ -244,8 +213,12 @@ class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
 
         super().__init__(wrapped, wrapper)
         self._self_options = (total, every, desc)
+        self._self_spec = spec
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        name, module = getattr(self, "__qualname__", None), getattr(self, "__module__", None)
+        if module != "__main__" and getattr(sys.modules.get(module or ""), name or "", None) is self:
+            return name  # it has taken the place of what it wraps, which can't be found there any more
         return _Bindable, (self.__wrapped__, *self._self_options)
 
 
@@ -296,6 +269,9 @@ def _track_function(function: Any, *, total: Total | None, every: int, desc: Sta
         raise TypeError(
             f"@tracked needs a function or method, not {function!r}; options go by name: @tracked(total=…)"
         )
+    if isinstance(function, (classmethod, staticmethod)):
+        counted = _track_function(function.__func__, total=total, every=every, desc=desc)
+        return type(function)(counted)
     if not inspect.isfunction(function):
         return _Bindable(function, total, every, desc)
     spec = Spec(function, total, every, desc)
@@ -313,11 +289,18 @@ def items_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> in
         kwargs: The named ones.
     """
     while True:
-        if isinstance(function, functools.partial):
+        kind = type(function)  # a wrapt proxy passes for an instance of what it wraps
+        if kind is _Bound:
+            function, args = function._self_parent, (function._self_instance, *args)
+        elif issubclass(kind, functools.partial):
             function, args, kwargs = function.func, (*function.args, *args), function.keywords | kwargs
-        elif inspect.ismethod(function):
+        elif issubclass(kind, MethodType):
             function, args = function.__func__, (function.__self__, *args)
         else:
             break
-    spec = getattr(function, "__tracked__", None)
+    if kind is _Bindable:
+        spec, bound = function._self_spec, function.__wrapped__
+        args = (bound.__self__, *args) if inspect.ismethod(bound) else args
+    else:
+        spec = getattr(function, "__tracked__", None)
     return spec.items(args, kwargs) if isinstance(spec, Spec) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -50,6 +51,20 @@ class Engine(Protocol):
 
 ENGINES = {"ray": "RayEngine", "mp": "ThreadEngine", "seq": "SequentialEngine"}
 _MODULES = {"ray": ".ray", "mp": ".threads", "seq": ".sequential"}
+
+
+def default_workers(backend: str) -> int:
+    """How many workers a run has where nobody says: the CPUs of this machine, or of a Ray that is running."""
+    if backend == "ray":
+        from .ray_start import running_cpus
+
+        return running_cpus() or cpus()
+    return cpus()
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_engine(backend: str, work: Work, run: Run) -> Engine:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +16,7 @@ from ...progress.actor import ActorFeed, ActorSink, create_progress_tracker
 from ...progress.run import Run
 from ..task import Call, Failure, Outcome, perform
 from . import Work
+from .ray_start import connect, own_cpus
 
 _GRACE = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
@@ -29,9 +27,6 @@ _LOST = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
 )
-
-_local_cpus = 0
-"""CPUs of the Ray that this process has started; 0 where it has started none."""
 
 
 def _perform(function: Any, kwargs: Mapping[str, Any], item: Any, call: Call, sink: ActorSink) -> Outcome:
@@ -60,8 +55,9 @@ class RayEngine:
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
         run.phase = "waiting for workers"
-        if _local_cpus:  # all workers fit in a Ray that is ours, also where it was started for fewer
-            options.setdefault("num_cpus", min(1.0, _local_cpus / work.workers))
+        if own := own_cpus():  # all workers fit in a Ray that is ours, also where it was started for fewer
+            # Ray counts in parts of 10,000.
+            options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
         self._task = task.options(**options)
         with _sending("func can't be sent to Ray workers", work.function):
             self._function = ray.put(work.function)
@@ -69,7 +65,7 @@ class RayEngine:
             self._kwargs = ray.put(dict(work.kwargs))
         self._actor = create_progress_tracker()
         self._sink = ActorSink(self._actor, work.workers)
-        run.feed = ActorFeed(self._actor)
+        self._feed = run.feed = ActorFeed(self._actor)
         self._calls: dict[Any, Call] = {}
 
     def submit(self, call: Call, item: Any) -> None:
@@ -103,6 +99,7 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actor; Ray goes on."""
+        self._feed.close()
         ray.kill(self._actor)
 
 
@@ -135,69 +132,3 @@ def _outcome(ref: Any) -> Outcome:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def connect(workers: int) -> None:
-    """Use the Ray that is running, or the one at RAY_ADDRESS, or start a local one.
-
-    Args:
-        workers: CPUs of a Ray that is started.
-
-    Raises:
-        ConnectionError: No Ray answers at RAY_ADDRESS.
-    """
-    global _local_cpus
-    if ray.is_initialized():
-        return
-    _local_cpus = 0
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address and address != "local":
-        _probe(address)
-        ray.init(logging_level=logging.WARNING)
-        return
-    try:
-        # Ray warns about more worker processes than three times what it may start at once.
-        with _environment(
-            "RAY_worker_maximum_startup_concurrency", str(max(os.cpu_count() or 1, workers // 2))
-        ):
-            ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
-    except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
-        ray.init(logging_level=logging.WARNING)
-    else:
-        _local_cpus = workers
-
-
-@contextmanager
-def _environment(name: str, default: str) -> Iterator[None]:
-    """Set a variable for the programs that are started in the block, unless the user has set it."""
-    known = os.environ.get(name)
-    os.environ.setdefault(name, default)
-    try:
-        yield
-    finally:
-        if known is None:
-            del os.environ[name]
-
-
-def _probe(address: str) -> None:
-    """Fail soon where nothing answers: ``ray.init`` would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # "auto", or a scheme that only Ray knows
-        return
-    try:
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            if "RAY_USE_TLS" not in os.environ:
-                _greet(connection)
-    except OSError as error:
-        raise ConnectionError(
-            f"no Ray answers at RAY_ADDRESS={address} ({error}): start a Ray there, or unset RAY_ADDRESS "
-            f"to use a local one"
-        ) from error
-
-
-def _greet(connection: socket.socket) -> None:
-    """Open an HTTP/2 connection, as gRPC does, and see whether the other side does too: RFC 9113, 3.4."""
-    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
-    if connection.recv(4)[3:] != settings[3:4]:
-        raise OSError("what listens there is no Ray")

@@ -1,0 +1,233 @@
+"""``multi_process_dataset``: cut a dataset, process its shards in many workers, merge what they wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from ..checks import checked_count, checked_name
+from ..errors import FailedShardsError, TaskError, shorten
+from ..progress.run import Run, display_here
+from .engines import Work, default_workers, open_engine
+from .identity import identify
+from .manifest import open_partial, refuse_existing
+from .merge import merge_shards
+from .process import Backend, check_run, drive, task_error
+from .run_folder import Partial
+from .shard_output import ShardRecord, begin_shard, finish_shard
+from .shards import ShardSpec, cut_shard, quiet_datasets, resolve_dataset
+from .task import Call, Outcome
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def multi_process_dataset(
+    dataset: Dataset | str | os.PathLike[str],
+    process_func: Callable[..., Any],
+    output_path: str | os.PathLike[str],
+    process_func_kwargs: Mapping[str, Any] | None = None,
+    num_workers: int | None = None,
+    *,
+    backend: Backend = "ray",
+    num_shards: int | None = None,
+    seed: int | None = None,
+    debug: bool = False,
+    debug_size: int = 10_000,
+    poll_interval: float = 0.3,
+    desc: str | None = None,
+    progress: bool = True,
+    max_retries: int = 3,
+    resume: bool | Literal["trust"] = True,
+    overwrite: bool = False,
+    ray_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Process a Hugging Face dataset in many workers, under one bar, into one dataset on disk.
+
+    The dataset is cut into contiguous shards. A worker calls
+    ``process_func(shard, shard_output_path, **process_func_kwargs)`` for each; what the calls wrote is
+    merged in the order of the input. A shard counts for exactly its rows once its call returns, whatever
+    the call reported.
+
+    All work happens in ``<output_path>.partial``. If it is interrupted, however hard, the same call again
+    runs only the shards that are missing.
+
+    Args:
+        dataset: A ``datasets.Dataset``, or the path of one that ``save_to_disk`` wrote.
+        process_func: What a worker calls for each shard. It returns the path of a dataset it saved, None if
+            it saved one to ``shard_output_path``, or a ``Dataset``, which is then saved for it. Rows may be
+            added, dropped and changed; the columns of all shards have to fit together.
+        output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
+        process_func_kwargs: Sent to the workers once, not with each shard.
+        num_workers: How many shards are processed at once; the number of CPUs where None.
+        backend: ``"ray"``, ``"mp"`` or ``"seq"``; as in ``multi_process``.
+        num_shards: How many shards to cut; one a worker where None. More of them balance uneven rows, and
+            lose less when a worker dies.
+        seed: Shuffles the rows with this seed.
+        debug: Processes only the first ``debug_size`` rows.
+        debug_size: How many rows that is.
+        poll_interval: Seconds between two looks at the count.
+        desc: What the bar is called.
+        progress: False to show nothing.
+        max_retries: How often a shard is started again after its worker was lost.
+        resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
+            ``"trust"`` keeps its finished shards although these have changed; False starts over.
+        overwrite: Allows a dataset at ``output_path`` to be replaced, once the new one is whole, and an
+            interrupted call that differs from this one to be given up.
+        ray_options: Options of Ray for the tasks; other backends ignore them.
+
+    Returns:
+        ``output_path``.
+
+    Raises:
+        FileExistsError: There is something at ``output_path``, and ``overwrite`` is False.
+        FailedShardsError: Some shards failed; the others are kept for the next call.
+        MergeError: The columns of the shards don't fit together; the shards are kept.
+        ResumeError: An interrupted call lies there that was not the same.
+        BusyError: Another call is at work on the same ``output_path``.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has a value that is not allowed.
+
+    Example:
+        >>> import tempfile
+        >>> from datasets import Dataset, load_from_disk
+        >>> from speedy_utils import multi_process_dataset, track
+        >>> def shout(dataset, output_path):
+        ...     return Dataset.from_list([{"text": row["text"].upper()} for row in track(dataset)])
+        >>> words = Dataset.from_dict({"text": ["one", "bar"]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = multi_process_dataset(words, shout, f"{folder}/out", backend="seq", progress=False)
+        ...     load_from_disk(out)["text"][:]
+        ['ONE', 'BAR']
+    """
+    if not callable(process_func):
+        raise TypeError(f"process_func must be callable, not {shorten(process_func)}")
+    options = check_run(backend, num_workers, poll_interval, max_retries, ray_options)
+    for value, name, least in (
+        (num_shards, "num_shards", 1),
+        (seed, "seed", 0),
+        (debug_size, "debug_size", 1),
+    ):
+        if value is not None:
+            checked_count(value, name, least=least)
+    title = checked_name(desc)
+    kwargs = dict(process_func_kwargs or {})
+    refuse_existing(Path(output_path).expanduser().absolute(), overwrite=overwrite)
+    rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
+    workers = num_workers or default_workers(backend)
+    with open_partial(
+        output_path,
+        identify(rows, process_func, kwargs),
+        num_shards=num_shards,
+        default_shards=workers,
+        resume=resume,
+        overwrite=overwrite,
+    ) as partial:
+        missing = partial.missing
+        run = Run(
+            title or f"Processing {len(rows):,} items",
+            len(rows),
+            tasks=len(partial.plan),
+            tasks_done=len(partial.finished),
+            task_unit="shards",
+            initial=len(rows) - sum(spec.num_rows for spec in missing),
+            display=display_here(progress),
+            poll_interval=poll_interval,
+        )
+        with run, quiet_datasets():
+            if missing:
+                work = Work(
+                    _process_shard, {"process_func": process_func, "kwargs": kwargs}, workers, options
+                )
+                _process(run, rows, partial, backend, work, max_retries)
+            run.phase = "merging"
+            merge_shards(partial)
+    return os.fspath(output_path)
+
+
+def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
+    """The rows to process, in their order."""
+    if seed is not None:
+        # In memory: the indices of a saved dataset would be cached in the user's own folder.
+        dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
+    return dataset if size is None else dataset.select(range(min(size, len(dataset))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard on its way to a worker."""
+
+    dataset: Dataset
+    spec: ShardSpec
+    folder: Path
+
+    def __repr__(self) -> str:
+        return str(self.spec)
+
+
+class _Shards(Sequence[_Shard]):
+    """The shards to process, each cut when its turn comes: data in memory is copied for it."""
+
+    def __init__(self, dataset: Dataset, partial: Partial, specs: list[ShardSpec]) -> None:
+        self._dataset = dataset
+        self._partial = partial
+        self._specs = specs
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    @overload
+    def __getitem__(self, index: int) -> _Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Shard]: ...
+    def __getitem__(self, index: int | slice) -> _Shard | Sequence[_Shard]:
+        if isinstance(index, slice):
+            return _Shards(self._dataset, self._partial, self._specs[index])
+        spec = self._specs[index]
+        return _Shard(cut_shard(self._dataset, spec), spec, self._partial.shard_dir(spec))
+
+
+def _process_shard(shard: _Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
+    """What a task does; it runs in a worker."""
+    with quiet_datasets():
+        output = begin_shard(shard.folder)
+        return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
+
+
+def _process(
+    run: Run, rows: Dataset, partial: Partial, backend: Backend, work: Work, max_retries: int
+) -> None:
+    """Run the missing shards; the failure of one does not stop the others."""
+    specs = partial.missing
+    failed: list[TaskError] = []
+
+    def call(task: int, attempt: int) -> Call:
+        return Call(task, attempt, specs[task].num_rows, items=True)
+
+    def finish(ended: Call, outcome: Outcome) -> None:
+        if outcome.failure is None:
+            partial.add(outcome.value)
+        else:
+            spec = specs[ended.task]
+            failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
+
+    engine = open_engine(backend, work, run)
+    drive(
+        engine,
+        run,
+        _Shards(rows, partial, specs),
+        call,
+        finish,
+        workers=work.workers,
+        max_retries=max_retries,
+    )
+    if failed:
+        failed.sort(key=lambda error: error.index)
+        raise FailedShardsError(
+            f"{len(failed)} of {len(partial.plan)} shards failed; the {len(partial.finished)} finished ones "
+            f"are kept in {str(partial.folder)!r}, and the same call again runs only the others",
+            failed,
+        )

@@ -97,7 +97,7 @@ class _Line(tqdm):  # type: ignore[type-arg]  # the class is generic in its stub
     @property
     def format_dict(self) -> dict[str, Any]:
         known: dict[str, Any] = dict(super().format_dict)
-        if self.ncols is not None and self.ncols <= 0:  # a pseudo-terminal that nobody gave a size
+        if isinstance(self.ncols, int) and self.ncols <= 0:  # a pseudo-terminal that nobody gave a size
             self.ncols, self.nrows = 80, 24
             known["ncols"] = self.ncols
         # Its smoothed rate serves the ETA; the last word is the mean.
@@ -133,6 +133,7 @@ class BarDisplay:
                 # The clock began with the first count, not when the bar was drawn.
                 line.unpause()
                 line.last_print_t -= snapshot.elapsed
+                line.start_t = line.last_print_t  # a bar printed before its start would close without a line
             line.elapsed, line.final = snapshot.elapsed, snapshot.final
             if line.total != stage.total:
                 line.total = stage.total

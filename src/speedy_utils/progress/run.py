@@ -119,8 +119,12 @@ class Run:
             age: Seconds since it started to work on items.
         """
         final = dict(counts)
+        known = self._limit(total)
         for stage, done in counts.items():
-            limit = None if isinstance(stage, Declared) else counts.get(Declared(stage), self._limit(total))
+            if isinstance(stage, Declared):
+                continue
+            # An unnamed loop declares a part of the task; a named one all that its stage has.
+            limit = known if stage is None and known is not None else counts.get(Declared(stage), known)
             if limit is not None and done > limit:
                 final[stage] = limit
                 self._excess = self._excess or f"task {task} reported {done:,} of {limit:,} items"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import cloudpickle
@@ -29,8 +29,27 @@ _LOST = (
 )
 
 
-def _perform(function: Any, kwargs: Mapping[str, Any], item: Any, call: Call, sink: ActorSink) -> Outcome:
-    outcome = perform(function, item, kwargs, call.reporter(), sink)
+class _Shared(NamedTuple):
+    """What all tasks of a run share."""
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    sink: ActorSink
+
+
+_unpacked: dict[bytes, _Shared] = {}
+"""In a worker: what the tasks of the last run share. Reading it anew for each would double a task's cost."""
+
+
+def _perform(box: list[Any], item: Any, call: Call) -> Outcome:
+    name = box[0].binary()
+    if name not in _unpacked:
+        _unpacked.clear()
+        *refs, sink = ray.get(box[0])
+        function, kwargs = ray.get(refs)
+        _unpacked[name] = _Shared(function, kwargs, sink)
+    shared = _unpacked[name]
+    outcome = perform(shared.function, item, shared.kwargs, call.reporter(), shared.sink)
     if outcome.failure is None or _survives(outcome.failure.error):
         return outcome
     return replace(outcome, failure=replace(outcome.failure, error=None))
@@ -60,18 +79,19 @@ class RayEngine:
             options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
         self._task = task.options(**options)
         with _sending("func can't be sent to Ray workers", work.function):
-            self._function = ray.put(work.function)
+            function = ray.put(work.function)
         with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
-            self._kwargs = ray.put(dict(work.kwargs))
+            kwargs = ray.put(dict(work.kwargs))
         self._actor = create_progress_tracker()
-        self._sink = ActorSink(self._actor, work.workers)
         self._feed = run.feed = ActorFeed(self._actor)
+        # In a list: an argument that is itself a reference would be read again for each task.
+        self._box = [ray.put((function, kwargs, ActorSink(self._actor, work.workers)))]
         self._calls: dict[Any, Call] = {}
 
     def submit(self, call: Call, item: Any) -> None:
         """Start a Ray task."""
         with _sending(f"item {call.task} can't be sent to a Ray worker", item):
-            ref = self._task.remote(self._function, self._kwargs, item, call, self._sink)
+            ref = self._task.remote(self._box, item, call)
         self._calls[ref] = call
 
     def wait(self) -> list[tuple[Call, Outcome]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import ray
 
@@ -40,10 +43,15 @@ def connect(workers: int) -> None:
     if ray.is_initialized():
         return
     _own_cpus = 0
+    with _keeping_ctrl_c():
+        _own_cpus = _connect(workers)
+
+
+def _connect(workers: int) -> int:
     if address := _address():
         _probe(address)
         ray.init(logging_level=logging.WARNING)
-        return
+        return 0
     try:
         # Ray warns about more worker processes than three times what it may start at once.
         with _environment(
@@ -52,8 +60,34 @@ def connect(workers: int) -> None:
             ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
     except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
         ray.init(logging_level=logging.WARNING)
-    else:
-        _own_cpus = workers
+        return 0
+    return workers
+
+
+@contextmanager
+def _keeping_ctrl_c() -> Iterator[None]:
+    """Raise again what was swallowed in the block: Ray loses some KeyboardInterrupts while it starts."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        try:
+            handler(number, frame)
+        except KeyboardInterrupt:
+            pressed = True
+            raise
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _address() -> str:

@@ -1,11 +1,13 @@
-"""A thread pool in this process: for functions that wait, or that leave the interpreter."""
+"""Threads of this process: for functions that wait, or that leave the interpreter."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...progress.run import LocalFeed, Run
@@ -19,24 +21,42 @@ _GRACE = 2.0
 
 
 class ThreadEngine:
-    """Runs calls in as many threads as there are workers."""
+    """Runs calls in as many threads as there are workers.
+
+    They are daemons, unlike those of ``concurrent.futures``: a program that was interrupted would wait at its
+    end for threads that can't be.
+    """
 
     def __init__(self, work: Work, run: Run) -> None:
         self._work = work
         self._feed = run.feed = LocalFeed()
-        self._pool = ThreadPoolExecutor(work.workers, thread_name_prefix="speedy_utils-worker")
-        self._calls: dict[Future[Outcome], Call] = {}
+        self._waiting: SimpleQueue[tuple[Call, Any] | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Call, Outcome | KeyboardInterrupt]] = SimpleQueue()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
+            for n in range(work.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, call: Call, item: Any) -> None:
         """Hand the call to a thread."""
-        self._calls[self._pool.submit(self._perform, call, item)] = call
+        self._waiting.put((call, item))
 
     def wait(self) -> list[tuple[Call, Outcome]]:
-        """Wait for the next call to end."""
-        ended, _ = wait(self._calls, return_when=FIRST_COMPLETED)
-        return [(self._calls.pop(future), future.result()) for future in ended]
+        """Wait for the next calls to end."""
+        ended = [self._ended.get()]
+        with suppress(Empty):
+            while True:
+                ended.append(self._ended.get_nowait())
+        outcomes = []
+        for call, outcome in ended:
+            if isinstance(outcome, KeyboardInterrupt):
+                raise outcome
+            outcomes.append((call, outcome))
+        return outcomes
 
     def cancel(self) -> None:
         """Raise :class:`~speedy_utils.multi_worker.task.Cancelled` in the threads.
@@ -44,29 +64,50 @@ class ThreadEngine:
         Python can't stop a thread that is inside a long C call. Such a thread is told about after two
         seconds, and left to end by itself.
         """
-        for future in self._calls:
-            future.cancel()
+        with suppress(Empty):
+            while True:
+                self._waiting.get_nowait()
+        self.close()
         with self._lock:
             for thread in self._busy:
                 # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(thread), ctypes.py_object(Cancelled)
                 )
-        _, running = wait(self._calls, timeout=_GRACE)
+        deadline = time.monotonic() + _GRACE
+        for each in self._threads:
+            each.join(max(0.0, deadline - time.monotonic()))
+        running = sum(each.is_alive() for each in self._threads)
         if running:
             logger.warning(
-                "%d threads are busy in calls that can't be interrupted; they end by themselves", len(running)
+                "%d threads are busy in calls that can't be interrupted; they end by themselves, or with the "
+                "program",
+                running,
             )
 
     def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the threads end."""
+        for _ in self._threads:
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        with suppress(Cancelled):
+            while (task := self._waiting.get()) is not None:
+                call, item = task
+                try:
+                    outcome: Outcome | KeyboardInterrupt = self._perform(call, item)
+                except (
+                    KeyboardInterrupt
+                ) as error:  # raised by the function itself: signals go to the main thread
+                    outcome = error
+                self._ended.put((call, outcome))
 
     def _perform(self, call: Call, item: Any) -> Outcome:
         thread = threading.get_ident()
         reporter = call.reporter()
         self._feed.add(reporter)
-        self._busy.add(thread)
+        with self._lock:
+            self._busy.add(thread)
         try:
             return perform(self._work.function, item, self._work.kwargs, reporter)
         finally:

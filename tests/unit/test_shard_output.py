@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value, load_from_disk
 
-from speedy_utils.multi_worker.shard_errors import ShardError
+from speedy_utils.errors import ShardError
 from speedy_utils.multi_worker.shard_output import ShardRecord, begin_shard, finish_shard, read_record
 from speedy_utils.multi_worker.shards import ShardSpec, quiet_datasets
 

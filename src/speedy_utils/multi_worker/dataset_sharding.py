@@ -13,7 +13,7 @@ from ..errors import FailedShardsError, TaskError, shorten
 from ..progress.run import Run, display_here
 from .engines import Work, default_workers, open_engine
 from .identity import identify
-from .manifest import open_partial, refuse_existing
+from .manifest import checked_output, open_partial, refuse_existing
 from .merge import merge_shards
 from .process import Backend, check_run, drive, task_error
 from .run_folder import Partial
@@ -114,8 +114,12 @@ def multi_process_dataset(
         if value is not None:
             checked_count(value, name, least=least)
     title = checked_name(desc)
+    if process_func_kwargs is not None and not isinstance(process_func_kwargs, Mapping):
+        raise TypeError(
+            f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
+        )
     kwargs = dict(process_func_kwargs or {})
-    refuse_existing(Path(output_path).expanduser().absolute(), overwrite=overwrite)
+    refuse_existing(checked_output(output_path), overwrite=overwrite)
     rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
     workers = num_workers or default_workers(backend)
     with open_partial(

@@ -31,7 +31,7 @@ from .run_folder import (
 from .shard_output import read_record
 from .shards import plan_shards
 
-__all__ = ["open_partial", "refuse_existing"]
+__all__ = ["checked_output", "open_partial", "refuse_existing"]
 
 _KIND = "speedy_utils.multi_process_dataset"
 _VERSION = 1
@@ -84,7 +84,7 @@ def open_partial(
     if resume not in (True, False, "trust"):
         raise ValueError(f'resume must be True, False or "trust", got {resume!r}')
     fresh = plan_shards(identity.num_rows, default_shards if num_shards is None else num_shards)
-    output = _absolute(output_path)
+    output = checked_output(output_path)
     folder = output.with_name(f"{output.name}.partial")
     refuse_existing(output, overwrite=overwrite)
     _refuse_foreign(folder)
@@ -97,6 +97,24 @@ def open_partial(
         _take_up(partial, identity, num_shards, resume)
         undo.pop_all()
     return partial
+
+
+def checked_output(output_path: str | os.PathLike[str]) -> Path:
+    """The output's path, independent of the current folder.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it names no folder that could be made.
+    """
+    text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
+    if not isinstance(text, str):
+        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
+    if "://" in text:
+        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not text or not path.name:
+        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
+    return path
 
 
 def refuse_existing(output: Path, *, overwrite: bool) -> None:
@@ -180,19 +198,6 @@ def _refusal(folder: Path, finished: str, found: list[str], keepable: bool) -> s
         f"{str(folder)!r} holds an interrupted run with {finished} shards finished, and this call differs "
         f"from it:{lines}\nTo give up the finished shards and start over, pass overwrite=True; {trust}"
     )
-
-
-def _absolute(output_path: str | os.PathLike[str]) -> Path:
-    """The output's path, independent of the current folder."""
-    text = os.fspath(output_path)
-    if not isinstance(text, str):
-        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
-    if "://" in text:
-        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
-    path = Path(os.path.abspath(os.path.expanduser(text)))
-    if not text or not path.name:
-        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
-    return path
 
 
 def _refuse_foreign(folder: Path) -> None:

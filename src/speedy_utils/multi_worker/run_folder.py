@@ -155,7 +155,10 @@ def lock_folder(folder: Path) -> BaseFileLock:
                 "end, or choose another output_path."
             ) from error
         if (folder / LOCK).exists():
-            write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+            with contextlib.ExitStack() as undo:  # the disk may be full
+                undo.callback(unlock_folder, folder, lock)
+                write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+                undo.pop_all()
             return lock
         lock.release()
     raise BusyError(f"{str(folder)!r} is deleted again and again by other runs; choose another output_path.")

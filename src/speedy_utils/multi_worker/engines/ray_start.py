@@ -113,7 +113,7 @@ def _probe(address: str) -> None:
     if not port.isdigit():  # "auto", or a scheme that only Ray knows
         return
     try:
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
             if "RAY_USE_TLS" not in os.environ:
                 _greet(connection)
     except OSError as error:

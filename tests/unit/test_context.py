@@ -1,0 +1,343 @@
+"""Who counts here: tasks, their threads and coroutines, forked children, and threads bound by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import multiprocessing
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import ProgressActor, report_progress, set_progress_context, track
+from speedy_utils.progress import context
+from speedy_utils.progress.context import counting, owns_terminal, registered, tally_here
+from speedy_utils.progress.reporter import Reporter
+from speedy_utils.testing import RecordingSink
+
+
+def in_thread(work: Callable[[], Any]) -> None:
+    """Do it in a thread that inherits nothing, and wait for it."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def in_fork(work: Callable[[], Any]) -> int:
+    """Do it in a forked child; its exit code, 0 where nothing was raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn where threads are running
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return -9
+
+
+def processed(actor: ProgressActor) -> int:
+    """What an actor has counted."""
+    count: int = actor.get_progress()["processed"]
+    return count
+
+
+def test_nothing_counts_outside_a_run() -> None:
+    """Without a task there is no tally."""
+    assert tally_here() is None
+
+
+def test_a_task_counts_until_its_block_ends() -> None:
+    """What happens inside counts, and what happens after does not."""
+    reporter = Reporter(0)
+    with registered(reporter), counting(reporter.own):
+        report_progress(2)
+    report_progress(5)
+    assert reporter.own.read() == 2
+    assert tally_here() is None
+
+
+def test_inner_blocks_give_back_the_outer_one() -> None:
+    """A block within a block counts for itself, and the outer one goes on after it."""
+    outer, inner = Reporter(0), Reporter(1)
+    with counting(outer.own):
+        with counting(inner.own):
+            report_progress(1)
+        report_progress(2)
+    assert (outer.own.read(), inner.own.read()) == (2, 1)
+
+
+def test_thread_of_the_only_task_counts() -> None:
+    """A thread that a task started finds the task where it is the only one."""
+    with RecordingSink() as sink:
+        in_thread(lambda: report_progress(3))
+        in_thread(lambda: list(track([1, 2])))
+    assert sink.done == 5
+
+
+def test_thread_counts_for_nobody_where_two_tasks_run() -> None:
+    """A thread with no context is not guessed to belong to one of two tasks."""
+    with RecordingSink() as first, RecordingSink() as second:
+        in_thread(lambda: report_progress(3))
+    assert (first.done, second.done) == (0, 0)
+
+
+def test_thread_after_the_task_counts_nothing() -> None:
+    """A thread that outlives its task counts no more."""
+    go, done = threading.Event(), threading.Event()
+
+    def late() -> None:
+        go.wait(5)
+        report_progress(3)
+        done.set()
+
+    with RecordingSink() as sink:
+        thread = threading.Thread(target=late)
+        thread.start()
+    go.set()
+    assert done.wait(5)
+    thread.join()
+    assert sink.done == 0
+
+
+def test_the_fallback_is_for_other_threads_only() -> None:
+    """The thread that registered a task is not guessed to work for it: its context says whether it does."""
+    reporter = Reporter(0)
+    with registered(reporter):
+        report_progress(3)
+        in_thread(lambda: report_progress(4))
+    assert reporter.own.read() == 4
+
+
+def test_asyncio_carries_the_task() -> None:
+    """Gathered coroutines and ``asyncio.to_thread`` count for the task, also beside another one."""
+
+    async def one() -> None:
+        await asyncio.sleep(0)
+        report_progress(1)
+
+    async def work() -> None:
+        await asyncio.gather(one(), one(), asyncio.to_thread(report_progress, 5))
+
+    with RecordingSink() as other, RecordingSink() as sink:
+        asyncio.run(work())
+    assert (sink.done, other.done) == (7, 0)
+
+
+def test_context_may_end_in_a_foreign_context() -> None:
+    """A block that is closed elsewhere, as an abandoned coroutine's is, ends without an error."""
+    block = counting(Reporter(0).own)
+    contextvars.copy_context().run(block.__enter__)
+    assert not block.__exit__(None, None, None)
+    assert tally_here() is None
+
+
+def test_forked_child_counts_nothing() -> None:
+    """A forked child neither counts for its parent's task nor hangs, and may count for a task of its own."""
+
+    def child() -> None:
+        assert tally_here() is None
+        report_progress(100)
+        found = []
+        in_thread(lambda: found.append(tally_here()))
+        assert found == [None]
+        assert not owns_terminal()
+        actor = ProgressActor()
+        with set_progress_context(actor):
+            report_progress(3)
+        assert processed(actor) == 3
+
+    actor = ProgressActor()
+    with set_progress_context(actor):
+        report_progress(2)
+        assert in_fork(child) == 0
+        report_progress(2)
+    assert processed(actor) == 4
+
+
+def test_forked_child_gets_a_flusher_of_its_own() -> None:
+    """A fork while the flusher holds its lock does not block the child."""
+    actor = ProgressActor()
+
+    def child() -> None:
+        with set_progress_context(actor):
+            report_progress(1)
+        assert processed(actor) == 1
+
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with context.flusher._wake:
+            held.set()
+            forked.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(5)
+    code = in_fork(child)
+    forked.set()
+    holder.join()
+    assert code == 0
+
+
+def test_main_process_owns_the_terminal_outside_tasks() -> None:
+    """A run may draw in the driver, and not inside a task."""
+    assert owns_terminal()
+    with RecordingSink():
+        assert not owns_terminal()
+    assert owns_terminal()
+
+
+def test_spawned_child_does_not_own_the_terminal(tmp_path: Path) -> None:
+    """A process that multiprocessing started never draws."""
+    answer = tmp_path / "answer"
+    code = (
+        "from pathlib import Path; from speedy_utils.progress.context import owns_terminal; "
+        f"Path({str(answer)!r}).write_text(str(owns_terminal()))"
+    )
+    child = multiprocessing.get_context("spawn").Process(target=exec, args=(code,))
+    child.start()
+    child.join(30)
+    assert answer.read_text() == "False"
+
+
+def test_binding_counts_for_the_actor() -> None:
+    """Inside the block the thread and the threads it starts count for the actor; its end sends the rest."""
+    actor = ProgressActor(total=10)
+    with set_progress_context(actor) as binding:
+        report_progress(4)
+        in_thread(lambda: report_progress(3))
+        assert not binding.closed
+    assert binding.closed
+    report_progress(100)
+    assert processed(actor) == 7
+
+
+def test_none_unbinds() -> None:
+    """``set_progress_context(None)`` ends the binding, and may be called without one."""
+    actor = ProgressActor()
+    set_progress_context(actor)
+    report_progress(4)
+    assert set_progress_context(None) is None
+    report_progress(100)
+    assert set_progress_context(None) is None
+    assert processed(actor) == 4
+
+
+def test_binding_again_ends_the_last_binding() -> None:
+    """A thread counts for one actor at a time, and each keeps what it got."""
+    first, second = ProgressActor(), ProgressActor()
+    set_progress_context(first)
+    report_progress(1)
+    with set_progress_context(second):
+        report_progress(2)
+    assert (processed(first), processed(second)) == (1, 2)
+
+
+def test_binding_twice_to_one_actor_adds_up() -> None:
+    """Two bindings to one actor are two tasks: their counts add up."""
+    actor = ProgressActor()
+    names = set()
+    for _ in range(2):
+        with set_progress_context(actor) as binding:
+            names.add(binding.task)
+            report_progress(5)
+    assert processed(actor) == 10
+    assert len(names) == 2
+
+
+def test_exception_leaves_what_was_counted() -> None:
+    """A block that fails unbinds, keeps its count, and lets the exception pass."""
+    actor = ProgressActor()
+    binding = set_progress_context(actor)
+
+    def failing() -> None:
+        with binding:
+            report_progress(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    report_progress(100)
+    assert binding.failed
+    assert processed(actor) == 3
+
+
+def test_closing_twice_is_once() -> None:
+    """Closing a binding again does nothing, and never ends a later one."""
+    actor = ProgressActor()
+    first = set_progress_context(actor)
+    second = set_progress_context(actor)
+    first.close()
+    first.close()
+    report_progress(2)
+    second.close()
+    assert processed(actor) == 2
+
+
+def test_closing_inside_a_task_leaves_the_task() -> None:
+    """A binding that ends inside a task's block does not unbind that task."""
+    actor = ProgressActor()
+    binding = set_progress_context(actor)
+    with RecordingSink() as sink:
+        binding.close()
+        report_progress(2)
+    assert (sink.done, processed(actor)) == (2, 0)
+    set_progress_context(None)
+
+
+def test_threads_bind_apart() -> None:
+    """Each thread has a binding of its own."""
+    mine, theirs = ProgressActor(), ProgressActor()
+
+    def other() -> None:
+        with set_progress_context(theirs):
+            report_progress(5)
+
+    with set_progress_context(mine):
+        in_thread(other)
+        report_progress(2)
+    assert (processed(mine), processed(theirs)) == (2, 5)
+
+
+@pytest.mark.parametrize("wrong", [ProgressActor, "actor", 5, object()])
+def test_wrong_actor_is_an_error_and_binds_nothing(wrong: Any) -> None:
+    """Anything but an actor is a TypeError that shows it and says where actors come from."""
+    with pytest.raises(TypeError, match="create_progress_tracker") as caught:
+        set_progress_context(wrong)
+    assert repr(wrong) in str(caught.value)
+    assert tally_here() is None
+
+
+def test_registered_reporters_are_sent_to_their_sink() -> None:
+    """Live counts of a registered task reach its sink while it works."""
+    arrived = threading.Event()
+
+    class Signal(RecordingSink):
+        def send(self, reports: Any, age: float | None, *, last: bool = False) -> bool:
+            if reports[0].counts[None] == 2:
+                arrived.set()
+            return True
+
+    reporter = Reporter(0)
+    with ExitStack() as stack:
+        stack.enter_context(registered(reporter, Signal()))
+        stack.enter_context(counting(reporter.own))
+        report_progress(2)
+        assert arrived.wait(5)

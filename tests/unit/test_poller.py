@@ -1,0 +1,181 @@
+"""The poller reads first, every so often and last, and no failure of a display reaches the work."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import threading
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from speedy_utils import ProgressActor, ProgressPoller, Snapshot, StageSnapshot
+from speedy_utils.testing import RecordingDisplay
+
+LONG = 3_600.0
+
+
+class Counter:
+    """A source that counts its readings."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+        self.reached = threading.Event()
+
+    def snapshot(self) -> Snapshot:
+        """The number of readings so far."""
+        self.readings += 1
+        if self.readings == 5:
+            self.reached.set()
+        return Snapshot((StageSnapshot("Readings", self.readings, None),))
+
+
+class FailingDisplay(RecordingDisplay):
+    """Raises when it is shown something, and when it is closed."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Note it, and raise."""
+        super().show(snapshot)
+        raise OSError("no terminal")
+
+    def close(self) -> None:
+        """Note it, and raise."""
+        super().close()
+        raise OSError("no terminal")
+
+
+def test_first_and_last_reading_are_shown() -> None:
+    """However long the interval, the first state and the last one are shown, and the display is closed."""
+    source, display = Counter(), RecordingDisplay()
+    with ProgressPoller(source, display, LONG):
+        pass
+    assert [snapshot.done for snapshot in display.snapshots] == [1, 2]
+    assert display.closed
+
+
+def test_readings_go_on_by_themselves() -> None:
+    """Between first and last there is a reading every interval."""
+    source, display = Counter(), RecordingDisplay()
+    with ProgressPoller(source, display, 0.001):
+        assert source.reached.wait(5)
+    assert [snapshot.done for snapshot in display.snapshots] == list(range(1, source.readings + 1))
+
+
+def test_only_the_pollers_thread_touches_the_display() -> None:
+    """Showing and closing happen in one thread, which has ended when the poller has stopped."""
+    threads = []
+
+    class Noting(RecordingDisplay):
+        def show(self, snapshot: Snapshot) -> None:
+            threads.append(threading.current_thread())
+
+        def close(self) -> None:
+            threads.append(threading.current_thread())
+
+    with ProgressPoller(Counter(), Noting(), LONG):
+        pass
+    (thread,) = set(threads)
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+
+
+def test_failing_display_is_told_once_and_the_source_still_read(caplog: pytest.LogCaptureFixture) -> None:
+    """A display that fails is logged once, with its cause; it is left alone, and the reading goes on."""
+    source, display = Counter(), FailingDisplay()
+    with ProgressPoller(source, display, 0.001):
+        assert source.reached.wait(5)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "can't be shown (OSError: no terminal); the work goes on" in record.message
+    assert len(display.snapshots) == 1
+    assert display.closed
+
+
+def test_failing_source_is_told_once_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A source that fails is logged once, with its cause, and shown as soon as it answers again."""
+
+    class Flaky(Counter):
+        def snapshot(self) -> Snapshot:
+            snapshot = super().snapshot()
+            if snapshot.done < 4:
+                raise TimeoutError("no answer")
+            return snapshot
+
+    source, display = Flaky(), RecordingDisplay()
+    poller = ProgressPoller(source, display, LONG)
+    for _ in range(5):
+        poller.poll()
+    assert [snapshot.done for snapshot in display.snapshots] == [4, 5]
+    (record,) = caplog.records
+    assert "can't be read (TimeoutError: no answer)" in record.message
+
+
+def test_stopping_twice_or_unstarted_is_fine() -> None:
+    """Only the first stop does anything."""
+    display = RecordingDisplay()
+    ProgressPoller(Counter(), display, LONG).stop()
+    assert display.snapshots == []
+    poller = ProgressPoller(Counter(), display, LONG).start()
+    poller.stop()
+    poller.stop()
+    assert len(display.snapshots) == 2
+
+
+def test_exception_in_the_block_passes_after_the_last_reading() -> None:
+    """A block that fails still ends with a last reading."""
+    display = RecordingDisplay()
+    with pytest.raises(ZeroDivisionError), ProgressPoller(Counter(), display, LONG):
+        _ = 1 / 0
+    assert len(display.snapshots) == 2
+    assert display.closed
+
+
+@pytest.mark.parametrize("interval", [0, -1, math.nan, math.inf])
+def test_interval_must_be_above_zero(interval: float) -> None:
+    """An interval that is no time to wait is an error that shows it."""
+    with pytest.raises(ValueError, match=f"poll_interval must be above 0 seconds.* not {interval}"):
+        ProgressPoller(Counter(), RecordingDisplay(), interval)
+
+
+@pytest.mark.parametrize("interval", ["1", None, True])
+def test_interval_must_be_a_number(interval: Any) -> None:
+    """An interval that is no number is an error that shows it."""
+    with pytest.raises(TypeError, match=f"poll_interval must be a number of seconds, not {interval!r}"):
+        ProgressPoller(Counter(), RecordingDisplay(), interval)
+
+
+def test_users_bar_is_moved_and_left_open() -> None:
+    """A user's bar follows the actor in count and total, down too, and stays the user's to close."""
+    actor = ProgressActor(total=10, desc="Reading")
+    screen = io.StringIO()
+    bar = tqdm(total=5, desc="Mine", file=screen)
+    poller = ProgressPoller(actor, bar, LONG)
+    actor.update(4)
+    poller.poll()
+    assert (bar.n, bar.total) == (4, 10)
+    actor.reset()
+    poller.poll()
+    assert bar.n == 0
+    with poller:
+        actor.update(10)
+    assert (bar.n, bar.desc, bar.disable) == (10, "Mine", False)
+    assert "10/10" in screen.getvalue()
+    bar.close()
+
+
+def test_disabled_bar_is_fine(caplog: pytest.LogCaptureFixture) -> None:
+    """A bar that its user has disabled stays silent, without complaint."""
+    actor = ProgressActor(total=10)
+    with tqdm(total=10, disable=True) as bar, ProgressPoller(actor, bar, LONG):
+        actor.update(3)
+    assert caplog.records == []
+
+
+def test_display_of_an_actor_gets_its_state() -> None:
+    """A display gets an actor's count, total and name as a snapshot."""
+    actor, display = ProgressActor(total=10, desc="Reading"), RecordingDisplay()
+    actor.update(4)
+    ProgressPoller(actor, display, LONG).poll()
+    assert display.last.stages == (StageSnapshot("Reading", 4, 10),)

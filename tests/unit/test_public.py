@@ -1,0 +1,153 @@
+"""What users import, and the errors that they get."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+
+import speedy_utils
+from speedy_utils import Snapshot, StageSnapshot, TaskError
+from speedy_utils.checks import checked_count, checked_name
+from speedy_utils.errors import shorten
+
+
+def test_every_public_name_is_there() -> None:
+    """All names of ``__all__`` can be imported, are listed, and are documented."""
+    assert len(set(speedy_utils.__all__)) == len(speedy_utils.__all__)
+    for name in speedy_utils.__all__:
+        value = getattr(speedy_utils, name)
+        assert value.__name__ == name
+        assert value.__doc__
+        assert name in dir(speedy_utils)
+    assert set(speedy_utils._HOMES) == set(speedy_utils.__all__)
+
+
+def test_star_import_gives_the_public_names() -> None:
+    """``from speedy_utils import *`` gives exactly ``__all__``."""
+    names: dict[str, object] = {}
+    exec("from speedy_utils import *", names)  # noqa: S102 - the code is here
+    assert set(names) - {"__builtins__"} == set(speedy_utils.__all__)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    """A name that is not there is the usual error."""
+    with pytest.raises(AttributeError, match="module 'speedy_utils' has no attribute 'multiprocess'"):
+        speedy_utils.multiprocess  # noqa: B018 - asking is the test
+
+
+SEQUENTIAL = """
+from speedy_utils import multi_process
+assert multi_process(abs, [-1], backend="seq", progress=False) == [1]
+"""
+HEAVY = ("ray", "datasets", "pandas", "numpy", "pyarrow", "tqdm", "wrapt", "asyncio")
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import speedy_utils", ()),
+        ("from speedy_utils import report_progress, track, TaskError, Snapshot", ()),
+        ("from speedy_utils import set_progress_context, ProgressActor, create_progress_tracker", ()),
+        ("from speedy_utils import tracked", ("wrapt", "asyncio")),
+        ("from speedy_utils.testing import RecordingSink\nwith RecordingSink(): pass", ()),
+        ("from speedy_utils import *", ("wrapt", "tqdm", "asyncio")),
+        (SEQUENTIAL, ("wrapt", "tqdm", "asyncio")),
+    ],
+)
+def test_imports_are_light(code: str, allowed: tuple[str, ...]) -> None:
+    """Neither Ray nor datasets, nor anything else that is slow, is imported before it is needed."""
+    check = f"\nimport sys\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run(  # noqa: S603 - it is this Python
+        [sys.executable, "-W", "error", "-c", code + check],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert set(done.stdout.split()) <= set(allowed)
+    assert done.stderr == ""
+
+
+def test_types_are_shipped() -> None:
+    """The package says that it is typed."""
+    assert resources.files("speedy_utils").joinpath("py.typed").is_file()
+
+
+def test_task_error_says_what_failed() -> None:
+    """The text names task, item, attempts and reason, and has the worker's traceback."""
+    error = TaskError(
+        3, "item", 1, "ValueError: no", "Traceback (most recent call last):\n  …\nValueError: no\n"
+    )
+    assert str(error) == (
+        "task 3 (item 'item') failed after 1 attempt: ValueError: no\n\n"
+        "Traceback in the worker:\nTraceback (most recent call last):\n  …\nValueError: no"
+    )
+    assert str(TaskError(3, [1], 4, "lost")) == "task 3 (item [1]) failed after 4 attempts: lost"
+    assert isinstance(error, RuntimeError)
+
+
+def test_task_error_pickles() -> None:
+    """A task error travels with all that it says."""
+    error = TaskError(3, {"a": 1}, 2, "lost", "trace")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - from this line
+    assert (copy.index, copy.item, copy.attempts, copy.reason, copy.traceback) == (
+        3,
+        {"a": 1},
+        2,
+        "lost",
+        "trace",
+    )
+    assert str(copy) == str(error)
+
+
+def test_task_error_survives_its_item() -> None:
+    """A huge item is cut, and one whose ``repr`` fails does not hide the error."""
+
+    class Bad:
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    assert len(str(TaskError(0, "x" * 10_000, 1, "no"))) < 300
+    text = str(TaskError(0, Bad(), 1, "no"))
+    assert "<Bad whose repr raised ZeroDivisionError>" in text
+
+
+def test_shortened_text_says_that_it_is() -> None:
+    """What fits stays, what doesn't ends with an ellipsis."""
+    assert shorten("abc", 5) == "'abc'"
+    assert shorten("abcd", 5) == "'abc…"
+
+
+def test_counts_are_checked() -> None:
+    """A count is a plain int of at least what is asked; the error names the argument."""
+    assert checked_count(5) == 5
+    with pytest.raises(ValueError, match="num_workers must be at least 1, not 0"):
+        checked_count(0, "num_workers", least=1)
+    with pytest.raises(TypeError, match=r"total must be an integer, not '5' \(str\)"):
+        checked_count("5", "total")
+
+
+def test_names_are_checked() -> None:
+    """A name is a string or nothing."""
+    assert [checked_name(name) for name in ("Read", "", None)] == ["Read", "", None]
+    with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
+        checked_name(b"x")
+
+
+def test_snapshot_reads_its_first_line() -> None:
+    """A snapshot's own numbers are those of the run's line, and its rate leaves out what was there before."""
+    snapshot = Snapshot((StageSnapshot("Run", 60, 100), StageSnapshot("Read", 5, 9)), elapsed=5, initial=10)
+    assert (snapshot.desc, snapshot.done, snapshot.total, snapshot.rate) == ("Run", 60, 100, 10.0)
+    assert Snapshot((StageSnapshot("Run", 60, None),)).rate == 0
+
+
+def test_snapshot_is_json() -> None:
+    """A snapshot as plain values has all that it knows."""
+    snapshot = Snapshot((StageSnapshot("Run", 4, None),), elapsed=2.0, phase="merging")
+    known = snapshot.to_dict()
+    assert known["stages"] == ({"name": "Run", "done": 4, "total": None},)
+    assert (known["desc"], known["done"], known["rate"], known["phase"]) == ("Run", 4, 2.0, "merging")

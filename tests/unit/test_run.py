@@ -1,0 +1,358 @@
+"""A run says what the bar shows: exact at a clean end, and honest at any other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speedy_utils import StageSnapshot
+from speedy_utils.progress.context import counting
+from speedy_utils.progress.display import NullDisplay
+from speedy_utils.progress.ledger import Declared, Report
+from speedy_utils.progress.reporter import Reporter
+from speedy_utils.progress.run import LocalFeed, Run, display_here, draws_here
+from speedy_utils.testing import FakeClock, RecordingDisplay
+
+LONG = 3_600.0
+
+
+class Feed:
+    """Live counts that the test gives."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.age: float | None = None
+        self.forgotten: list[Any] = []
+
+    def forget(self, task: Any) -> None:
+        """Note it."""
+        self.forgotten.append(task)
+
+    def collect(self) -> tuple[Iterable[Report], float | None]:
+        """What there is."""
+        return self.reports, self.age
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """Live counts that the test gives."""
+    return Feed()
+
+
+def a_run(total: int | None, *, feed: Feed | None = None, **options: Any) -> Run:
+    """A run that the test reads by hand."""
+    return Run("Run", total, display=NullDisplay(), feed=feed or Feed(), poll_interval=LONG, **options)
+
+
+def own(run: Run) -> tuple[int, int | None]:
+    """Count and total of the run's own line."""
+    snapshot = run.snapshot()
+    return snapshot.done, snapshot.total
+
+
+def stages(run: Run) -> list[tuple[str, int, int | None]]:
+    """The named lines."""
+    return [(stage.name, stage.done, stage.total) for stage in run.snapshot().stages[1:]]
+
+
+def test_new_run_shows_zero() -> None:
+    """Before anything happens there is one line at zero, whose clock stands."""
+    run = a_run(10, tasks=3)
+    snapshot = run.snapshot()
+    assert snapshot.stages == (StageSnapshot("Run", 0, 10),)
+    assert (snapshot.elapsed, snapshot.rate, snapshot.tasks_total, snapshot.final) == (0.0, 0.0, 3, False)
+
+
+def test_live_counts_are_shown(feed: Feed) -> None:
+    """What tasks report is added up while they run."""
+    run = a_run(100, feed=feed)
+    feed.reports = [Report(0, 1, {None: 5}), Report(1, 1, {None: 7})]
+    assert own(run) == (12, 100)
+    feed.reports = [Report(1, 1, {None: 9})]
+    assert own(run) == (14, 100)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), min_size=1, max_size=8))
+def test_tasks_with_totals_end_exactly_at_their_sum(tasks: list[tuple[int, int]]) -> None:
+    """Tasks that succeed count for exactly their totals, whatever each reported."""
+    run = a_run(sum(total for total, _ in tasks))
+    for task, (total, reported) in enumerate(tasks):
+        run.attempt(task, 1)
+        run.commit(task, {None: reported}, total=total, age=None)
+    assert own(run) == (sum(total for total, _ in tasks),) * 2
+
+
+def test_without_totals_what_was_reported_counts() -> None:
+    """Where no total is known, what was reported is the count, and the total stays unknown."""
+    run = a_run(None)
+    run.commit(0, {None: 5}, total=None, age=None)
+    run.commit(1, {None: 7}, total=None, age=None)
+    run.complete()
+    assert own(run) == (12, None)
+
+
+def test_total_of_the_run_is_credited_at_a_clean_end() -> None:
+    """Where only the run's total is known, a clean end counts for exactly that, and not before."""
+    run = a_run(100)
+    run.commit(0, {None: 60}, total=None, age=None)
+    assert own(run) == (60, 100)
+    run.complete()
+    assert own(run) == (100, 100)
+
+
+def test_a_failed_task_leaves_the_bar_short() -> None:
+    """Where a task failed nothing is credited: the bar ends short of its total."""
+    run = a_run(100, tasks=2)
+    run.commit(0, {None: 60}, total=None, age=None)
+    run.fail(1, {None: 5})
+    run.complete()
+    assert own(run) == (65, 100)
+    assert (run.snapshot().tasks_done, run.snapshot().tasks_failed) == (1, 1)
+
+
+def test_a_task_that_died_keeps_what_was_seen_of_it(feed: Feed) -> None:
+    """A task that could not say what it had done keeps its last live count."""
+    run = a_run(100, feed=feed)
+    run.attempt(0, 1)
+    feed.reports = [Report(0, 1, {None: 30})]
+    run.snapshot()
+    run.fail(0, None)
+    assert own(run) == (30, 100)
+    assert feed.forgotten == [0]
+
+
+def test_a_retry_takes_back_the_dead_attempts_count(feed: Feed) -> None:
+    """A second attempt starts at zero at once, whatever the first one reports late, and is told."""
+    run = a_run(100, feed=feed)
+    run.attempt(0, 1)
+    feed.reports = [Report(0, 1, {None: 30})]
+    assert own(run) == (30, 100)
+    run.attempt(0, 2)
+    assert own(run) == (0, 100)
+    assert run.snapshot().retries == 1
+    run.commit(0, {None: 100}, total=100, age=None)
+    assert own(run) == (100, 100)
+
+
+def test_commit_is_final_and_forgotten_by_the_feed(feed: Feed) -> None:
+    """Late reports of a committed task change nothing, and the feed need not remember it."""
+    run = a_run(None, feed=feed)
+    run.commit(3, {None: 5}, total=None, age=None)
+    feed.reports = [Report(3, 1, {None: 99})]
+    assert own(run) == (5, None)
+    assert feed.forgotten == [3]
+
+
+def end(run: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """End a run, and say what it warned of."""
+    run.end()
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    return caplog.messages
+
+
+def test_over_report_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks that report too much count for their totals; one warning names the first and the cure."""
+    run = a_run(20, tasks=2)
+    run.commit(7, {None: 1_012}, total=10, age=None)
+    run.commit(8, {None: 11}, total=10, age=None)
+    run.complete()
+    assert own(run) == (20, 20)
+    (warning,) = end(run, caplog)
+    assert warning.startswith("task 7 reported 1,012 of 10 items")
+    assert 'desc="Tokenize"' in warning
+    run.end()
+    assert len(caplog.messages) == 1
+
+
+def test_over_report_of_a_run_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Where only the run's total is known, more than that is clamped and told."""
+    run = a_run(20)
+    run.commit(0, {None: 15}, total=None, age=None)
+    run.commit(1, {None: 10}, total=None, age=None)
+    assert own(run) == (20, 20)
+    (warning,) = end(run, caplog)
+    assert warning.startswith("the tasks reported 25 of 20 items")
+
+
+def test_exact_reports_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A run whose tasks report what they should ends silently."""
+    run = a_run(20)
+    for task in range(2):
+        run.commit(task, {None: 10, "Read": 10, Declared("Read"): 10}, total=10, age=None)
+    run.complete()
+    assert own(run) == (20, 20)
+    assert end(run, caplog) == []
+
+
+def test_named_stages_have_lines(feed: Feed) -> None:
+    """Stages appear in order, each summed over all tasks, with the totals that tasks declared."""
+    run = a_run(None, feed=feed)
+    feed.reports = [
+        Report(0, 1, {None: 0, "Read": 3, "Write": 1, Declared("Read"): 10}),
+        Report(1, 1, {None: 0, "Read": 4, Declared("Read"): 20}),
+    ]
+    assert stages(run) == [("Read", 7, 30), ("Write", 1, None)]
+    run.commit(0, {"Read": 10, "Write": 2, Declared("Read"): 10}, total=None, age=None)
+    assert stages(run) == [("Read", 14, 30), ("Write", 2, None)]
+
+
+def test_stages_without_totals_of_their_own_have_the_runs() -> None:
+    """All items of a run with a total go through its stages, unless a stage declares another number."""
+    run = a_run(20)
+    run.commit(0, {None: 0, "Read": 5, "Pack": 3, Declared("Pack"): 4}, total=20, age=None)
+    assert stages(run) == [("Read", 5, 20), ("Pack", 3, 4)]
+    tasks = a_run(20, unit="tasks")
+    tasks.commit(0, {"Read": 5}, total=1, age=None)
+    assert stages(tasks) == [("Read", 5, None)]
+
+
+def test_over_report_of_a_stage_is_clamped_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A stage counts no more than its task's items, or what was declared for it."""
+    run = a_run(10)
+    counts: Mapping[Any, int] = {None: 10, "Read": 12, "Pack": 9, Declared("Pack"): 4}
+    run.commit(0, counts, total=10, age=None)
+    assert stages(run) == [("Read", 10, 10), ("Pack", 4, 4)]
+    (warning,) = end(run, caplog)
+    assert warning.startswith("task 0 reported 12 of 10 items")
+
+
+def test_declared_totals_of_unnamed_loops_are_the_runs_where_it_has_none(feed: Feed) -> None:
+    """A run without a total shows what its loops declare, and its own total wins where it has one."""
+    feed.reports = [Report(0, 1, {None: 3, Declared(None): 10}), Report(1, 1, {None: 1, Declared(None): 5})]
+    assert own(a_run(None, feed=feed)) == (4, 15)
+    assert own(a_run(99, feed=feed)) == (4, 99)
+
+
+def test_declared_total_below_the_tasks_is_no_over_report(caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that declares only a part of its task's items does not make the rest an over-report."""
+    run = a_run(10)
+    run.commit(0, {None: 10, Declared(None): 4}, total=10, age=None)
+    assert own(run) == (10, 10)
+    assert end(run, caplog) == []
+
+
+def test_run_over_tasks_counts_tasks() -> None:
+    """Where tasks are counted, each that succeeds is one, whatever it reported."""
+    run = a_run(3, tasks=3, unit="tasks")
+    run.commit(0, {}, total=1, age=None)
+    run.commit(1, {"Read": 500}, total=1, age=None)
+    assert own(run) == (2, 3)
+    run.fail(2, {"Read": 5})
+    run.complete()
+    assert own(run) == (2, 3)
+
+
+def test_items_done_before_count_but_not_for_the_rate(clock: FakeClock) -> None:
+    """A run that goes on with an earlier one starts at what that had done."""
+    run = a_run(100, initial=40, clock=clock)
+    assert own(run) == (40, 100)
+    clock.advance(10)
+    run.commit(0, {None: 20}, total=20, age=10.0)
+    assert own(run) == (60, 100)
+    assert run.snapshot().rate == pytest.approx(2)
+
+
+def test_clock_leaves_out_the_start(clock: FakeClock, feed: Feed) -> None:
+    """Elapsed time runs from the first work on items, however long the start took."""
+    run = a_run(100, feed=feed, clock=clock)
+    clock.advance(60)
+    assert run.snapshot().elapsed == 0
+    feed.age = 0.5
+    assert run.snapshot().elapsed == pytest.approx(0.5)
+    clock.advance(2)
+    feed.age = 2.0
+    assert run.snapshot().elapsed == pytest.approx(2.5)
+
+
+def test_clock_is_that_of_the_eldest_task(clock: FakeClock) -> None:
+    """A task that is told of late, but began earlier, moves the start back."""
+    run = a_run(100, clock=clock)
+    clock.advance(60)
+    run.commit(0, {None: 1}, total=1, age=1.0)
+    run.fail(1, {None: 1}, age=4.0)
+    run.commit(2, {None: 1}, total=1, age=2.0)
+    assert run.snapshot().elapsed == pytest.approx(4)
+
+
+def test_clock_stops_at_the_end(clock: FakeClock) -> None:
+    """The last reading is final, and its clock stands."""
+    run = a_run(1, clock=clock)
+    run.commit(0, {None: 1}, total=1, age=0.0)
+    clock.advance(5)
+    run.end()
+    clock.advance(100)
+    assert run.snapshot().final
+    assert run.snapshot().elapsed == pytest.approx(5)
+
+
+def test_phase_ends_with_the_first_count(feed: Feed) -> None:
+    """What a run is busy with is told until items are worked on, and again where it is set later."""
+    run = a_run(10, feed=feed)
+    run.phase = "starting Ray"
+    assert run.snapshot().phase == "starting Ray"
+    feed.age = 0.1
+    assert run.snapshot().phase == ""
+    run.phase = "merging"
+    assert run.snapshot().phase == "merging"
+    run.end()
+    assert run.snapshot().phase == ""
+
+
+def test_bar_is_there_in_the_block_and_closed_after(feed: Feed) -> None:
+    """A run shows its first state at once and its last one at the end, also where its block fails."""
+    display = RecordingDisplay()
+
+    def failing() -> None:
+        with Run("Run", 10, display=display, feed=feed, poll_interval=LONG) as run:
+            run.commit(0, {None: 4}, total=4, age=None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert (display.last.done, display.last.final, display.closed) == (4, True, True)
+    assert len(display.snapshots) == 2
+
+
+def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:
+    """A feed of this process reads live reporters, the eldest's age, and none that was removed."""
+    feed = LocalFeed()
+    assert feed.collect() == ([], None)
+    first, second = Reporter(0, clock=clock), Reporter(1, clock=clock)
+    feed.add(first)
+    feed.add(second)
+    first.begin()
+    clock.advance(3)
+    second.begin()
+    second.own.n += 2
+    clock.advance(1)
+    assert feed.collect() == ([Report(0, 1, {None: 0}), Report(1, 1, {None: 2})], pytest.approx(4))
+    feed.remove(first)
+    feed.remove(first)
+    assert feed.collect() == ([Report(1, 1, {None: 2})], pytest.approx(1))
+
+
+def test_a_run_without_a_feed_reads_this_process() -> None:
+    """A run reads the reporters of its own process where nothing else is said."""
+    run = Run("Run", None, display=NullDisplay(), poll_interval=LONG)
+    assert isinstance(run.feed, LocalFeed)
+
+
+def test_only_the_outermost_run_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that starts inside a task shows nothing."""
+    display = RecordingDisplay()
+    monkeypatch.setattr("speedy_utils.progress.run.choose_display", lambda progress: display)
+    assert display_here(True) is display
+    with counting(Reporter(0).own):
+        assert not draws_here()
+        assert isinstance(display_here(True), NullDisplay)

@@ -5,130 +5,38 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator
 from types import MethodType
 from typing import Any, TypeVar, overload
 
 import wrapt
 
-from .context import counting, registered, tally_here
+from .calls import active, count_call
 from .ledger import Stage
-from .reporter import Reporter, Tally
 from .totals import Spec, Total
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Call:
-    """A tracked call under way: a part of the tally it counts for."""
-
-    __slots__ = ("_outer", "tally", "total", "yielded")
-
-    def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
-        self._outer = outer
-        # A call without a total is one item; a generator has as many as it yields, and its body adds none.
-        self.total = total if total is not None or yields else 1
-        self.tally = Tally(outer.reporter, self.total or 0)
-        self.yielded = 0
-        outer.open(self)
-
-    def read(self) -> int:
-        """Items finished so far."""
-        done = self.reported()
-        return done if self.total is None else min(done, self.total)
-
-    def reported(self) -> int:
-        """Items reported so far, whatever the total."""
-        return max(self.tally.reported(), self.yielded)
-
-    def close(self, *, returned: bool) -> None:
-        """End with exactly the total where the call returned, else with what was finished."""
-        self._outer.close(self, self.total if returned and self.total is not None else self.read())
-
-
-@contextmanager
-def _count(
-    spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
-) -> Iterator[_Call | None]:
-    """Count a call while the block runs; None where nobody counts."""
-    outer = tally_here()
-    if outer is not None:
-        total = spec.items(args, kwargs)
-        if spec.desc is not None:
-            if total is not None:
-                outer.reporter.declare(spec.desc, total)
-            outer = outer.reporter.stage(spec.desc)
-        call = _Call(outer, total, yields=yields)
-        returned = False
-        try:
-            yield call
-            returned = True
-        finally:
-            call.close(returned=returned)
-    elif spec.total is None or not _draws_here():
-        yield None
-    else:
-        with _run(spec, args, kwargs, yields=yields) as call:
-            yield call
-
-
-def _draws_here() -> bool:
-    from .run import draws_here
-
-    return draws_here()
-
-
-@contextmanager
-def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool) -> Iterator[_Call]:
-    """Make a call a run with a bar of its own."""
-    from .run import LocalFeed, Run, display_here
-
-    total = spec.items(args, kwargs)
-    feed = LocalFeed()
-    reporter = Reporter(spec.name, total=total)
-    run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
-    feed.add(reporter)
-    with run, registered(reporter):
-        call = _Call(reporter.own, total, yields=yields)
-        try:
-            yield call
-        except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
-            call.close(returned=False)
-            run.commit(spec.name, reporter.report().counts, total=None, age=reporter.lifetime())
-            raise
-        except BaseException:
-            call.close(returned=False)
-            run.fail(spec.name, reporter.report().counts, age=reporter.age())
-            raise
-        call.close(returned=True)
-        counts = reporter.reported() | {None: call.reported()}
-        run.commit(spec.name, counts, total=total, age=reporter.lifetime())
-
-
-def _active(call: _Call | None) -> Any:
-    return nullcontext() if call is None else counting(call.tally)
 
 
 def _counted(spec: Spec, function: Callable[..., Any], kind: str) -> Callable[..., Any]:
     """The function, counted: of the same kind as the function itself."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _count(spec, args, kwargs) as counted, _active(counted):
+        with count_call(spec, args, kwargs) as counted, active(counted):
             return function(*args, **kwargs)
 
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
-        with _count(spec, args, kwargs) as counted, _active(counted):
+        with count_call(spec, args, kwargs) as counted, active(counted):
             return await function(*args, **kwargs)
 
     # A generator's body runs in the context of whoever resumes it, so the context is set for each step only.
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with _count(spec, args, kwargs, yields=True) as counted:
+        with count_call(spec, args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
             step, value = body.send, None
             while True:
                 try:
-                    with _active(counted):
+                    with active(counted):
                         item = step(value)
                 except StopIteration as end:
                     return end.value
@@ -137,19 +45,19 @@ def _counted(spec: Spec, function: Callable[..., Any], kind: str) -> Callable[..
                 try:
                     step, value = body.send, (yield item)
                 except GeneratorExit:
-                    with _active(counted):
+                    with active(counted):
                         body.close()
                     raise
                 except BaseException as error:  # thrown in by the consumer: it is the body's to handle
                     step, value = body.throw, error
 
     async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with _count(spec, args, kwargs, yields=True) as counted:
+        with count_call(spec, args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
             step, value = body.asend, None
             while True:
                 try:
-                    with _active(counted):
+                    with active(counted):
                         item = await step(value)
                 except StopAsyncIteration:
                     return
@@ -158,7 +66,7 @@ def _counted(spec: Spec, function: Callable[..., Any], kind: str) -> Callable[..
                 try:
                     step, value = body.asend, (yield item)
                 except GeneratorExit:
-                    with _active(counted):
+                    with active(counted):
                         await body.aclose()
                     raise
                 except BaseException as error:  # the same

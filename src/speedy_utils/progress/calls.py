@@ -1,0 +1,102 @@
+"""A call of a tracked function, from its start to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from .context import counting, registered, tally_here
+from .reporter import Reporter, Tally
+from .totals import Spec
+
+
+class TrackedCall:
+    """A tracked call under way: a part of the tally it counts for."""
+
+    __slots__ = ("_outer", "tally", "total", "yielded")
+
+    def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
+        self._outer = outer
+        # A call without a total is one item; a generator has as many as it yields, and its body adds none.
+        self.total = total if total is not None or yields else 1
+        self.tally = Tally(outer.reporter, self.total or 0)
+        self.yielded = 0
+        outer.open(self)
+
+    def read(self) -> int:
+        """Items finished so far."""
+        done = self.reported()
+        return done if self.total is None else min(done, self.total)
+
+    def reported(self) -> int:
+        """Items reported so far, whatever the total."""
+        return max(self.tally.reported(), self.yielded)
+
+    def close(self, *, returned: bool) -> None:
+        """End with exactly the total where the call returned, else with what was finished."""
+        self._outer.close(self, self.total if returned and self.total is not None else self.read())
+
+
+@contextmanager
+def count_call(
+    spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
+) -> Iterator[TrackedCall | None]:
+    """Count a call while the block runs; None where nobody counts."""
+    outer = tally_here()
+    if outer is not None:
+        total = spec.items(args, kwargs)
+        if spec.desc is not None:
+            if total is not None:
+                outer.reporter.declare(spec.desc, total)
+            outer = outer.reporter.stage(spec.desc)
+        call = TrackedCall(outer, total, yields=yields)
+        returned = False
+        try:
+            yield call
+            returned = True
+        finally:
+            call.close(returned=returned)
+    elif spec.total is None or not _draws_here():
+        yield None
+    else:
+        with _run(spec, args, kwargs, yields=yields) as call:
+            yield call
+
+
+def _draws_here() -> bool:
+    from .run import draws_here
+
+    return draws_here()
+
+
+@contextmanager
+def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool) -> Iterator[TrackedCall]:
+    """Make a call a run with a bar of its own."""
+    from .run import LocalFeed, Run, display_here
+
+    total = spec.items(args, kwargs)
+    feed = LocalFeed()
+    reporter = Reporter(spec.name, total=total)
+    run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
+    feed.add(reporter)
+    with run, registered(reporter):
+        call = TrackedCall(reporter.own, total, yields=yields)
+        try:
+            yield call
+        except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
+            call.close(returned=False)
+            run.commit(spec.name, reporter.report().counts, total=None, age=reporter.lifetime())
+            raise
+        except BaseException:
+            call.close(returned=False)
+            run.fail(spec.name, reporter.report().counts, age=reporter.age())
+            raise
+        call.close(returned=True)
+        counts = reporter.reported() | {None: call.reported()}
+        run.commit(spec.name, counts, total=total, age=reporter.lifetime())
+
+
+def active(call: TrackedCall | None) -> AbstractContextManager[None]:
+    """Let what happens in a block count for a call; None counts for nobody."""
+    return nullcontext() if call is None else counting(call.tally)

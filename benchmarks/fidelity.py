@@ -67,7 +67,9 @@ def main() -> None:
                     truth.append((now, done))
                     if display.shown is not None and 0 < done < options.workers * options.items:
                         # How long ago the truth was what is on the screen now.
-                        since = next((then for then, was in reversed(truth) if was <= display.shown.done), None)
+                        since = next(
+                            (then for then, was in reversed(truth) if was <= display.shown.done), None
+                        )
                         lags.append(now - (truth[0][0] if since is None else since))
 
         watcher = threading.Thread(target=watch, daemon=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from speedy_utils import multi_process, report_progress
 from speedy_utils.multi_worker import process
-from speedy_utils.progress.actor import ActorFeed
+from speedy_utils.progress.link import ActorFeed
 from speedy_utils.testing import RecordingDisplay
 
 

@@ -37,10 +37,10 @@ def main() -> None:
     skipped = {"site-packages", "dist-packages", "test", "tests"}  # not its own, or wrong on purpose
     paths = [path for path in sorted(library.rglob("*.py")) if not skipped & set(path.parts)]
     files = [read(path) for path in paths]
-    names = sum(
-        multi_process(count_names, files, backend=options.backend, num_workers=options.workers, total_items=len),
-        Counter(),
+    counts = multi_process(
+        count_names, files, backend=options.backend, num_workers=options.workers, total_items=len
     )
+    names = sum(counts, Counter())
 
     print(f"{sum(map(len, files)):,} lines of {len(files):,} files, {names.total():,} names and keywords")
     print(f"\n{'keyword':<12}{'uses':>9}    {'name':<12}{'uses':>9}")

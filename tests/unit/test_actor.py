@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from speedy_utils import ProgressActor
-from speedy_utils.progress.actor import ActorSink, here, in_ray_worker
 from speedy_utils.progress.ledger import Report
+from speedy_utils.progress.link import ActorSink, here, in_ray_worker
 from speedy_utils.testing import FakeClock
 
 

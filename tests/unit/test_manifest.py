@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
+from speedy_utils.errors import BusyError, ResumeError
 from speedy_utils.multi_worker.identity import Identity, differences, identify
 from speedy_utils.multi_worker.manifest import open_partial
 from speedy_utils.multi_worker.merge import merge_shards
 from speedy_utils.multi_worker.run_folder import Partial
-from speedy_utils.errors import BusyError, ResumeError
 from speedy_utils.multi_worker.shard_output import begin_shard, finish_shard
 
 DATASET = Dataset.from_dict({"id": list(range(10))})

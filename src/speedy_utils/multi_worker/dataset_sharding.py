@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..checks import checked_count, checked_name
-from ..errors import FailedShardsError, TaskError, shorten
+from ..errors import FailedShardsError, ShardError, TaskError, shorten
 from ..progress.run import Run, display_here
 from .engines import Work, default_workers, open_engine
 from .identity import identify
@@ -23,6 +24,8 @@ from .task import Call, Outcome
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 
 def multi_process_dataset(
@@ -141,14 +144,24 @@ def multi_process_dataset(
             display=display_here(progress),
             poll_interval=poll_interval,
         )
-        with run, quiet_datasets():
-            if missing:
-                work = Work(
-                    _process_shard, {"process_func": process_func, "kwargs": kwargs}, workers, options
-                )
-                _process(run, rows, partial, backend, work, max_retries)
-            run.phase = "merging"
-            merge_shards(partial)
+        try:
+            with run, quiet_datasets():
+                if missing:
+                    shared = {"process_func": process_func, "kwargs": kwargs}
+                    work = Work(_process_shard, shared, min(workers, len(missing)), options)
+                    _process(run, rows, partial, backend, work, max_retries)
+                run.phase = "merging"
+                merge_shards(partial)
+        except ShardError:  # it says itself what is kept
+            raise
+        except BaseException:
+            logger.warning(
+                "stopped: %d of %d shards are finished and kept in %s; the same call again runs only the others",
+                len(partial.finished),
+                len(partial.plan),
+                partial.folder,
+            )
+            raise
     return os.fspath(output_path)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .reporter import Flusher, Reporter, Sink, Tally
 
 if TYPE_CHECKING:
-    from .actor import ActorSink
+    from .link import ActorSink
 
 current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=None)
 """The tally that counts in this context. Most callers want :func:`tally_here`."""
@@ -177,7 +177,7 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
     _bound.context = None
     if actor is None:
         return None
-    from .actor import ActorSink, here
+    from .link import ActorSink, here
 
     sink = ActorSink(actor)
     # Ray gives every attempt at a task the same id, and so the same names to what it binds in turn:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol
 
-from .actor import in_ray_worker
 from .context import owns_terminal
 from .display import Display, NullDisplay, choose_display
 from .ledger import Declared, Key, Ledger, Report, Task
+from .link import in_ray_worker
 from .poller import ProgressPoller
 from .reporter import Reporter
 from .snapshot import Snapshot, StageSnapshot

@@ -12,7 +12,8 @@ import ray
 from ray import cloudpickle
 
 from ...errors import shorten
-from ...progress.actor import ActorFeed, ActorSink, create_progress_tracker
+from ...progress.actor import create_progress_tracker
+from ...progress.link import ActorFeed, ActorSink
 from ...progress.run import Run
 from ..task import Call, Failure, Outcome, perform
 from . import Work

@@ -77,9 +77,9 @@ def merge_seconds(home: Path, shards: int, megabytes: int, rounds: int) -> dict[
         output = home / f"ours-{number}"
         # Other names for the same files: each round moves its own.
         partial_folder = Path(f"{output}.partial")
-        subprocess.run(["cp", "-al", f"{model}.partial", str(partial_folder)], check=True)  # noqa: S607
+        subprocess.run(["cp", "-al", f"{model}.partial", str(partial_folder)], check=True)
         manifest = _read_manifest(partial_folder)
-        assert manifest is not None  # noqa: S101
+        assert manifest is not None
         partial = open_partial(output, manifest.identity, num_shards=shards, default_shards=shards)
         start = time.perf_counter()
         merge_shards(partial)

@@ -337,7 +337,7 @@ def test_an_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     runs = [
-        subprocess.Popen(  # noqa: S603 - the script is this test's own
+        subprocess.Popen(
             [sys.executable, str(script)],
             stdout=subprocess.PIPE,
             text=True,

@@ -29,7 +29,7 @@ def test_every_public_name_is_there() -> None:
 def test_star_import_gives_the_public_names() -> None:
     """``from speedy_utils import *`` gives exactly ``__all__``."""
     names: dict[str, object] = {}
-    exec("from speedy_utils import *", names)  # noqa: S102 - the code is here
+    exec("from speedy_utils import *", names)
     assert set(names) - {"__builtins__"} == set(speedy_utils.__all__)
 
 
@@ -61,7 +61,7 @@ HEAVY = ("ray", "datasets", "pandas", "numpy", "pyarrow", "tqdm", "wrapt", "asyn
 def test_imports_are_light(code: str, allowed: tuple[str, ...]) -> None:
     """Neither Ray nor datasets, nor anything else that is slow, is imported before it is needed."""
     check = f"\nimport sys\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
-    done = subprocess.run(  # noqa: S603 - it is this Python
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code + check],
         capture_output=True,
         text=True,
@@ -93,7 +93,7 @@ def test_task_error_says_what_failed() -> None:
 def test_task_error_pickles() -> None:
     """A task error travels with all that it says."""
     error = TaskError(3, {"a": 1}, 2, "lost", "trace")
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - from this line
+    copy = pickle.loads(pickle.dumps(error))
     assert (copy.index, copy.item, copy.attempts, copy.reason, copy.traceback) == (
         3,
         {"a": 1},

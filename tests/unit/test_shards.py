@@ -48,7 +48,7 @@ def mapped(in_memory: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Data
 def shipped(shard: Dataset) -> tuple[Dataset, int]:
     """What arrives in a worker, and how many bytes it took."""
     parcel = pickle.dumps(shard, protocol=5)
-    return pickle.loads(parcel), len(parcel)  # noqa: S301 - packed on the line above
+    return pickle.loads(parcel), len(parcel)
 
 
 @given(rows=st.integers(0, 3_000), shards=st.integers(1, 200))

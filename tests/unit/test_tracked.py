@@ -793,7 +793,7 @@ bound = tracked(Methods().plain)
 thing = tracked(Methods())
 partial = tracked(functools.partial(function))
 """
-    exec(code, module.__dict__)  # noqa: S102 - the code is above
+    exec(code, module.__dict__)
     return module
 
 
@@ -814,9 +814,9 @@ PICKLED = [
 @pytest.mark.parametrize("what", PICKLED)
 def test_pickled_by_reference(importable: Any, what: str) -> None:
     """Whatever is tracked goes through pickle and counts on the other side as it did here."""
-    original = eval(what, importable.__dict__)  # noqa: S307 - one of the names above
+    original = eval(what, importable.__dict__)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        copy = pickle.loads(pickle.dumps(original, protocol))  # noqa: S301 - from this line
+        copy = pickle.loads(pickle.dumps(original, protocol))
         with RecordingSink() as here:
             assert original(2) == 6
         with RecordingSink() as there:
@@ -828,9 +828,9 @@ def test_pickled_by_reference(importable: Any, what: str) -> None:
 @pytest.mark.parametrize("what", [what for what in PICKLED if "cached" not in what])
 def test_pickled_by_value(importable: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What no worker can import, as in ``__main__``, travels with its code and counts there."""
-    original = eval(what, importable.__dict__)  # noqa: S307 - one of the names above
+    original = eval(what, importable.__dict__)
     monkeypatch.delitem(sys.modules, "tracked_things")
-    copy = dill.loads(dill.dumps(original, byref=False, recurse=True))  # noqa: S301 - the same
+    copy = dill.loads(dill.dumps(original, byref=False, recurse=True))
     with RecordingSink() as sink:
         assert copy(2) == 6
     assert sink.done == 1
@@ -844,7 +844,7 @@ def test_closure_pickles_by_value() -> None:
     def scaled(rows: list[int]) -> list[int]:
         return [row * factor for row in track(rows)]
 
-    copy = dill.loads(dill.dumps(scaled, byref=False, recurse=True))  # noqa: S301 - the same
+    copy = dill.loads(dill.dumps(scaled, byref=False, recurse=True))
     with RecordingSink() as sink:
         assert copy([1, 2]) == [3, 6]
     assert sink.done == 6

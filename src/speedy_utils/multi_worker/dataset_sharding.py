@@ -156,7 +156,7 @@ def multi_process_dataset(
             raise
         except BaseException:
             logger.warning(
-                "stopped: %d of %d shards are finished and kept in %s; the same call again runs only the others",
+                "stopped: %d of %d shards are finished, and kept in %s; the same call runs only the others",
                 len(partial.finished),
                 len(partial.plan),
                 partial.folder,

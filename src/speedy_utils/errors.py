@@ -23,16 +23,9 @@ class TaskError(RuntimeError):
     """A task of a run failed for good.
 
     The exception of the user's function is chained as ``__cause__``, where it could be sent from
-    the worker; its traceback is always in :attr:`traceback`, as text.
+    the worker; its traceback is always there as text. Each argument is an attribute too.
 
     Args:
-        index: Position of the task's item in ``items``, from 0.
-        item: The item itself.
-        attempts: How many times the task was started.
-        reason: One line on what happened.
-        traceback: The traceback in the worker, as text; empty where the worker died.
-
-    Attributes:
         index: Position of the task's item in ``items``, from 0.
         item: The item itself.
         attempts: How many times the task was started.

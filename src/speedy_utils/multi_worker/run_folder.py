@@ -107,7 +107,8 @@ class Partial:
             can't be deleted yet; that is no failure of the run.
         """
         # First of all, so that nobody takes a folder that is half deleted for an unfinished run.
-        (self.folder / PUBLISHED).touch()
+        with contextlib.suppress(OSError):  # a full disk gets room from what is deleted next
+            (self.folder / PUBLISHED).touch()
         for name in FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         if not any(os.path.lexists(self.folder / name) for name in FOLDERS):

@@ -29,6 +29,7 @@ WORKERS = 2
 
 def make_shards(output: Path, shards: int, megabytes: int) -> None:
     """Write the shards of a run, as its workers do, and leave the run before it merges."""
+    from speedy_utils.errors import ShardError
     from speedy_utils.multi_worker import dataset_sharding
     from speedy_utils.multi_worker.run_folder import Partial
 
@@ -39,7 +40,7 @@ def make_shards(output: Path, shards: int, megabytes: int) -> None:
         first = shard[0]["id"] * rows
         Dataset.from_dict({"text": [ROW] * rows, "id": list(range(first, first + rows))}).save_to_disk(path)
 
-    class LeftError(Exception):
+    class LeftError(ShardError):
         """The run was left."""
 
     def leave(partial: Partial) -> None:

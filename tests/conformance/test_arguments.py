@@ -1,0 +1,141 @@
+"""Arguments are checked before anything starts, on each backend."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from speedy_utils import multi_process
+from speedy_utils.progress.display import NullDisplay
+
+# name: (arguments, the error, what it must say)
+BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
+    "func is no function": ({"func": 3}, TypeError, ["func", "3"]),
+    "items can't be iterated": ({"items": 5}, TypeError, ["int", "iter"]),
+    "no workers": ({"num_workers": 0}, ValueError, ["num_workers", "at least 1", "0"]),
+    "negative workers": ({"num_workers": -2}, ValueError, ["num_workers", "-2"]),
+    "half a worker": ({"num_workers": 1.5}, TypeError, ["num_workers", "1.5"]),
+    "True workers": ({"num_workers": True}, TypeError, ["num_workers", "True"]),
+    "negative total": ({"total_items": -1}, ValueError, ["total_items", "-1"]),
+    "half a total": ({"total_items": 2.5}, TypeError, ["total_items", "2.5"]),
+    "total as text": ({"total_items": "3"}, TypeError, ["total_items", "'3'"]),
+    "a total of a list": ({"total_items": [3]}, TypeError, ["total_items", "[3]"]),
+    "total gives a negative": ({"total_items": lambda i: -3}, ValueError, ["total_items", "-3"]),
+    "total gives a float": ({"total_items": lambda i: 0.5}, TypeError, ["total_items", "0.5"]),
+    "total can't tell": ({"total_items": len}, TypeError, ["len"]),
+    "unknown on_error": ({"on_error": "ignore"}, ValueError, ["on_error", "raise", "continue", "ignore"]),
+    "negative retries": ({"max_retries": -1}, ValueError, ["max_retries", "-1"]),
+    "half a retry": ({"max_retries": 0.5}, TypeError, ["max_retries", "0.5"]),
+    "retries as None": ({"max_retries": None}, TypeError, ["max_retries", "None"]),
+    "no interval": ({"poll_interval": 0}, ValueError, ["poll_interval", "0"]),
+    "negative interval": ({"poll_interval": -0.3}, ValueError, ["poll_interval", "-0.3"]),
+    "interval as text": ({"poll_interval": "1"}, TypeError, ["poll_interval", "'1'"]),
+    "interval is no number": ({"poll_interval": math.nan}, ValueError, ["poll_interval", "nan"]),
+    "endless interval": ({"poll_interval": math.inf}, ValueError, ["poll_interval", "inf"]),
+    "desc is no text": ({"desc": 3}, TypeError, ["desc", "3"]),
+    "options are no mapping": ({"ray_options": ["num_cpus"]}, TypeError, ["ray_options", "num_cpus"]),
+    "retries of Ray": ({"ray_options": {"max_retries": 1}}, ValueError, ["ray_options", "max_retries"]),
+    "returns of Ray": ({"ray_options": {"num_returns": 2}}, ValueError, ["ray_options", "num_returns"]),
+}
+
+
+@pytest.fixture(params=["ray", "mp", "seq"])
+def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend, none of which may start."""
+
+    def start(*_: Any) -> None:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("speedy_utils.multi_worker.process.open_engine", start)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_argument_is_an_error_before_anything_starts(unstarted: str, shown: Any, case: str) -> None:
+    """A bad argument is an error that names it and its value, before an engine or a bar starts."""
+    bad, kind, said = BAD[case]
+    good: dict[str, Any] = {"func": abs, "items": [1, 2], "backend": unstarted}
+    with pytest.raises(kind) as caught:
+        multi_process(**(good | bad))
+    for part in said:
+        assert part in str(caught.value)
+    assert shown.displays == []
+
+
+@pytest.mark.parametrize("backend", ["spark", "", None, 3, "RAY"])
+def test_an_unknown_backend_is_an_error_that_lists_the_known_ones(backend: Any) -> None:
+    """A backend that does not exist is an error that names it and those that do."""
+    with pytest.raises(ValueError, match="'ray', 'mp', 'seq'") as caught:
+        multi_process(abs, [1], backend=backend)
+    assert repr(backend) in str(caught.value)
+
+
+@pytest.mark.parametrize("items", [[], [1]], ids=["no items", "one item"])
+def test_bad_arguments_are_errors_without_items_too(items: list[int]) -> None:
+    """A bad argument is an error even where there is nothing to do."""
+    with pytest.raises(ValueError, match="num_workers"):
+        multi_process(abs, items, backend="seq", num_workers=0)
+    with pytest.raises(ValueError, match="total_items"):
+        multi_process(abs, items, backend="seq", total_items=-1)
+
+
+def test_bad_arguments_do_not_even_import_ray(
+    driver: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """A bad argument is an error at once: Ray is neither imported nor started for it."""
+    done = driver(
+        """
+import sys
+from speedy_utils import multi_process
+for bad in [dict(backend="spark"), dict(num_workers=0), dict(total_items=-1), dict(on_error="x"),
+            dict(max_retries=-1), dict(poll_interval=0), dict(ray_options={"max_retries": 1}), dict(desc=1)]:
+    try:
+        multi_process(abs, [1], **bad)
+    except (TypeError, ValueError):
+        continue
+    raise SystemExit(f"{bad} passed")
+print("ray" in sys.modules)
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+class Choices:
+    """Notes which display a run chose."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from speedy_utils.progress import run
+
+        self.chosen: list[Any] = []
+        choose = run.choose_display
+
+        def choose_and_note(progress: bool) -> Any:
+            self.chosen.append(choose(progress))
+            return self.chosen[-1]
+
+        monkeypatch.setattr(run, "choose_display", choose_and_note)
+
+
+@pytest.mark.parametrize(
+    ("progress", "disable", "silent"),
+    [(True, None, False), (False, None, True), (True, "1", True), (True, "0", False), (False, "0", True)],
+)
+def test_progress_can_be_turned_off(
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: bool,
+    disable: str | None,
+    silent: bool,
+) -> None:
+    """progress=False and TQDM_DISABLE=1 show nothing, and change no result."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if disable is not None:
+        monkeypatch.setenv("TQDM_DISABLE", disable)
+    choices = Choices(monkeypatch)
+    results = multi_process(len, ["a", "bb"], backend=backend, total_items=len, progress=progress)
+    assert results == [1, 2]
+    assert [isinstance(display, NullDisplay) for display in choices.chosen] == [silent]

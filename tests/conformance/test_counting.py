@@ -1,0 +1,376 @@
+"""What the bar shows of what tasks report, on each backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speedy_utils import Snapshot, multi_process, report_progress, track, tracked
+
+WORDS = [["a"] * 7, ["b"] * 250, ["c"] * 43]
+"""Items of which one holds several: 300 in all."""
+
+
+def never_backwards(snapshots: list[Snapshot]) -> bool:
+    """Whether the bar only grew."""
+    done = [snapshot.done for snapshot in snapshots]
+    return done == sorted(done)
+
+
+def by_one(words: list[str]) -> int:
+    """Report each word."""
+    for _ in words:
+        report_progress()
+    return len(words)
+
+
+def in_batches(words: list[str]) -> int:
+    """Report ten words at a time."""
+    for start in range(0, len(words), 10):
+        report_progress(len(words[start : start + 10]))
+    return len(words)
+
+
+def in_a_loop(words: list[str]) -> int:
+    """Track a list."""
+    return sum(1 for _ in track(words))
+
+
+def over_a_generator(words: list[str]) -> int:
+    """Track something without a length."""
+    return sum(1 for _ in track(word for word in words))
+
+
+def with_numpy(words: list[str]) -> int:
+    """Report NumPy's kind of integer."""
+    report_progress(np.int64(len(words)))  # type: ignore[arg-type]
+    return len(words)
+
+
+@tracked
+def shout(word: str) -> str:
+    """Count one a call."""
+    return word.upper()
+
+
+def in_tracked_calls(words: list[str]) -> int:
+    """Call a tracked function for each word."""
+    return len([shout(word) for word in words])
+
+
+@tracked
+def shouted(words: list[str]) -> Iterator[str]:
+    """Count one a yield."""
+    yield from (word.upper() for word in words)
+
+
+def in_a_tracked_generator(words: list[str]) -> int:
+    """Drain a tracked generator."""
+    return sum(1 for _ in shouted(words))
+
+
+def not_at_all(words: list[str]) -> int:
+    """Report nothing."""
+    return len(words)
+
+
+def too_little(words: list[str]) -> int:
+    """Report half of the words."""
+    report_progress(len(words) // 2)
+    return len(words)
+
+
+def until_a_break(words: list[str]) -> int:
+    """Leave a tracked loop early."""
+    for i, _ in enumerate(track(words)):
+        if i == 3:
+            break
+    return len(words)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        by_one,
+        in_batches,
+        in_a_loop,
+        over_a_generator,
+        with_numpy,
+        in_tracked_calls,
+        in_a_tracked_generator,
+        not_at_all,
+        too_little,
+        until_a_break,
+    ],
+)
+@pytest.mark.parametrize("total", [len, 300], ids=["per item", "in all"])
+def test_a_run_ends_at_exactly_its_total(backend: str, shown: Any, task: Any, total: Any) -> None:
+    """However tasks report, and if they don't, the bar ends at exactly the total."""
+    results = multi_process(task, WORDS, backend=backend, num_workers=2, total_items=total)
+    assert results == [7, 250, 43]
+    assert (shown.last.done, shown.last.total, shown.last.unit) == (300, 300, "items")
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (3, 0, 0)
+    assert shown.last.final
+    assert shown.only.closed
+    assert never_backwards(shown.snapshots)
+
+
+@pytest.mark.parametrize("total", [len, 300], ids=["per item", "in all"])
+def test_reporting_too_much_is_clamped_and_told_once(
+    backend: str, shown: Any, caplog: pytest.LogCaptureFixture, total: Any
+) -> None:
+    """A run whose tasks report too much ends at its total, with one warning that says what to do."""
+
+    def twice(words: list[str]) -> None:
+        for _ in track(words):
+            report_progress()
+
+    multi_process(twice, WORDS, backend=backend, num_workers=2, total_items=total)
+    assert (shown.last.done, shown.last.total) == (300, 300)
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "task" in warning.getMessage()
+    assert "items" in warning.getMessage()
+    assert "desc=" in warning.getMessage()
+    assert all(snapshot.done <= 300 for snapshot in shown.snapshots)
+
+
+def test_without_a_total_tasks_are_counted(backend: str, shown: Any) -> None:
+    """Without total_items the bar counts tasks, whatever they report."""
+    multi_process(in_a_loop, WORDS, backend=backend, num_workers=2)
+    assert (shown.last.done, shown.last.total, shown.last.unit) == (3, 3, "tasks")
+    assert shown.last.desc == "Processing 3 tasks"
+
+
+def test_a_tracked_function_brings_its_total(backend: str, shown: Any) -> None:
+    """With @tracked(total=...) the bar counts items, and its total is the sum over the calls."""
+
+    @tracked(total="words")
+    def shorten(words: list[str], width: int) -> list[str]:
+        return [word[:width] for word in track(words)]
+
+    results = multi_process(shorten, WORDS, backend=backend, num_workers=2, width=1)
+    assert results == WORDS
+    assert (shown.last.done, shown.last.total, shown.last.unit) == (300, 300, "items")
+    assert shown.last.desc == "Processing 300 items"
+
+
+def test_a_tracked_total_may_be_a_number_or_a_function(backend: str, shown: Any) -> None:
+    """The total of a tracked function is the same for each call, or made of the call's arguments."""
+
+    @tracked(total=5)
+    def five(i: int) -> int:
+        return i
+
+    @tracked(total=lambda i, scale: i * scale)
+    def some(i: int, scale: int) -> int:
+        return i * scale
+
+    assert multi_process(five, range(4), backend=backend, num_workers=2) == [0, 1, 2, 3]
+    assert multi_process(some, range(4), backend=backend, num_workers=2, scale=10) == [0, 10, 20, 30]
+    assert [(display.last.done, display.last.total) for display in shown.displays] == [(20, 20), (60, 60)]
+
+
+def test_a_tracked_method_brings_its_total(backend: str, shown: Any) -> None:
+    """A bound method is looked through to its total."""
+
+    class Splitter:
+        def __init__(self, mark: str) -> None:
+            self.mark = mark
+
+        @tracked(total="text")
+        def split(self, text: str) -> list[str]:
+            return text.split(self.mark)
+
+    assert multi_process(Splitter("-").split, ["a-b", "c"], backend=backend) == [["a", "b"], ["c"]]
+    assert (shown.last.done, shown.last.total) == (4, 4)
+
+
+def test_nothing_to_count_is_no_error(backend: str, shown: Any) -> None:
+    """A run whose items all stand for nothing ends at 0 of 0."""
+    assert multi_process(in_a_loop, [[], []], backend=backend, total_items=len) == [0, 0]
+    assert (shown.last.done, shown.last.total) == (0, 0)
+
+
+def test_the_bar_has_the_given_name(backend: str, shown: Any) -> None:
+    """Desc names the bar."""
+    multi_process(abs, [1], backend=backend, desc="Absolutely")
+    assert [stage.name for stage in shown.last.stages] == ["Absolutely"]
+
+
+def test_named_stages_have_lines_of_their_own(backend: str, shown: Any) -> None:
+    """Each named stage is one line, summed over all tasks, and exact at the end."""
+
+    def steps(words: list[str]) -> None:
+        for _ in track(words, desc="Tokenize"):
+            report_progress(2, desc="Tokens")
+
+    multi_process(steps, WORDS, backend=backend, num_workers=2, total_items=len, desc="All")
+    lines = {stage.name: (stage.done, stage.total) for stage in shown.last.stages}
+    assert lines["All"] == (300, 300)
+    assert lines["Tokenize"] == (300, 300)
+    assert set(lines) == {"All", "Tokenize", "Tokens"}
+    assert shown.last.stages[0].name == "All"
+
+
+def test_a_stage_counts_what_was_finished(backend: str, shown: Any) -> None:
+    """A stage without a total shows what was reported: a break leaves what was finished."""
+
+    def some(words: list[str]) -> None:
+        for i, _ in enumerate(track((word for word in words), desc="Read")):
+            if i == 5:
+                break
+
+    multi_process(some, WORDS, backend=backend, num_workers=2)
+    assert [(stage.name, stage.done) for stage in shown.last.stages] == [
+        ("Processing 3 tasks", 3),
+        ("Read", 15),
+    ]
+
+
+def test_threads_of_a_task_count(backend: str, shown: Any) -> None:
+    """What threads report that a task has started counts for the task."""
+
+    def task(words: list[str]) -> None:
+        def part() -> None:
+            for _ in words:
+                report_progress(desc="In threads")
+
+        threads = [threading.Thread(target=part) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    # In one process only the threads of a task that runs alone can be told apart.
+    multi_process(task, WORDS, backend=backend, num_workers=1 if backend == "mp" else 2)
+    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("In threads", 900)]
+
+
+def test_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
+    """What coroutines and the threads of asyncio report counts for the task, in each backend."""
+
+    def task(words: list[str]) -> None:
+        async def part() -> None:
+            for _ in words:
+                await asyncio.sleep(0)
+                report_progress(desc="In asyncio")
+
+        async def main() -> None:
+            await asyncio.gather(part(), asyncio.create_task(part()), asyncio.to_thread(by_stage, words))
+
+        asyncio.run(main())
+
+    def by_stage(words: list[str]) -> None:
+        for _ in words:
+            report_progress(desc="In asyncio")
+
+    multi_process(task, WORDS, backend=backend, num_workers=2)
+    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("In asyncio", 900)]
+
+
+def test_tracked_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
+    """Tracked coroutines and async generators count as functions and generators do."""
+
+    @tracked(desc="Fetched")
+    async def fetch(word: str) -> str:
+        await asyncio.sleep(0)
+        return word
+
+    @tracked(desc="Streamed")
+    async def stream(words: list[str]) -> Any:
+        for word in words:
+            yield word
+
+    def task(words: list[str]) -> int:
+        async def main() -> int:
+            await asyncio.gather(*(fetch(word) for word in words))
+            return len([word async for word in stream(words)])
+
+        return asyncio.run(main())
+
+    assert multi_process(task, WORDS, backend=backend, num_workers=2) == [7, 250, 43]
+    lines = {stage.name: stage.done for stage in shown.last.stages[1:]}
+    assert lines == {"Fetched": 300, "Streamed": 300}
+
+
+def test_items_show_while_their_task_runs(
+    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """What a task reports is on the bar before the task ends."""
+    seen = tmp_path / "seen"
+
+    def task(words: list[str]) -> None:
+        report_progress(5)
+        until(seen.exists)
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 5:
+            seen.touch()
+
+    shown.hook = look
+    multi_process(task, [WORDS[0]], backend=backend, num_workers=1, total_items=len, poll_interval=0.02)
+    assert shown.last.done == 7
+
+
+def test_a_slow_item_shows_without_another_call(
+    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """The position of a loop is on the bar while it is busy with its next item."""
+    seen = tmp_path / "seen"
+
+    def task(words: list[str]) -> None:
+        for i, _ in enumerate(track(words)):
+            if i == 3:
+                until(seen.exists)
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 3:
+            seen.touch()
+
+    shown.hook = look
+    multi_process(task, [WORDS[0]], backend=backend, num_workers=1, total_items=len, poll_interval=0.02)
+    assert shown.last.done == 7
+
+
+def test_the_clock_starts_with_the_first_item(backend: str, shown: Any) -> None:
+    """The time shown leaves out what came before work began, and has passed at the end."""
+    multi_process(in_a_loop, WORDS, backend=backend, total_items=len)
+    assert shown.snapshots[0].elapsed == 0
+    assert 0 < shown.last.elapsed < 30
+    assert shown.last.rate == pytest.approx(300 / shown.last.elapsed)
+
+
+def test_a_run_inside_a_task_draws_nothing(backend: str, shown: Any) -> None:
+    """A run inside a task gives its results, and has no bar of its own."""
+
+    def task(i: int) -> tuple[list[int], bool]:
+        from speedy_utils.progress.run import draws_here
+
+        inner = multi_process(in_a_loop, WORDS[:i], backend="seq", total_items=len)
+        return inner, draws_here()
+
+    results = multi_process(task, [1, 2], backend=backend, num_workers=2, total_items=lambda i: i)
+    assert results == [([7], False), ([7, 250], False)]
+    assert (shown.last.done, shown.last.total) == (3, 3)
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "1", None])
+def test_a_bad_report_is_an_error_that_names_it(backend: str, value: Any) -> None:
+    """A count that is no whole number, or negative, is an error in the task that names the value."""
+    results = multi_process(
+        lambda _: report_progress(value), [0], backend=backend, on_error="continue", total_items=len_of_one
+    )
+    assert isinstance(results[0].__cause__, ValueError if value == -1 else TypeError)
+    assert repr(value) in str(results[0].__cause__)
+
+
+def len_of_one(item: Any) -> int:
+    """Any item is one."""
+    return 1

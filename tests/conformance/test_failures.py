@@ -1,0 +1,331 @@
+"""What happens when tasks fail, on each backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
+from speedy_utils.testing import RecordingDisplay
+
+
+def fails_at_two(i: int) -> int:
+    """Report ten and return, except for 2."""
+    if i == 2:
+        report_progress(3)
+        raise ValueError("two is too many")
+    report_progress(10)
+    return i
+
+
+def ten(item: Any) -> int:
+    """Any item stands for ten."""
+    return 10
+
+
+def test_a_failure_tells_what_failed(backend: str) -> None:
+    """The error names the task, its item and its attempts, and has the exception as its cause."""
+    with pytest.raises(TaskError) as caught:
+        multi_process(fails_at_two, range(4), backend=backend, num_workers=1)
+    error = caught.value
+    assert (error.index, error.item, error.attempts) == (2, 2, 1)
+    assert error.reason == "ValueError: two is too many"
+    assert type(error.__cause__) is ValueError
+    assert error.__cause__.args == ("two is too many",)
+    assert "in fails_at_two" in error.traceback
+    assert 'raise ValueError("two is too many")' in error.traceback
+    assert "in perform" not in error.traceback
+    for part in ("task 2", "item 2", "1 attempt", error.reason, "fails_at_two"):
+        assert part in str(error)
+
+
+def test_a_failure_ends_the_run_at_its_true_state(backend: str, shown: Any) -> None:
+    """The bar of a run that failed ends short of its total, with what was finished."""
+    with pytest.raises(TaskError):
+        multi_process(fails_at_two, range(4), backend=backend, num_workers=1, total_items=ten)
+    assert (shown.last.done, shown.last.total) == (23, 40)
+    assert (shown.last.tasks_done, shown.last.tasks_failed) == (2, 1)
+    assert shown.last.final
+    assert shown.only.closed
+
+
+def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
+    """The first failure keeps the tasks from starting that have not."""
+
+    def task(i: int) -> None:
+        (tmp_path / str(i)).touch()
+        fails_at_two(i)
+
+    with pytest.raises(TaskError):
+        multi_process(task, range(20), backend=backend, num_workers=1)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "mp"], indirect=True)
+def test_a_failure_stops_the_tasks_that_run(
+    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """The first failure interrupts the tasks that are running, soon."""
+
+    def task(i: int) -> None:
+        if i == 0:
+            (tmp_path / "started").touch()
+            try:
+                for _ in range(6000):
+                    time.sleep(0.01)
+                (tmp_path / "finished").touch()
+            finally:
+                (tmp_path / "ended").touch()
+        until((tmp_path / "started").exists)
+        raise ValueError
+
+    start = time.monotonic()
+    with pytest.raises(TaskError):
+        multi_process(task, range(2), backend=backend, num_workers=2)
+    assert time.monotonic() - start < 15
+    if backend == "mp":  # a Ray worker may also be killed
+        until((tmp_path / "ended").exists)
+    assert not (tmp_path / "finished").exists()
+
+
+def test_with_continue_the_other_tasks_run(
+    backend: str, shown: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With on_error="continue" the error takes the place of the result, and the bar ends short."""
+    results = multi_process(
+        fails_at_two, range(5), backend=backend, num_workers=2, on_error="continue", total_items=ten
+    )
+    assert [results[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
+    assert isinstance(results[2], TaskError)
+    assert (results[2].index, results[2].item, results[2].attempts) == (2, 2, 1)
+    assert type(results[2].__cause__) is ValueError
+    assert (shown.last.done, shown.last.total) == (43, 50)
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.tasks_total) == (4, 1, 5)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_with_continue_all_tasks_may_fail(backend: str, shown: Any) -> None:
+    """A run of which every task fails returns their errors."""
+
+    def fail(i: int) -> None:
+        raise KeyError(i)
+
+    results = multi_process(fail, range(4), backend=backend, num_workers=2, on_error="continue")
+    assert [result.index for result in results] == [0, 1, 2, 3]
+    assert [result.__cause__.args for result in results] == [(0,), (1,), (2,), (3,)]
+    assert (shown.last.done, shown.last.total, shown.last.tasks_failed) == (0, 4, 4)
+
+
+def test_an_exception_is_not_retried(backend: str, shown: Any, tmp_path: Path) -> None:
+    """An exception of the function would come again: its task runs once, whatever max_retries says."""
+
+    def task(i: int) -> None:
+        with (tmp_path / "calls").open("a") as file:
+            file.write("x")
+        raise OSError("no")
+
+    with pytest.raises(TaskError):
+        multi_process(task, [0], backend=backend, max_retries=5)
+    assert (tmp_path / "calls").read_text() == "x"
+    assert shown.last.retries == 0
+
+
+def test_sys_exit_is_the_loss_of_a_worker(backend: str, shown: Any, tmp_path: Path) -> None:
+    """A task that calls sys.exit() is started again, up to max_retries times, and then fails."""
+
+    def task(i: int) -> int:
+        if i == 1:
+            with (tmp_path / "calls").open("a") as file:
+                file.write("x")
+            report_progress(4)
+            sys.exit(7)
+        return i
+
+    results = multi_process(
+        task, range(3), backend=backend, num_workers=2, on_error="continue", max_retries=2, total_items=ten
+    )
+    assert (results[0], results[2]) == (0, 2)
+    error = results[1]
+    assert isinstance(error, TaskError)
+    assert (error.index, error.attempts) == (1, 3)
+    assert "sys.exit(7)" in error.reason
+    assert "3 attempts" in str(error)
+    assert (tmp_path / "calls").read_text() == "xxx"
+    assert (shown.last.done, shown.last.total) == (24, 30)
+    assert (shown.last.tasks_failed, shown.last.retries) == (1, 2)
+
+
+def test_sys_exit_may_succeed_the_next_time(backend: str, shown: Any, tmp_path: Path) -> None:
+    """A task that is started again and succeeds counts once."""
+
+    def task(i: int) -> int:
+        for done, _ in enumerate(track(range(10))):
+            if i == 1 and done == 5 and not (tmp_path / "left").exists():
+                (tmp_path / "left").touch()
+                sys.exit()
+        return i
+
+    results = multi_process(task, range(3), backend=backend, num_workers=2, total_items=ten)
+    assert results == [0, 1, 2]
+    assert (shown.last.done, shown.last.total, shown.last.retries) == (30, 30, 1)
+
+
+def test_without_retries_one_loss_is_a_failure(backend: str) -> None:
+    """With max_retries=0 a task is started once."""
+    with pytest.raises(TaskError, match=r"after 1 attempt: sys\.exit\(None\)") as caught:
+        multi_process(lambda i: sys.exit(), [0], backend=backend, max_retries=0)
+    assert caught.value.attempts == 1
+
+
+class OddError(Exception):
+    """Pickles, and can't be unpickled."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"odd {first} and {second}")
+
+
+class LockedError(Exception):
+    """Can't be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+class MuteError(Exception):
+    """Can't be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class BadRepr:
+    """Can't be shown either."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: OddError(1, 2), "odd 1 and 2"),
+        (LockedError, "locked"),
+        (MuteError, "MuteError"),
+        (lambda: ValueError(BadRepr()), "ValueError"),
+    ],
+    ids=["odd __init__", "unpicklable", "mute", "bad repr"],
+)
+def test_odd_exceptions_are_told_too(backend: str, make: Callable[[], Exception], reason: str) -> None:
+    """An exception that can't be sent, or shown, still gives an error that says what it was."""
+
+    def task(i: int) -> None:
+        raise make()
+
+    with pytest.raises(TaskError) as caught:
+        multi_process(task, [0], backend=backend)
+    assert reason in caught.value.reason
+    assert "in task" in caught.value.traceback
+    assert reason in str(caught.value)
+
+
+class StopEverything(BaseException):
+    """Not meant to be caught by ``except Exception``."""
+
+
+@pytest.mark.parametrize("kind", [StopEverything, asyncio.CancelledError, GeneratorExit])
+def test_other_base_exceptions_are_failures_of_their_task(
+    backend: str, shown: Any, kind: type[BaseException]
+) -> None:
+    """An exception that is no Exception fails its task like any other."""
+
+    def task(i: int) -> int:
+        if i == 1:
+            raise kind("enough")
+        return i
+
+    results = multi_process(task, range(3), backend=backend, num_workers=2, on_error="continue")
+    assert (results[0], results[2]) == (0, 2)
+    assert isinstance(results[1], TaskError)
+    assert "enough" in results[1].reason
+    assert type(results[1].__cause__) is kind
+    assert shown.last.tasks_failed == 1
+
+
+@pytest.mark.parametrize("backend", ["mp", "seq"])
+def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, shown: Any) -> None:
+    """A KeyboardInterrupt is nobody's failure, also where the function itself raises it: the run ends."""
+
+    def task(i: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        multi_process(task, range(4), backend=backend, num_workers=2, on_error="continue")
+    assert shown.last.final
+    assert shown.last.done == 0
+    assert shown.only.closed
+
+
+def test_an_item_that_can_not_be_shown_is_no_trouble(backend: str) -> None:
+    """The error of a task names its item even where the item's own repr fails."""
+    with pytest.raises(TaskError) as caught:
+        multi_process(len, [BadRepr()], backend=backend)
+    assert "BadRepr whose repr raised RuntimeError" in str(caught.value)
+
+
+def test_the_exceptions_own_cause_is_in_the_traceback(backend: str) -> None:
+    """The worker's traceback shows what the exception was raised from."""
+
+    def task(i: int) -> None:
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise RuntimeError("wrapped") from error
+
+    with pytest.raises(TaskError) as caught:
+        multi_process(task, [0], backend=backend)
+    assert "KeyError: 'missing'" in caught.value.traceback
+    assert "RuntimeError: wrapped" in caught.value.traceback
+
+
+class FailingDisplay(RecordingDisplay):
+    """Fails at its second snapshot."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show, or fail."""
+        super().show(snapshot)
+        if len(self.snapshots) > 1:
+            raise OSError("the terminal is gone")
+
+
+def test_a_failing_display_is_told_once_and_work_goes_on(
+    backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the display fails the run goes on without it, with one warning that has the cause."""
+    display = FailingDisplay()
+    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", lambda progress: display)
+
+    def task(i: int) -> int:
+        time.sleep(0.05)
+        return i
+
+    assert multi_process(task, range(4), backend=backend, num_workers=1, poll_interval=0.01) == [0, 1, 2, 3]
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "OSError: the terminal is gone" in warning.getMessage()
+    assert display.closed
+
+
+def test_a_run_works_after_a_failed_one(backend: str, shown: Any) -> None:
+    """A failure leaves nothing behind that would disturb the next run."""
+    with pytest.raises(TaskError):
+        multi_process(fails_at_two, range(4), backend=backend, num_workers=2, total_items=ten)
+    assert multi_process(abs, range(4), backend=backend, num_workers=2) == [0, 1, 2, 3]
+    assert (shown.last_of_all.done, shown.last_of_all.total) == (4, 4)

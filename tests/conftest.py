@@ -1,0 +1,164 @@
+"""What tests of runs share: a Ray for the session, a record of what the bar showed, and drivers to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot
+from speedy_utils.progress.display import Display, NullDisplay
+from speedy_utils.progress.run import draws_here
+from speedy_utils.testing import RecordingDisplay
+
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Poll until a condition holds, and return its value; fail after a while. It works in tasks too."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} seconds")
+        time.sleep(0.005)
+    return value
+
+
+class Shown:
+    """The displays of the runs of a test, in place of a terminal.
+
+    Attributes:
+        displays: One for each run that drew.
+        hook: Called with each snapshot that is shown, in the poller's thread.
+    """
+
+    def __init__(self) -> None:
+        self.displays: list[RecordingDisplay] = []
+        self.hook: Callable[[Snapshot], None] = lambda snapshot: None
+
+    def __call__(self, progress: bool) -> Display:
+        """The display of a run that starts here."""
+        if not (progress and draws_here()):
+            return NullDisplay()
+        shown = self
+
+        class Hooked(RecordingDisplay):
+            def show(self, snapshot: Snapshot) -> None:
+                """Keep the snapshot, and tell the test."""
+                super().show(snapshot)
+                shown.hook(snapshot)
+
+        self.displays.append(Hooked())
+        return self.displays[-1]
+
+    @property
+    def only(self) -> RecordingDisplay:
+        """The display of the one run that drew."""
+        (display,) = self.displays
+        return display
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """What the one run showed."""
+        return self.only.snapshots
+
+    @property
+    def last(self) -> Snapshot:
+        """What the one run showed last."""
+        return self.only.last
+
+    @property
+    def last_of_all(self) -> Snapshot:
+        """What the newest run showed last."""
+        return self.displays[-1].last
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """Record what runs show."""
+    shown = Shown()
+    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", shown)
+    return shown
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait for a condition, for a while."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def _ray() -> Iterator[None]:
+    """One local Ray for all tests that need one."""
+    import ray
+
+    address = os.environ.pop("RAY_ADDRESS", None)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        resources={"special": 4},
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    # Workers can't import test modules, so their functions travel with their code.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.shutdown()
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
+
+
+@pytest.fixture
+def ray_session(_ray: None, request: pytest.FixtureRequest) -> None:
+    """The session's Ray, which can run what the test module defines."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(request.module)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_session")
+    return str(request.param)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program in a process of its own, with its output captured."""
+
+    def run(
+        code: str, *, env: Mapping[str, str | None] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / "driver.py"
+        script.write_text(code)
+        return subprocess.run(
+            [sys.executable, str(script)],
+            env=environment(env or {}),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of a driver: this one, without what would change a run, and with changes."""
+    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")}
+    for name, value in changes.items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    return env

@@ -1,0 +1,113 @@
+"""Ctrl-C: the run ends, leaves no worker, and closes its bar."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESET = "\x1b[0m"
+"""The last word of a program that has imported Ray."""
+
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+
+SCRIPT = """
+import os, pathlib, time
+from speedy_utils import multi_process, report_progress
+here = pathlib.Path(os.getcwd()) / "started"
+here.mkdir()
+def task(i):
+    report_progress(5)
+    (here / str(i)).touch()
+    {work}
+if __name__ == "__main__":
+    multi_process(task, range(8), backend={backend!r}, num_workers=2, total_items=lambda i: 10,
+                  poll_interval=0.05)
+"""
+
+WORK = {
+    "a loop": "for _ in range(6000): time.sleep(0.01)",
+    "one long call": "time.sleep(60)",
+    "a stubborn loop": """
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+""",
+}
+
+
+def ends_well(program: Any, until: Callable[..., Any], within: float) -> None:
+    """The program ends by KeyboardInterrupt, its line is closed, and none of its processes is left."""
+    start = time.monotonic()
+    code = program.wait(within + 20)
+    # With Ray imported an unhandled KeyboardInterrupt ends the program with 1.
+    assert code in (-signal.SIGINT, 1), f"exit code {code}: {program.text[-1000:]}"
+    assert time.monotonic() - start < within
+    assert program.text.removesuffix(RESET).rstrip().endswith("KeyboardInterrupt"), program.text[-1000:]
+    before, _, _ = program.text.partition("Traceback (most recent call last)")
+    assert before.endswith("\n"), before[-300:]  # the line of the bar is closed
+    assert "100%" not in before
+    until(lambda: not program.processes(), 10)
+
+
+def workers_are_busy(program: Any, folder: Path, shown: str) -> Callable[[], bool]:
+    """Whether tasks have started, and the bar has shown what they reported."""
+    return lambda: len(list((folder / "started").glob("*"))) > 0 and shown in program.text
+
+
+@pytest.mark.parametrize("work", ["a loop", "one long call"])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_ctrl_c_ends_a_run(
+    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any], name: str, work: str
+) -> None:
+    """One Ctrl-C stops the tasks, and the program ends by KeyboardInterrupt with the bar closed."""
+    program = terminal(SCRIPT.format(backend=name, work=WORK[work]))
+    until(workers_are_busy(program, tmp_path, "5/80" if name == "seq" else "10/80"), 60)
+    program.press_ctrl_c()
+    ends_well(program, until, within=10)
+    if (name, work) == ("mp", "one long call"):
+        assert "2 threads are busy in calls that can't be interrupted" in program.text
+    last = [line for line in re.split(r"[\r\n]+", program.text) if "/80 [" in line][-1]
+    assert ("5/80" if name == "seq" else "10/80") in last
+    assert len(list((tmp_path / "started").iterdir())) == (1 if name == "seq" else 2)
+
+
+@pytest.mark.ray
+def test_a_second_ctrl_c_does_not_wait(
+    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """A second Ctrl-C kills the workers of tasks that do not stop, at once."""
+    program = terminal(SCRIPT.format(backend="ray", work=WORK["a stubborn loop"]))
+    until(workers_are_busy(program, tmp_path, "10/80"), 60)
+    program.press_ctrl_c()
+    threading.Event().wait(0.3)  # an impatient user
+    program.press_ctrl_c()
+    ends_well(program, until, within=8)
+
+
+@pytest.mark.ray
+def test_stubborn_tasks_are_killed(
+    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """A task in a Ray worker that ignores its interruption is killed after a moment."""
+    program = terminal(SCRIPT.format(backend="ray", work=WORK["a stubborn loop"]))
+    until(workers_are_busy(program, tmp_path, "10/80"), 60)
+    program.press_ctrl_c()
+    ends_well(program, until, within=12)
+
+
+@pytest.mark.ray
+def test_ctrl_c_while_ray_starts(terminal: Callable[[str], Any], until: Callable[..., Any]) -> None:
+    """Ctrl-C while Ray starts ends the program, and nothing that was started is left."""
+    program = terminal(SCRIPT.format(backend="ray", work="pass"))
+    until(lambda: "starting Ray" in program.text and len(program.processes()) > 2, 60)
+    program.press_ctrl_c()
+    ends_well(program, until, within=15)

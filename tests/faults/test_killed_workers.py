@@ -1,0 +1,345 @@
+"""Workers that die: the run ends exact, with the right results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
+
+pytestmark = pytest.mark.ray
+
+ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
+"""How often the tests that depend on timing run."""
+
+ITEMS = 1000
+
+
+def thousand(item: Any) -> int:
+    """Any item stands for a thousand."""
+    return ITEMS
+
+
+def die() -> None:
+    """Die without a word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_a_task_that_kills_its_worker_counts_once(
+    ray_session: None, shown: Any, tmp_path: Path, until: Callable[..., Any], _round: int
+) -> None:
+    """A task that dies with half of its items done runs again; its first count drops, the end is exact."""
+    half, dropped, others = tmp_path / "half", tmp_path / "dropped", tmp_path / "others"
+    others.mkdir()
+
+    def task(i: int) -> int:
+        first = i == 1 and not half.exists()
+        if i == 1 and not first:
+            until(dropped.exists)
+        for done, _ in enumerate(track(range(ITEMS), every=10)):
+            if first and done == ITEMS // 2:
+                until(half.exists)  # the bar has shown it
+                die()
+        (others / str(i)).touch()
+        return i * i
+
+    def look(snapshot: Snapshot) -> None:
+        if len(list(others.iterdir())) == 3 and snapshot.done == 3 * ITEMS + ITEMS // 2:
+            half.touch()
+        if snapshot.retries == 1 and snapshot.done == 3 * ITEMS:
+            dropped.touch()
+
+    shown.hook = look
+    results = multi_process(task, range(4), num_workers=2, total_items=thousand, poll_interval=0.02)
+    assert results == [0, 1, 4, 9]
+    assert (shown.last.done, shown.last.total) == (4 * ITEMS, 4 * ITEMS)
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (4, 0, 1)
+    assert max(snapshot.done for snapshot in shown.snapshots) == 4 * ITEMS
+
+
+def test_without_a_total_only_the_last_attempt_counts(ray_session: None, shown: Any, tmp_path: Path) -> None:
+    """Where no total is known what the last attempt reported counts, and nothing of a dead one."""
+
+    def task(i: int) -> None:
+        report_progress(70, desc="Rows")
+        if not (tmp_path / str(i)).exists():
+            (tmp_path / str(i)).touch()
+            die()
+
+    multi_process(task, range(4), num_workers=2)
+    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("Rows", 280)]
+    assert shown.last.retries == 4
+
+
+def is_ray_worker(pid: int) -> bool:
+    """Whether this process is a Ray worker: its number may have been given to another one."""
+    try:
+        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_workers_may_be_killed_at_any_time(ray_session: None, shown: Any, tmp_path: Path, seed: int) -> None:
+    """Workers that are killed from outside, at any moment, change neither results nor the final count."""
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def task(i: int) -> int:
+        (pids / str(os.getpid())).touch()
+        busy = threading.Event()
+        for done in track(range(ITEMS)):
+            if done % 100 == 0:
+                busy.wait(0.02)
+        return i * i
+
+    random_ = random.Random(seed)
+    ended = threading.Event()
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(killed) < 5 and not ended.wait(random_.uniform(0.05, 0.4)):
+            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
+            if alive:
+                killed.append(random_.choice(alive))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        results = multi_process(
+            task, range(12), num_workers=3, total_items=thousand, max_retries=10, poll_interval=0.05
+        )
+    finally:
+        ended.set()
+        killer.join()
+    assert killed
+    assert results == [i * i for i in range(12)]
+    assert (shown.last.done, shown.last.total) == (12 * ITEMS, 12 * ITEMS)
+    assert (shown.last.tasks_done, shown.last.tasks_failed) == (12, 0)
+    assert all(snapshot.done <= 12 * ITEMS for snapshot in shown.snapshots)
+
+
+def test_a_task_that_always_dies_fails(ray_session: None, shown: Any, tmp_path: Path) -> None:
+    """A task that dies each time is started max_retries + 1 times; then it fails, and the others go on."""
+
+    def task(i: int) -> int:
+        report_progress(10)
+        if i == 2:
+            with (tmp_path / "calls").open("a") as file:
+                file.write("x")
+            die()
+        return i
+
+    results = multi_process(
+        task, range(5), num_workers=2, on_error="continue", max_retries=2, total_items=lambda i: 10
+    )
+    assert [results[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
+    error = results[2]
+    assert isinstance(error, TaskError)
+    assert (error.index, error.item, error.attempts) == (2, 2, 3)
+    assert "task 2" in str(error)
+    assert "3 attempts" in str(error)
+    assert "worker was lost" in error.reason
+    assert (tmp_path / "calls").read_text() == "xxx"
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (4, 1, 2)
+    assert 40 <= shown.last.done <= 50
+
+
+def test_a_task_that_always_dies_ends_the_run(ray_session: None, shown: Any) -> None:
+    """Where a failure ends the run, so does a task that dies each time."""
+    with pytest.raises(TaskError, match=r"task 0 \(item 0\) failed after 2 attempts: the worker was lost"):
+        multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1)
+    assert (shown.last.tasks_done, shown.last.tasks_failed) == (0, 1)
+    assert shown.only.closed
+
+
+def test_os_exit_is_the_loss_of_a_worker(ray_session: None, shown: Any, tmp_path: Path) -> None:
+    """A task that leaves its process without a word runs again."""
+
+    def task(i: int) -> int:
+        report_progress(6)
+        if not (tmp_path / "left").exists():
+            (tmp_path / "left").touch()
+            os._exit(0)
+        return i
+
+    assert multi_process(task, [3], num_workers=1, total_items=lambda i: 10) == [3]
+    assert (shown.last.done, shown.last.retries) == (10, 1)
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The progress actors of the runs of a test."""
+    from speedy_utils.multi_worker.engines import ray as engine
+
+    made: list[Any] = []
+    create = engine.create_progress_tracker
+
+    def create_and_note(*args: Any) -> Any:
+        made.append(create(*args))
+        return made[-1]
+
+    monkeypatch.setattr(engine, "create_progress_tracker", create_and_note)
+    return made
+
+
+def kill_process(actor: Any) -> None:
+    """Kill the process that the actor lives in."""
+    import ray
+
+    os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+
+
+def kill_and_restart(actor: Any) -> None:
+    """Let Ray kill the actor, and start it again."""
+    import ray
+
+    ray.kill(actor, no_restart=False)
+
+
+def kill_for_good(actor: Any) -> None:
+    """Let Ray kill the actor."""
+    import ray
+
+    ray.kill(actor)
+
+
+@pytest.mark.parametrize("kill", [kill_process, kill_and_restart, kill_for_good])
+def test_the_actor_may_be_killed(
+    ray_session: None,
+    shown: Any,
+    actors: list[Any],
+    tmp_path: Path,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    kill: Callable[[Any], None],
+) -> None:
+    """Where the actor dies in the middle the end is exact, the results are right, and one warning tells."""
+    killed = tmp_path / "killed"
+    half = threading.Event()
+
+    def task(i: int) -> int:
+        for done in track(range(ITEMS)):
+            if done == ITEMS // 2:
+                until(killed.exists)
+        return i * i
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == ITEMS:  # two tasks wait, each with half of its items done
+            half.set()
+
+    def kill_it() -> None:
+        half.wait(30)
+        kill(actors[0])
+        killed.touch()
+
+    shown.hook = look
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    results = multi_process(task, range(6), num_workers=2, total_items=thousand, poll_interval=0.02)
+    killer.join()
+    assert half.is_set()
+    assert results == [i * i for i in range(6)]
+    assert (shown.last.done, shown.last.total) == (6 * ITEMS, 6 * ITEMS)
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (6, 0, 0)
+    done = [snapshot.done for snapshot in shown.snapshots]
+    assert done == sorted(done), "the bar went back"
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
+
+
+def test_the_bar_lives_on_after_the_actor_has_restarted(
+    ray_session: None, shown: Any, actors: list[Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """An actor that has restarted gets all counts again, and the bar moves on during the run."""
+    killed, seen = tmp_path / "killed", tmp_path / "seen"
+    half = threading.Event()
+
+    def task(i: int) -> None:
+        report_progress(400)
+        if i == 0:  # it says nothing more: its count must come back by itself
+            until(seen.exists)
+            return
+        until(killed.exists)
+        report_progress(200)
+        until(seen.exists)
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 800:
+            half.set()
+        if snapshot.done == 1000:
+            seen.touch()
+
+    def kill_it() -> None:
+        half.wait(30)
+        kill_process(actors[0])
+        killed.touch()
+
+    shown.hook = look
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    multi_process(task, range(2), num_workers=2, total_items=thousand, poll_interval=0.02)
+    killer.join()
+    assert (shown.last.done, shown.last.total) == (2 * ITEMS, 2 * ITEMS)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_workers_and_the_actor_may_be_killed_together(
+    ray_session: None, shown: Any, actors: list[Any], tmp_path: Path, seed: int
+) -> None:
+    """Kills of workers and of the actor, and exits, all in one run, change neither results nor the end."""
+    import ray
+
+    pids, tried = tmp_path / "pids", tmp_path / "tried"
+    pids.mkdir()
+    tried.mkdir()
+
+    def task(i: int) -> int:
+        (pids / str(os.getpid())).touch()
+        first = not (tried / str(i)).exists()
+        (tried / str(i)).touch()
+        busy = threading.Event()
+        for done in track(range(ITEMS)):
+            if done % 200 == 0:
+                busy.wait(0.02)
+            if first and i % 5 == 0 and done == 300:
+                raise SystemExit(i)
+        report_progress(3, desc="Ends")
+        return i
+
+    random_ = random.Random(seed)
+    ended = threading.Event()
+
+    def kill() -> None:
+        for turn in range(6):
+            if ended.wait(random_.uniform(0.05, 0.3)):
+                return
+            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
+            if turn % 3 == 2 and actors:
+                ray.kill(actors[0], no_restart=False)
+            elif alive:
+                os.kill(random_.choice(alive), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        results = multi_process(
+            task, range(15), num_workers=3, total_items=thousand, max_retries=10, poll_interval=0.05
+        )
+    finally:
+        ended.set()
+        killer.join()
+    assert results == list(range(15))
+    lines = {stage.name: stage.done for stage in shown.last.stages}
+    assert lines == {"Processing 15,000 items": 15_000, "Ends": 45}
+    assert (shown.last.tasks_done, shown.last.tasks_failed) == (15, 0)
+    assert shown.last.retries >= 3

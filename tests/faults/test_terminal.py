@@ -1,0 +1,64 @@
+"""What a run leaves in a terminal, and in a pipe."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import time
+from speedy_utils import multi_process, track
+def count(words):
+    for _ in track(words):
+        time.sleep(0.001)
+if __name__ == "__main__":
+    multi_process(count, [range(100 * n) for n in range(1, 5)], backend={backend!r}, num_workers=2,
+                  total_items=len, poll_interval=0.05)
+"""
+
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) -> None:
+    """In a terminal a run is one line that is drawn again and again, and ends at 100 % of its total."""
+    program = terminal(SCRIPT.format(backend=name))
+    assert program.wait(60) == 0, program.text[-1000:]
+    text: str = program.text.removesuffix("\x1b[0m")  # the last word of a program that has imported Ray
+    assert text.count("\n") == 1, text[-1000:]
+    assert text.endswith("\n")
+    assert "\x1b[A" not in text  # no line above is drawn over
+    drawn = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert len(drawn) > 3
+    assert all(line.startswith("Processing 1,000 items: ") for line in drawn)
+    assert "100%" in drawn[-1]
+    assert "1,000/1,000" in drawn[-1]
+    assert "items/s" in drawn[-1]
+    assert "4/4 tasks" in drawn[-1]
+    assert all(len(line) <= 100 for line in drawn)
+
+
+@pytest.mark.ray
+def test_a_terminal_says_what_is_starting(terminal: Callable[[str], Any]) -> None:
+    """While Ray starts the line is there, and says so; that time does not count."""
+    program = terminal(SCRIPT.format(backend="ray"))
+    assert program.wait(60) == 0, program.text[-1000:]
+    assert "starting Ray" in program.text
+    starting = [line for line in re.split(r"[\r\n]+", program.text) if "starting Ray" in line]
+    assert all("0/1,000 [00:00<" in line for line in starting)
+
+
+@pytest.mark.parametrize("name", ["mp", "seq"])
+def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess[str]], name: str) -> None:
+    """Where stderr is no terminal there are plain log lines, and stdout stays the program's."""
+    done = driver(SCRIPT.format(backend=name))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "\r" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d Processing 1,000 items: 100% 1,000/1,000 in \d\d:\d\d, .* items/s, 4/4 tasks", line
+    )

@@ -1,0 +1,180 @@
+"""Which Ray a run uses, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from speedy_utils import multi_process
+
+pytestmark = pytest.mark.ray
+
+Driver = Callable[..., "subprocess.CompletedProcess[str]"]
+
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d Processing [\d,]+ (items|tasks): .*")
+
+
+def test_a_running_ray_is_used_and_left_running(ray_session: None) -> None:
+    """A Ray that the program has started is used as it is, and runs on."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    jobs = multi_process(lambda _: ray.get_runtime_context().get_job_id(), [0, 1], num_workers=2)
+    assert jobs == [job, job]
+    assert ray.is_initialized()
+    assert ray.get_runtime_context().get_job_id() == job
+
+
+WHERE = """
+import os, ray
+from speedy_utils import multi_process
+def nodes(i):
+    import ray
+    return ray.get_runtime_context().get_node_id()
+options = {"resources": {"here": 1}} if os.environ.get("HERE") else None
+print(*sorted(set(multi_process(nodes, range(3), num_workers=3, ray_options=options))))
+print(int(ray.cluster_resources()["CPU"]))
+"""
+
+
+def test_ray_address_is_obeyed_and_that_ray_left_running(head: Any, driver: Driver) -> None:
+    """The Ray at RAY_ADDRESS runs the tasks, and still runs for the next program."""
+    first, second = (driver(WHERE, env={"RAY_ADDRESS": head.address, "HERE": "1"}) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[1] == "2"
+    assert second.stdout == first.stdout
+
+
+def test_a_ray_of_this_machine_is_found(head: Any, driver: Driver) -> None:
+    """A Ray that ``ray start`` has started on this machine is used without an address."""
+    done = driver(WHERE, env={"RAY_TMPDIR": head.folder, "HERE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "2"
+
+
+def test_ray_address_local_starts_a_ray(head: Any, driver: Driver) -> None:
+    """RAY_ADDRESS=local starts a Ray even where one runs on this machine, with a CPU for each worker."""
+    done = driver(WHERE, env={"RAY_TMPDIR": head.folder, "RAY_ADDRESS": "local"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "3"
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_dead_address_fails_soon(driver: Driver, scheme: str) -> None:
+    """Where nothing answers at RAY_ADDRESS the run fails within seconds, and names the address."""
+    start = time.monotonic()
+    done = driver(
+        "from speedy_utils import multi_process\nmulti_process(abs, [1])",
+        env={"RAY_ADDRESS": f"{scheme}127.0.0.1:1"},
+    )
+    assert time.monotonic() - start < 20
+    assert done.returncode == 1
+    (last,) = done.stderr.strip().splitlines()[-1:]
+    assert last.startswith("ConnectionError: ")
+    assert f"RAY_ADDRESS={scheme}127.0.0.1:1" in last
+    assert "unset RAY_ADDRESS" in last
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "a web server"])
+def test_an_address_without_a_ray_fails_soon(driver: Driver, answer: bytes) -> None:
+    """Where something else than a Ray listens at RAY_ADDRESS the run fails within seconds too."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def respond() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):  # the driver hangs up
+                connection.sendall(answer)
+                while connection.recv(1000):
+                    pass
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        done = driver(
+            "from speedy_utils import multi_process\nmulti_process(abs, [1])", env={"RAY_ADDRESS": address}
+        )
+        thread.join()
+    assert time.monotonic() - start < 30
+    assert done.returncode == 1
+    (last,) = done.stderr.strip().splitlines()[-1:]
+    assert last.startswith("ConnectionError: ")
+    assert f"RAY_ADDRESS={address}" in last
+
+
+def test_a_local_ray_starts_quietly(driver: Driver) -> None:
+    """A Ray that is started says nothing: stdout is the program's, stderr has the lines of the bar only."""
+    done = driver(
+        """
+from speedy_utils import multi_process, track
+def count(words):
+    return sum(1 for _ in track(words))
+print(multi_process(count, ["ab", "c"], num_workers=2, total_items=len))
+# All three wait for each other: they must all run, in a Ray that was started for two.
+import os, pathlib, time
+here = pathlib.Path(os.getcwd()) / "here"
+here.mkdir()
+def meet(i):
+    (here / str(i)).touch()
+    deadline = time.monotonic() + 60
+    while len(list(here.iterdir())) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return i
+print(multi_process(meet, range(3), num_workers=3))
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[2, 1]\n[0, 1, 2]\n"
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not LOG_LINE.fullmatch(line)] == []
+    assert "100% 3/3" in lines[0]
+    assert "\r" not in done.stderr
+
+
+def test_the_actor_ends_with_the_run(ray_session: None, until: Callable[..., Any]) -> None:
+    """After a run, also after one that failed, none of its actors is left."""
+    import ray
+    from ray._private import state  # the public list of actors needs a dashboard
+
+    multi_process(abs, range(4), num_workers=2)
+    with pytest.raises(RuntimeError):
+        multi_process(abs, ["no number"], num_workers=2)
+    assert ray.is_initialized()
+
+    def alive() -> list[Any]:
+        actors = state.actors().values()
+        return [actor for actor in actors if actor["State"] != "DEAD"]
+
+    until(lambda: not alive())
+
+
+def test_ray_options_reach_the_tasks(ray_session: None) -> None:
+    """Options for Ray say what each task needs."""
+
+    def assigned(_: int) -> dict[str, float]:
+        import ray
+
+        return dict(ray.get_runtime_context().get_assigned_resources())
+
+    options = {"num_cpus": 0.5, "resources": {"special": 1}}
+    needs = multi_process(assigned, range(2), num_workers=2, ray_options=options)
+    assert needs == [{"CPU": 0.5, "special": 1.0}] * 2
+    assert options == {"num_cpus": 0.5, "resources": {"special": 1}}
+
+
+@pytest.mark.parametrize("options", [{"num_cpu": 1}, {"num_cpus": -1}, {"resources": {"CPU": 1}}])
+def test_bad_ray_options_are_errors(ray_session: None, shown: Any, options: dict[str, Any]) -> None:
+    """An option that Ray does not know, or does not allow, is an error that names it."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        multi_process(abs, [1], ray_options=options)
+    assert next(iter(options)).removesuffix("s") in str(caught.value).lower()
+    assert shown.only.closed

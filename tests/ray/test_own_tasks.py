@@ -1,0 +1,182 @@
+"""Progress of Ray tasks that a program drives by itself."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from speedy_utils import (
+    ProgressPoller,
+    create_progress_tracker,
+    report_progress,
+    set_progress_context,
+    track,
+    tracked,
+)
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def actor(ray_session: None) -> Iterator[Any]:
+    """A progress actor that expects 100 items."""
+    import ray
+
+    actor = create_progress_tracker(100, "Mine")
+    yield actor
+    ray.kill(actor)
+
+
+def progress(actor: Any) -> dict[str, Any]:
+    """What the actor tells."""
+    import ray
+
+    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=30)
+    return state
+
+
+def test_an_actor_counts_what_is_added(actor: Any) -> None:
+    """update() adds items and returns the sum; get_progress() tells the state."""
+    import ray
+
+    assert progress(actor) == {"processed": 0, "total": 100, "elapsed": 0.0, "rate": 0.0, "desc": "Mine"}
+    assert ray.get([actor.update.remote(30), actor.update.remote()]) == [30, 31]
+    state = progress(actor)
+    assert (state["processed"], state["total"], state["desc"]) == (31, 100, "Mine")
+    assert state["elapsed"] > 0
+    assert state["rate"] == pytest.approx(31 / state["elapsed"])
+
+
+def test_an_actor_can_be_given_another_total_and_start_over(actor: Any) -> None:
+    """set_total() changes the total; reset() starts over at zero and keeps the total."""
+    import ray
+
+    ray.get([actor.update.remote(30), actor.set_total.remote(50), actor.reset.remote()])
+    assert progress(actor) == {"processed": 0, "total": 50, "elapsed": 0.0, "rate": 0.0, "desc": "Mine"}
+    assert ray.get(actor.update.remote(2)) == 2
+
+
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError), ("3", TypeError)])
+def test_a_bad_total_is_an_error_in_the_driver(ray_session: None, total: Any, error: Any) -> None:
+    """The total is checked before the actor is made."""
+    with pytest.raises(error, match="total"):
+        create_progress_tracker(total)
+
+
+@pytest.mark.parametrize("bad", [3, "actor", object()])
+def test_a_context_needs_a_progress_actor(bad: Any) -> None:
+    """Binding to something else is an error that says what is needed."""
+    with pytest.raises(TypeError, match="create_progress_tracker"):
+        set_progress_context(bad)
+
+
+def test_bound_tasks_count(actor: Any, until: Callable[..., Any]) -> None:
+    """Loops, reports and tracked calls of a task that is bound by hand count for the actor."""
+    import ray
+
+    @tracked
+    def shout(word: str) -> str:
+        return word.upper()
+
+    @ray.remote
+    def task(actor: Any, words: list[str]) -> list[str]:
+        with set_progress_context(actor):
+            for _ in track(words):
+                pass
+            report_progress(5)
+            return [shout(word) for word in words]
+
+    results = ray.get([task.remote(actor, ["a"] * 10), task.remote(actor, ["b"] * 20)])
+    assert [len(words) for words in results] == [10, 20]
+    until(lambda: progress(actor)["processed"] == 70)
+
+
+def test_a_task_counts_without_a_block(actor: Any, until: Callable[..., Any]) -> None:
+    """A task that is bound without a block counts; its last state is sent when it is unbound."""
+    import ray
+
+    @ray.remote
+    def task(actor: Any) -> None:
+        set_progress_context(actor)
+        report_progress(4)
+        set_progress_context(None)
+        report_progress(1000)
+
+    ray.get([task.remote(actor) for _ in range(3)])
+    until(lambda: progress(actor)["processed"] == 12)
+
+
+def test_an_unbound_end_is_still_sent(actor: Any, until: Callable[..., Any]) -> None:
+    """What a task has counted that never unbinds arrives too, as long as its worker lives."""
+    import ray
+
+    @ray.remote
+    def task(actor: Any) -> None:
+        set_progress_context(actor)
+        report_progress(4)
+
+    ray.get([task.remote(actor) for _ in range(3)])
+    until(lambda: progress(actor)["processed"] == 12)
+
+
+def test_actors_of_the_program_count(actor: Any, until: Callable[..., Any]) -> None:
+    """An actor of one's own may be bound, in its constructor or in each call."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Worker:
+        def __init__(self, actor: Any) -> None:
+            self.actor = actor
+
+        def work(self, words: list[str]) -> int:
+            with set_progress_context(self.actor):
+                return sum(1 for _ in track(words))
+
+    workers = [Worker.remote(actor) for _ in range(2)]  # type: ignore[attr-defined]
+    counted = ray.get([worker.work.remote(["a"] * n) for worker in workers for n in (5, 10)])
+    assert counted == [5, 10, 5, 10]
+    until(lambda: progress(actor)["processed"] == 30)
+    for worker in workers:
+        ray.kill(worker)
+
+
+def test_a_poller_moves_a_bar(actor: Any, until: Callable[..., Any]) -> None:
+    """A poller shows an actor on a tqdm bar, leaves the bar open, and its thread ends."""
+    import ray
+
+    with tqdm(total=1, file=io.StringIO(), mininterval=0) as bar:
+        with ProgressPoller(actor, bar, poll_interval=0.02):
+            ray.get(actor.update.remote(40))
+            until(lambda: bar.n == 40)
+            assert bar.total == 100
+            ray.get(actor.update.remote(60))
+        assert bar.n == 100
+        assert not bar.disable
+    assert not [thread for thread in threading.enumerate() if thread.name == "speedy_utils-poller"]
+
+
+def test_a_retried_task_counts_once(actor: Any, tmp_path: Any, until: Callable[..., Any]) -> None:
+    """Where Ray itself runs a task again, the count of the dead attempt is replaced."""
+    import ray
+
+    @ray.remote(max_retries=1)
+    def task(actor: Any) -> int:
+        import os
+        import signal
+
+        with set_progress_context(actor):
+            report_progress(6)
+            if not (tmp_path / "died").exists():
+                until(lambda: progress(actor)["processed"] == 6)
+                (tmp_path / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            report_progress(4)
+        return 1
+
+    assert ray.get(task.remote(actor)) == 1
+    until(lambda: progress(actor)["processed"] == 10)

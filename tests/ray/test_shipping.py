@@ -1,0 +1,251 @@
+"""What travels to Ray workers, and what can't."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import TaskError, multi_process
+
+pytestmark = pytest.mark.ray
+
+Driver = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Shipped:
+    """Notes in a file whenever it is pickled."""
+
+    def __init__(self, path: Path, value: int) -> None:
+        self.path, self.value = path, value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self.path.open("a") as file:
+            file.write("x")
+        return Shipped, (self.path, self.value)
+
+    def __call__(self, i: int) -> int:
+        """Add."""
+        return i + self.value
+
+
+def test_named_arguments_are_shipped_once(ray_session: None, tmp_path: Path) -> None:
+    """Named arguments are pickled once a run, not once a task."""
+    shipped = Shipped(tmp_path / "kwargs", 5)
+    results = multi_process(lambda i, add: add(i), range(10), num_workers=2, add=shipped)
+    assert results == list(range(5, 15))
+    assert shipped.path.read_text() == "x"
+
+
+def test_the_function_is_shipped_once(ray_session: None, tmp_path: Path) -> None:
+    """What a function holds is pickled once a run, not once a task."""
+    shipped = Shipped(tmp_path / "function", 5)
+    assert multi_process(shipped, range(10), num_workers=2) == list(range(5, 15))
+    assert shipped.path.read_text() == "x"
+
+
+class Locked:
+    """Can't be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return "Locked()"
+
+
+def test_a_function_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+    """A function that can't be pickled is an error that names it, and says why."""
+    lock = threading.Lock()
+
+    def takes_lock(i: int) -> bool:
+        return lock.locked()
+
+    with pytest.raises(TypeError, match=r"func can't be sent to Ray workers: .*takes_lock") as caught:
+        multi_process(takes_lock, [1])
+    assert "lock" in str(caught.value)
+    assert shown.only.closed
+
+
+def test_arguments_that_can_not_be_sent_are_named(ray_session: None) -> None:
+    """Named arguments that can't be pickled are an error that names them."""
+    with pytest.raises(TypeError, match=r"keyword arguments can't be sent .*Locked\(\)"):
+        multi_process(lambda i, lock: i, [1], lock=Locked())
+
+
+def test_an_item_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+    """An item that can't be pickled is an error that names it and its position."""
+    with pytest.raises(TypeError, match=r"item 1 can't be sent to a Ray worker: Locked\(\)"):
+        multi_process(lambda item: 1, [1, Locked(), 3], num_workers=1)
+    assert shown.only.closed
+
+
+class Refuses:
+    """Raises something of its own where it is pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise RuntimeError("I stay here")
+
+    def __repr__(self) -> str:
+        return "Refuses()"
+
+
+def test_an_item_that_refuses_to_be_sent_is_named(ray_session: None) -> None:
+    """Whatever pickling raises, the error names the item and has that as its cause."""
+    with pytest.raises(TypeError, match=r"item 0 can't be sent to a Ray worker: Refuses\(\)") as caught:
+        multi_process(lambda item: 1, [Refuses()])
+    assert "I stay here" in str(caught.value)
+    with pytest.raises(TypeError, match=r"keyword arguments can't be sent") as caught:
+        multi_process(lambda item, it: 1, [0], it=Refuses())
+    assert "I stay here" in str(caught.value)
+
+
+def test_a_result_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+    """A result that can't be pickled fails its task, with the reason."""
+    results = multi_process(lambda i: Locked() if i == 1 else i, range(3), num_workers=2, on_error="continue")
+    assert (results[0], results[2]) == (0, 2)
+    assert isinstance(results[1], TaskError)
+    assert results[1].index == 1
+    assert results[1].attempts == 1
+    assert "result" in results[1].reason
+    assert "lock" in results[1].reason
+    assert shown.last.tasks_failed == 1
+
+
+class Unreadable:
+    """Pickles, and can't be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("not a number",)
+
+
+def test_an_item_that_can_not_be_read_is_named(ray_session: None) -> None:
+    """An item that the worker can't unpickle fails its task, with the reason."""
+    results = multi_process(lambda i: 1, [0, Unreadable(), 2], num_workers=2, on_error="continue")
+    assert (results[0], results[2]) == (1, 1)
+    assert isinstance(results[1], TaskError)
+    assert "not a number" in results[1].reason
+
+
+def test_a_result_that_can_not_be_read_is_named(ray_session: None) -> None:
+    """A result that the driver can't unpickle fails its task, with the reason."""
+    results = multi_process(lambda i: Unreadable() if i else i, range(2), num_workers=2, on_error="continue")
+    assert results[0] == 0
+    assert isinstance(results[1], TaskError)
+    assert "not a number" in str(results[1])
+
+
+def test_tasks_run_in_other_processes(ray_session: None) -> None:
+    """Tasks run in workers, not in the driver."""
+    assert os.getpid() not in multi_process(lambda _: os.getpid(), range(3), num_workers=2)
+
+
+TRACKED = '''
+import inspect
+import ray
+from speedy_utils import create_progress_tracker, multi_process, set_progress_context, track, tracked
+
+@tracked(total="words")
+def upper(words: list[str], *, mark: str = "!") -> list[str]:
+    """Shout."""
+    return [word.upper() + mark for word in track(words)]
+
+class Counter:
+    @tracked(total="words")
+    def count(self, words):
+        return len(words)
+
+    @classmethod
+    @tracked(total="words")
+    def many(cls, words):
+        return len(words)
+
+    @staticmethod
+    @tracked(total="words")
+    def few(words):
+        return -len(words)
+
+@tracked
+def each(words):
+    yield from words
+
+def drain(words):
+    return list(each(words))
+
+@tracked
+@tracked
+def twice(word):
+    return word + word
+
+@ray.remote
+@tracked(total=3)
+def remote(actor, word):
+    return word
+
+@ray.remote
+def bound(actor, words):
+    with set_progress_context(actor):
+        return upper(words)
+
+def called(f):
+    def call(*args, **kwargs):
+        return f(*args, **kwargs)
+    return call
+
+@called
+@tracked(total=2)
+def outside(word):
+    return word
+
+@tracked(total=2)
+@called
+def inside(word):
+    return word
+
+if __name__ == "__main__":
+    items = [["a", "b"], ["c"]]
+    print(multi_process(upper, items, num_workers=2))
+    print(multi_process(upper, items, num_workers=2, mark="?"))
+    print(multi_process(Counter().count, items, num_workers=2))
+    print(multi_process(Counter.many, items, num_workers=2))
+    print(multi_process(Counter.few, items, num_workers=2))
+    print(multi_process(drain, items, num_workers=2, total_items=len))
+    print(multi_process(twice, ["a"], num_workers=1))
+    print(multi_process(outside, ["a"], num_workers=1))
+    print(multi_process(inside, ["a"], num_workers=1))
+    actor = create_progress_tracker(2)
+    print(ray.get(remote.remote(actor, "x")))
+    print(ray.get(bound.remote(actor, ["a", "b"])))
+    print(inspect.signature(upper), upper.__name__, upper.__doc__, upper.__module__)
+    copy = ray.cloudpickle.loads(ray.cloudpickle.dumps(upper))
+    print(inspect.signature(copy), copy.__name__, copy.__doc__, copy(["a"]))
+'''
+
+
+def test_tracked_functions_of_the_program_reach_the_workers(head: Any, driver: Driver) -> None:
+    """Tracked functions, methods and generators that the program itself defines run in workers."""
+    done = driver(TRACKED, env={"RAY_ADDRESS": head.address})
+    assert done.returncode == 0, done.stderr
+    signature = "(words: list[str], *, mark: str = '!') -> list[str] upper Shout."
+    assert done.stdout.splitlines() == [
+        "[['A!', 'B!'], ['C!']]",
+        "[['A?', 'B?'], ['C?']]",
+        "[2, 1]",
+        "[2, 1]",
+        "[-2, -1]",
+        "[['a', 'b'], ['c']]",
+        "['aa']",
+        "['a']",
+        "['a']",
+        "x",
+        "['A!', 'B!']",
+        f"{signature} __main__",
+        f"{signature} ['A!']",
+    ]
+    ends = [line.partition("% ")[2].split(" in ")[0] for line in done.stderr.splitlines() if "% " in line]
+    assert ends[:9] == ["3/3", "3/3", "3/3", "3/3", "3/3", "3/3", "1/1", "1/1", "2/2"]

@@ -23,7 +23,8 @@ def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
         ValueError: It is below ``least``.
     """
     try:
-        checked = None if isinstance(n, bool) else index(n)
+        # NumPy's bool turned into an index for years, with a warning.
+        checked = None if isinstance(n, bool) or type(n).__name__ in ("bool", "bool_") else index(n)
     except TypeError:
         checked = None
     if checked is None:

@@ -113,7 +113,7 @@ class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
             kind = _kind(type(inner).__call__)
 
         def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if instance is None:
+            if instance is None or not inspect.ismethod(wrapped):
                 return _counted(spec, wrapped, kind)(*args, **kwargs)
             return _counted(spec, lambda _, *rest, **named: wrapped(*rest, **named), kind)(
                 instance, *args, **kwargs

@@ -301,6 +301,6 @@ class Cluster(RuleBasedStateMachine):
         assert self.driver.changes() == []
 
 
-Cluster.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+Cluster.TestCase.settings = settings(stateful_step_count=40)
 TestCluster = Cluster.TestCase
 TestCluster.__doc__ = "A simulated cluster ends in the exact state, whatever dies, restarts or gets lost."

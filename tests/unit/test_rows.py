@@ -476,7 +476,7 @@ def any_dataset(draw: st.DrawFn) -> Dataset:
     return dataset
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(dataset=any_dataset(), batch_size=st.integers(1, 100))
 def test_any_stored_dataset_is_fetched_exactly(dataset: Dataset, batch_size: int) -> None:
     """Whatever the schema, the rows and the view: batches hold what plain iteration yields."""

@@ -183,13 +183,13 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     from speedy_utils.multi_worker.engines import ray as engine
 
     made: list[Any] = []
-    create = engine.create_progress_tracker
+    create = engine.start_actor
 
     def create_and_note(*args: Any) -> Any:
         made.append(create(*args))
         return made[-1]
 
-    monkeypatch.setattr(engine, "create_progress_tracker", create_and_note)
+    monkeypatch.setattr(engine, "start_actor", create_and_note)
     return made
 
 

@@ -158,12 +158,15 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
         ValueError: ``total`` is negative.
         TypeError: ``total`` is no integer.
     """
+    return start_actor(None if total is None else checked_count(total, "total"), desc)
+
+
+def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:
+    """Start a :class:`ProgressActor` on Ray, under a name where one is given."""
     import ray
 
-    if total is not None:
-        total = checked_count(total, "total")
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor)
-    return actor.remote(total, desc)
+    return actor.options(name=name).remote(total, desc)
 
 
 def read_progress(actor: Any) -> dict[str, Any]:

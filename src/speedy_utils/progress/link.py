@@ -36,16 +36,23 @@ def in_ray_worker() -> bool:
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
+class ActorName(str):
+    """The name of a progress actor that need not have been started yet."""
+
+    __slots__ = ()
+
+
 class ActorSink:
     """Sends states to a progress actor, one call in flight.
 
     Args:
-        actor: A handle, or a :class:`ProgressActor` of this process.
+        actor: A handle, a :class:`ProgressActor` of this process, or an :class:`ActorName`.
         workers: How many workers share the actor: with many, each sends less often.
     """
 
     def __init__(self, actor: Any, workers: int = 1) -> None:
-        if not isinstance(actor, ProgressActor) and not hasattr(getattr(actor, "report", None), "remote"):
+        known = isinstance(actor, (ProgressActor, ActorName))
+        if not known and not hasattr(getattr(actor, "report", None), "remote"):
             raise TypeError(
                 f"the actor must come from create_progress_tracker(), or be a ProgressActor, not {actor!r}"
             )
@@ -58,6 +65,13 @@ class ActorSink:
         if isinstance(self._actor, ProgressActor):
             self._actor.report(reports, age)
             return True
+        if isinstance(self._actor, ActorName):
+            import ray
+
+            try:
+                self._actor = ray.get_actor(self._actor)
+            except ValueError:  # it has not been started
+                return False
         busy = self._call is not None and not self._call.answered() and not self._call.overdue()
         if busy and not last:
             return False

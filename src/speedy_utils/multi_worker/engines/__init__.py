@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ...progress.run import Run
-from ..task import Call, Outcome
+if TYPE_CHECKING:
+    from ...progress.run import Run
+    from ..task import Call, Outcome
 
 
 @dataclass(frozen=True, slots=True)

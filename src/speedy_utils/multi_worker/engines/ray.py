@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
-from ray import cloudpickle
 
 from ...errors import shorten
-from ...progress.actor import create_progress_tracker
-from ...progress.link import ActorFeed, ActorSink
+from ...progress.actor import start_actor
+from ...progress.link import ActorFeed, ActorName, ActorSink
 from ...progress.run import Run
-from ..task import Call, Failure, Outcome, perform
+from ..task import Call, Failure, Outcome
 from . import Work
 from .ray_start import connect, own_cpus
+from .ray_task import perform_shared
 
 _GRACE = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
@@ -30,48 +29,13 @@ _LOST = (
 )
 
 
-class _Shared(NamedTuple):
-    """What all tasks of a run share."""
-
-    function: Callable[..., Any]
-    kwargs: Mapping[str, Any]
-    sink: ActorSink
-
-
-_unpacked: dict[bytes, _Shared] = {}
-"""In a worker: what the tasks of the last run share. Reading it anew for each would double a task's cost."""
-
-
-def _perform(box: list[Any], item: Any, call: Call) -> Outcome:
-    name = box[0].binary()
-    if name not in _unpacked:
-        _unpacked.clear()
-        *refs, sink = ray.get(box[0])
-        function, kwargs = ray.get(refs)
-        _unpacked[name] = _Shared(function, kwargs, sink)
-    shared = _unpacked[name]
-    outcome = perform(shared.function, item, shared.kwargs, call.reporter(), shared.sink)
-    if outcome.failure is None or _survives(outcome.failure.error):
-        return outcome
-    return replace(outcome, failure=replace(outcome.failure, error=None))
-
-
-def _survives(error: BaseException | None) -> bool:
-    """Whether an exception can be sent: with an ``__init__`` of its own it may pickle, and not unpickle."""
-    try:
-        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
-    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        return False
-    return True
-
-
 class RayEngine:
     """Runs each call as a Ray task. Retries are the driver's: Ray has no public attempt number."""
 
     def __init__(self, work: Work, run: Run) -> None:
         name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
         options = {"name": name, **work.options, "max_retries": 0}
-        task = ray.remote(_perform)
+        task = ray.remote(perform_shared)
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
         run.phase = "waiting for workers"
@@ -83,10 +47,12 @@ class RayEngine:
             function = ray.put(work.function)
         with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
             kwargs = ray.put(dict(work.kwargs))
-        self._actor = create_progress_tracker()
-        self._feed = run.feed = ActorFeed(self._actor)
+        self._run = run
+        self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
+        self._actor: Any = None
+        self._feed: ActorFeed | None = None
         # In a list: an argument that is itself a reference would be read again for each task.
-        self._box = [ray.put((function, kwargs, ActorSink(self._actor, work.workers)))]
+        self._box = [ray.put((function, kwargs, ActorSink(self._name, work.workers)))]
         self._calls: dict[Any, Call] = {}
 
     def submit(self, call: Call, item: Any) -> None:
@@ -97,6 +63,10 @@ class RayEngine:
 
     def wait(self) -> list[tuple[Call, Outcome]]:
         """Wait for the next tasks to end, half a second at most."""
+        if self._feed is None:
+            # Only now: it would take a worker process that Ray has ready, and a task wait for another.
+            self._actor = start_actor(None, "", self._name)
+            self._feed = self._run.feed = ActorFeed(self._actor)
         ready, _ = ray.wait(list(self._calls), timeout=0.5)
         if ready:
             ready, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
@@ -120,8 +90,9 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actor; Ray goes on."""
-        self._feed.close()
-        ray.kill(self._actor)
+        if self._feed is not None:
+            self._feed.close()
+            ray.kill(self._actor)
 
 
 @contextmanager

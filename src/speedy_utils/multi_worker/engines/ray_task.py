@@ -1,0 +1,56 @@
+"""A worker's side of the Ray engine: all that its processes import, so it stays light."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import ray
+from ray import cloudpickle
+
+from ...progress.link import ActorSink
+from ..task import Call, Outcome, perform
+
+
+class _Shared(NamedTuple):
+    """What all tasks of a run share."""
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    sink: ActorSink
+
+
+_unpacked: dict[bytes, _Shared] = {}
+"""In a worker: what the tasks of the last run share. Reading it anew for each would double a task's cost."""
+
+
+def perform_shared(box: list[Any], item: Any, call: Call) -> Outcome:
+    """Run an attempt at a task.
+
+    Args:
+        box: A reference to what all tasks share; in a list, as Ray would read a bare one for each task.
+        item: The task's item.
+        call: The attempt.
+    """
+    name = box[0].binary()
+    if name not in _unpacked:
+        _unpacked.clear()
+        *refs, sink = ray.get(box[0])
+        function, kwargs = ray.get(refs)
+        _unpacked[name] = _Shared(function, kwargs, sink)
+    shared = _unpacked[name]
+    outcome = perform(shared.function, item, shared.kwargs, call.reporter(), shared.sink)
+    if outcome.failure is None or _survives(outcome.failure.error):
+        return outcome
+    return replace(outcome, failure=replace(outcome.failure, error=None))
+
+
+def _survives(error: BaseException | None) -> bool:
+    """Whether an exception can be sent: with an ``__init__`` of its own it may pickle, and not unpickle."""
+    try:
+        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
+    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
+        return False
+    return True

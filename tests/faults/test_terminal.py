@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pyte
 import pytest
 
 SCRIPT = """
@@ -62,3 +63,43 @@ def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d Processing 1,000 items: 100% 1,000/1,000 in \d\d:\d\d, .* items/s, 4/4 tasks", line
     )
+
+
+PRINTING = """
+import os, sys, time
+os.environ["RAY_DEDUP_LOGS"] = "0"
+from speedy_utils import multi_process, track
+def talk(worker):
+    for i in track(range(150)):
+        time.sleep(0.01)
+        print(f"out {{worker}} {{i}}")
+        print(f"err {{worker}} {{i}}", file=sys.stderr)
+if __name__ == "__main__":
+    multi_process(talk, range(4), backend={backend!r}, num_workers=4, total_items=lambda _: 150,
+                  poll_interval=0.05)
+    print("after")
+"""
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_printed_lines_stand_whole_above_the_bar(terminal: Callable[[str], Any], name: str) -> None:
+    """What workers print on both streams appears in whole lines, each once, and there is one bar below."""
+    program = terminal(PRINTING.format(backend=name))
+    assert program.wait(60) == 0, program.text[-1000:]
+    screen = pyte.HistoryScreen(100, 24, history=10_000, ratio=1.0)
+    pyte.Stream(screen).feed(program.text)
+    above = ["".join(row[column].data for column in range(100)) for row in screen.history.top]
+    lines = [line.rstrip() for line in (*above, *screen.display) if line.strip()]
+    # Ray says which process a line comes from. Where it reads a line before its end, an empty one follows.
+    said = [re.sub(r"^\(.*pid=\d+\) ?", "", line) for line in lines]
+    bars = [line for line in said if line.startswith("Processing 600 items")]
+    assert len(bars) == 1, bars
+    assert "100%" in bars[0]
+    expected = {
+        f"{stream} {worker} {i}" for stream in ("out", "err") for worker in range(4) for i in range(150)
+    }
+    printed = [line for line in said if line not in (bars[0], "after", "")]
+    assert len(printed) == len(set(printed))
+    assert set(printed) <= expected
+    # What Ray would bring after the end of the program is lost with it.
+    assert len(printed) > (0.3 * len(expected) if name == "ray" else len(expected) - 1)

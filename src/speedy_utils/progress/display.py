@@ -12,8 +12,11 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 
 from .snapshot import Snapshot, StageSnapshot
+from .streams import keep_below, let_go, real_stderr
 
 logger = logging.getLogger(__name__)
+
+_NOTEBOOK = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
 
 
 class Display(Protocol):
@@ -50,10 +53,9 @@ def choose_display(progress: bool) -> Display:
     """
     if not progress or os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false"):
         return NullDisplay()
-    notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
     # A daemon or a windowed program has no stderr at all.
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    return BarDisplay() if notebook or terminal else LogDisplay()
+    return BarDisplay() if _NOTEBOOK or terminal else LogDisplay()
 
 
 def number(value: float) -> str:
@@ -122,7 +124,8 @@ class BarDisplay:
     _OPEN = "{desc}: {count} [{elapsed}, {speed}{postfix}]"
 
     def __init__(self, file: Any = None) -> None:
-        self._file = file
+        self._shared = file is None and not _NOTEBOOK
+        self._file = real_stderr() if self._shared else file
         self._lines: list[_Line] = []
 
     def show(self, snapshot: Snapshot) -> None:
@@ -146,6 +149,7 @@ class BarDisplay:
     def close(self) -> None:
         """Leave the bars as they are."""
         for line in self._lines:
+            let_go(line)
             line.close()
 
     def _format(self, stage: StageSnapshot) -> str:
@@ -165,6 +169,8 @@ class BarDisplay:
             disable=False,
         )
         self._lines.append(line)
+        if self._shared:
+            keep_below(line)
         return line
 
 

@@ -77,8 +77,8 @@ def test_a_failure_stops_the_tasks_that_run(
 
     def task(i: int) -> None:
         if i == 0:
-            (tmp_path / "started").touch()
             try:
+                (tmp_path / "started").touch()
                 for _ in range(6000):
                     time.sleep(0.01)
                 (tmp_path / "finished").touch()

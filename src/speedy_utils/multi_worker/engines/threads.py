@@ -96,9 +96,8 @@ class ThreadEngine:
                 call, item = task
                 try:
                     outcome: Outcome | KeyboardInterrupt = self._perform(call, item)
-                except (
-                    KeyboardInterrupt
-                ) as error:  # raised by the function itself: signals go to the main thread
+                # The function itself has raised it: signals go to the main thread.
+                except KeyboardInterrupt as error:
                     outcome = error
                 self._ended.put((call, outcome))
 

@@ -82,11 +82,20 @@ class RayEngine:
             self._interrupt(force=True, timeout=5.0)
 
     def _interrupt(self, *, force: bool, timeout: float) -> bool:
-        for ref in self._calls:
-            ray.cancel(ref, force=force)
-        return bool(self._calls) and bool(
-            ray.wait(list(self._calls), num_returns=len(self._calls), timeout=timeout)[1]
-        )
+        """Cancel the tasks that run, and tell whether some still do after a while.
+
+        Those that have ended are left out: the less is cancelled while its result is on its way, the less
+        Ray has a chance to abort over it ("Tried to complete task that was not pending").
+        """
+        if running := self._unfinished(0):
+            for ref in running:
+                ray.cancel(ref, force=force)
+            running = self._unfinished(timeout)
+        return bool(running)
+
+    def _unfinished(self, timeout: float) -> list[Any]:
+        refs = list(self._calls)
+        return ray.wait(refs, num_returns=len(refs), timeout=timeout)[1] if refs else []
 
     def close(self) -> None:
         """End the actor; Ray goes on."""

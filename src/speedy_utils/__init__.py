@@ -47,7 +47,7 @@ _HOMES = {
     "tracked": ".progress.tracked",
 }
 
-__all__ = [  # noqa: RUF022
+__all__ = [  # noqa: RUF022 - in the order in which people meet them
     "report_progress",
     "track",
     "tracked",

@@ -135,6 +135,7 @@ class ProgressActor:
         self._ledger.forget(committed)
         reports = self._ledger.changes(since if epoch == self._epoch else 0)
         age = None if self._began is None else self._clock() - self._began
+        # Plain tuples, which pickle without a reference to their class.
         return Gathered(self._epoch, self._ledger.version, [tuple(r) for r in reports], age)  # type: ignore[misc]
 
     def _processed(self) -> int:

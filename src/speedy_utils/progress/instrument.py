@@ -175,7 +175,8 @@ def _passes(
         else:
             # Such an iterator may fail by itself, and then every item it gave is finished. So here a tick is
             # used up before an item is fetched, not after: ticks less one is right however the loop ends.
-            # dict.get returns its second argument, the item, as the empty dict has no key True.
+            # dict.get returns its second argument, the item, as the empty dict has no key True;
+            # its stub knows no default of another type.
             yield map({}.get, loop.ticks, iterable)  # type: ignore[arg-type]
     finally:
         tally.close(loop, loop.read())

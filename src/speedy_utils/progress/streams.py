@@ -33,6 +33,7 @@ _lines: dict[Line, None] = {}
 
 def _lock() -> AbstractContextManager[Any]:
     """The lock under which tqdm draws."""
+    # The stubs of tqdm leave it untyped.
     lock: AbstractContextManager[Any] = tqdm.get_lock()  # type: ignore[no-untyped-call]
     return lock
 

@@ -89,6 +89,7 @@ def _kind(function: Callable[..., Any]) -> str:
     return "coroutine" if inspect.iscoroutinefunction(function) else "call"
 
 
+# Both are generic in the stubs of wrapt only.
 class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
     """A :class:`_Bindable` as the method of an object."""
 
@@ -184,6 +185,7 @@ def _track_function(function: Any, *, total: Total | None, every: int, desc: Sta
         return _Bindable(function, total, every, desc)
     spec = Spec(function, total, every, desc)
     counted = functools.wraps(function)(_counted(spec, function, _kind(function)))
+    # A function may carry attributes; the types have no word for it.
     counted.__tracked__ = spec  # type: ignore[attr-defined]
     return counted
 

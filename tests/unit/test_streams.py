@@ -110,6 +110,23 @@ def test_the_streams_are_restored_after_the_last_bar() -> None:
         assert screen.getvalue().endswith("half")
 
 
+def test_streams_come_back_from_a_display_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where closing one bar fails, the streams are the program's again, whatever the number of bars."""
+
+    def fail(line: object) -> None:
+        raise OSError("the terminal is gone")
+
+    with a_terminal() as screen:
+        display = BarDisplay()
+        display.show(Snapshot((StageSnapshot("Whole", 1, 2), StageSnapshot("Stage", 1, 2))))
+        with monkeypatch.context() as patched:
+            patched.setattr("speedy_utils.progress.display._Line.close", fail)
+            with pytest.raises(OSError, match="gone"):
+                display.close()
+        assert sys.stdout is sys.stderr is screen
+        display.close()
+
+
 def test_what_kept_the_stream_writes_on() -> None:
     """A handler that took the stream while a bar was up can write after it."""
     with a_terminal() as screen:

@@ -154,7 +154,7 @@ def multi_process_dataset(
                 merge_shards(partial)
         except ShardError:  # it says itself what is kept
             raise
-        except BaseException:
+        except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
             logger.warning(
                 "stopped: %d of %d shards are finished, and kept in %s; the same call runs only the others",
                 len(partial.finished),

@@ -197,7 +197,7 @@ def drive(
                     run.fail(ended.task, outcome.counts, age=outcome.age)
                     finish(ended, outcome)
         run.complete()
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no task may go on without its run
         run.phase = "stopping"
         engine.cancel()
         raise

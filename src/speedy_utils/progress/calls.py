@@ -88,7 +88,7 @@ def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: b
             call.close(returned=False)
             run.commit(spec.name, reporter.report().counts, total=None, age=reporter.lifetime())
             raise
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the bar ends at what was finished
             call.close(returned=False)
             run.fail(spec.name, reporter.report().counts, age=reporter.age())
             raise

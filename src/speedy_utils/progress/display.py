@@ -148,8 +148,9 @@ class BarDisplay:
 
     def close(self) -> None:
         """Leave the bars as they are."""
-        for line in self._lines:
+        for line in self._lines:  # first of all: the streams are the program's, whatever becomes of the bars
             let_go(line)
+        for line in self._lines:
             line.close()
 
     def _format(self, stage: StageSnapshot) -> str:

@@ -116,8 +116,8 @@ def let_go(line: Line) -> None:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if isinstance(stream, AboveBars):
-                stream.finish()
                 setattr(sys, name, stream.real)
+                stream.finish()
 
 
 # A child has no bars, and may have been forked while a thread of its parent held the lock.

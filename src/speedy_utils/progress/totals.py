@@ -25,7 +25,7 @@ class Spec:
 
     def __init__(self, function: Callable[..., Any], total: Total | None, every: int, desc: Stage) -> None:
         self.function = function
-        self.every = checked_count(every, "every", least=1)
+        checked_count(every, "every", least=1)
         self.total = total
         self.desc = checked_name(desc)
         name = getattr(function, "__qualname__", repr(function))

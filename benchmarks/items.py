@@ -1,114 +1,66 @@
-"""What counting costs: nanoseconds an item over a bare loop, and a call, beside tqdm.
-
-    python benchmarks/items.py [--ray]
-
-The variants take turns, and the figure is the median of the rounds. With ``--ray`` it runs in a Ray task.
-"""
+"""Per item: what a loop costs when something counts it."""
 
 from __future__ import annotations
 
-import argparse
-import io
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+import json
+import tempfile
+from pathlib import Path
 
-from tqdm import tqdm
-
-from speedy_utils import multi_process, report_progress, track
-
-N = 500_000
-ROUNDS = 9
+from .loops import Costs, nanoseconds
+from .measure import Cost, ratio
+from .table import Table
+from .terminal import run_in_terminal
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def loop(iterable: Any) -> None:
-    for _ in iterable:
-        pass
-
-
-def calls(function: Callable[[int], Any]) -> None:
-    for _ in range(N):
-        function(1)
-
-
-def nothing(n: int) -> None:
-    """The cost of calling anything."""
-
-
-def medians(variants: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Nanoseconds an item, the first variant being the floor of the others."""
-    rounds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS):
-        for name, run in variants.items():
-            rounds[name].append(seconds(run) / N * 1e9)
-    floor = rounds.pop(next(iter(variants)))
+def measured(what: str, quick: bool) -> dict[str, Costs]:
+    """Run one of the programs of :mod:`benchmarks.loops` in a terminal."""
+    with tempfile.TemporaryDirectory() as home:
+        out = Path(home) / "costs.json"
+        run_in_terminal(["-m", "benchmarks.loops", what, str(out), *(["--quick"] if quick else [])])
+        tables: dict[str, dict[str, list[list[float]]]] = json.loads(out.read_text(encoding="utf-8"))
     return {
-        name: statistics.median(a - b for a, b in zip(took, floor, strict=True))
-        for name, took in rounds.items()
+        table: {name: [Cost(*cost) for cost in took] for name, took in costs.items()}
+        for table, costs in tables.items()
     }
 
 
-def measure(_: Any = None) -> dict[str, dict[str, float]]:
-    items = list(range(N))
+def to_peer(costs: Costs, name: str, peer: str) -> float | None:
+    """The CPU time of one as a part of another's, in the same rounds."""
+    if peer not in costs:
+        return None
+    return ratio([cost.cpu for cost in costs[name]], [cost.cpu for cost in costs[peer]])
 
-    def generator() -> Iterator[int]:
-        yield from items
 
-    quiet = io.StringIO()
-    bar = tqdm(total=N * ROUNDS, file=quiet)
-    tables = {
-        "an item of a list": medians(
-            {
-                "bare": lambda: loop(items),
-                "track": lambda: loop(track(items)),
-                "tqdm": lambda: loop(tqdm(items, file=quiet)),
-            }
-        ),
-        "an item of a generator": medians(
-            {
-                "bare": lambda: loop(generator()),
-                "track": lambda: loop(track(generator())),
-                "tqdm": lambda: loop(tqdm(generator(), file=quiet)),
-            }
-        ),
-        "an item of a map": medians(
-            {
-                "bare": lambda: loop(map(abs, items)),
-                "track": lambda: loop(track(map(abs, items))),
-                "tqdm": lambda: loop(tqdm(map(abs, items), file=quiet)),
-            }
-        ),
-        "a call": medians(
-            {
-                "bare": lambda: loop(range(N)),
-                "empty function": lambda: calls(nothing),
-                "report_progress": lambda: calls(report_progress),
-                "tqdm.update": lambda: calls(bar.update),
-            }
-        ),
+def run(quick: bool) -> list[Table]:
+    """Measure and tell."""
+    tables = measured("items", quick)
+    table = Table(
+        "items",
+        "Per item, over a bare loop",
+        ["loop over", "with", "ns", "CPU ns", "of tqdm"],
+        quick=quick,
+    )
+    names = {
+        "list": "a list",
+        "generator": "a generator",
+        "map": "a `map`",
+        "dataset": "a dataset, row and all",
+        "ray": "a list, in a Ray task",
     }
-    bar.close()
-    return tables
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--ray", action="store_true")
-    backend = "ray" if parser.parse_args().ray else "seq"
-    [tables] = multi_process(measure, [None], backend=backend, num_workers=1, total_items=N, progress=False)
-    for what, table in tables.items():
-        peer = table.get("tqdm", table.get("tqdm.update", 0.0))
-        print(f"\nns {what}, over a bare loop")
-        for name, cost in table.items():
-            print(f"  {name:<16} {cost:7.1f}   {cost / peer:5.2f} of tqdm")
-
-
-if __name__ == "__main__":
-    main()
+    for kind, costs in tables.items():
+        for name in costs:
+            table.rows.append([names[kind], name, *nanoseconds(costs[name]), to_peer(costs, name, "tqdm")])
+    for kind in ("list", "generator", "map"):
+        table.figures[f"track_{kind}_ns"] = nanoseconds(tables[kind]["track, every=100"])[1]
+        table.figures[f"tqdm_{kind}_ns"] = nanoseconds(tables[kind]["tqdm"])[1]
+        table.figures[f"track_{kind}_of_tqdm"] = to_peer(tables[kind], "track, every=100", "tqdm") or 0.0
+    rows = tables["dataset"]
+    table.figures["track_dataset_ns"] = nanoseconds(rows["track, every=100"])[1]
+    table.figures["bare_dataset_ns"] = nanoseconds(rows["bare"])[1]
+    table.figures["tqdm_dataset_ns"] = nanoseconds(rows["tqdm"])[1]
+    table.notes = [
+        "What draws, draws into a terminal. `track` is bound to a reporter, whose thread calls an actor.",
+        "CPU time, and the ratio of it, has that of helping threads. Small negative figures are noise.",
+        "A dataset's row is one from disk, at the cost of a whole turn: `track` fetches it in batches.",
+    ]
+    return [table]

@@ -1,30 +1,19 @@
-"""What merging costs, and how much memory the driver takes.
-
-    python benchmarks/merge.py [--megabytes 500] [--shards 64] [--rounds 5] [--only merge|memory]
-
-Merging is timed beside ``concatenate_datasets(...).save_to_disk`` on the same shards; the two take turns.
-The memory is that of a driver's process over a whole run, for a memory-mapped dataset and for one with ten
-times the rows. Its peak has the pages of the data that ``load_from_disk`` has looked at, which the system
-takes back when it needs them; its own memory is what is left without mapped files.
-"""
+"""Merging: what it takes to make one dataset of the shards, and how much memory the driver has."""
 
 from __future__ import annotations
 
-import argparse
-import re
+import functools
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-ROW = "A line of text that is a little longer than most lines of source code are. " * 8
-ROWS = 100_000
-WORKERS = 2
+from .measure import Cost, ratio, timed
+from .memory import ROW, ROWS
+from .table import Table
 
 
 def make_shards(output: Path, shards: int, megabytes: int) -> None:
@@ -64,16 +53,16 @@ def make_shards(output: Path, shards: int, megabytes: int) -> None:
         dataset_sharding.merge_shards = merge
 
 
-def merge_seconds(home: Path, shards: int, megabytes: int, rounds: int) -> dict[str, list[float]]:
-    """The rounds of both ways."""
-    from datasets import concatenate_datasets, load_from_disk
+def merge_costs(home: Path, shards: int, megabytes: int, rounds: int) -> dict[str, list[Cost]]:
+    """What both ways take, in turns."""
+    from datasets import load_from_disk
 
     from speedy_utils.multi_worker.manifest import _read_manifest, open_partial
     from speedy_utils.multi_worker.merge import merge_shards
 
     model = home / "model"
     make_shards(model, shards, megabytes)
-    took: dict[str, list[float]] = {"ours": [], "concatenate": []}
+    took: dict[str, list[Cost]] = {"ours": [], "concatenate": []}
     for number in range(rounds):
         output = home / f"ours-{number}"
         # Other names for the same files: each round moves its own.
@@ -82,16 +71,12 @@ def merge_seconds(home: Path, shards: int, megabytes: int, rounds: int) -> dict[
         manifest = _read_manifest(partial_folder)
         assert manifest is not None
         partial = open_partial(output, manifest.identity, num_shards=shards, default_shards=shards)
-        start = time.perf_counter()
-        merge_shards(partial)
-        took["ours"].append(time.perf_counter() - start)
+        took["ours"].append(timed(functools.partial(merge_shards, partial)))
 
         parts = sorted(Path(f"{model}.partial", "shards").glob("*/*/output"))
         loaded = [load_from_disk(str(part)) for part in parts]
         plain = home / f"plain-{number}"
-        start = time.perf_counter()
-        concatenate_datasets(loaded).save_to_disk(str(plain))
-        took["concatenate"].append(time.perf_counter() - start)
+        took["concatenate"].append(timed(functools.partial(_concatenate, loaded, plain)))
         if len(load_from_disk(str(output))) != len(load_from_disk(str(plain))):
             raise SystemExit("the two have not the same rows")
         shutil.rmtree(output)
@@ -99,38 +84,10 @@ def merge_seconds(home: Path, shards: int, megabytes: int, rounds: int) -> dict[
     return took
 
 
-def memory() -> dict[str, int]:
-    """The memory of this process in megabytes: VmHWM is the peak, RssAnon its own, without mapped files."""
-    # Not ru_maxrss: that starts from what the parent had.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return {name: int(kb) // 1024 for name, kb in re.findall(r"(VmHWM|RssAnon):\s+(\d+) kB", status)}
+def _concatenate(parts: list[Any], path: Path) -> None:
+    from datasets import concatenate_datasets
 
-
-def drive(data: str, out: str) -> None:
-    """A whole run over a saved dataset; prints what this process took."""
-    from datasets import load_from_disk
-
-    from speedy_utils import multi_process_dataset
-
-    def same(shard: Any, path: str) -> None:
-        shard.save_to_disk(path)
-
-    dataset = load_from_disk(data)
-    loaded = memory()["VmHWM"]
-    own = 0
-    over = threading.Event()
-
-    def watch() -> None:
-        nonlocal own
-        while not over.wait(0.01):
-            own = max(own, memory()["RssAnon"])
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    multi_process_dataset(dataset, same, out, num_workers=WORKERS, num_shards=8)
-    over.set()
-    watcher.join()
-    print(loaded, memory()["VmHWM"], own)
+    concatenate_datasets(parts).save_to_disk(str(path))
 
 
 def driver_memory(home: Path, rows: int) -> list[int]:
@@ -146,7 +103,7 @@ def driver_memory(home: Path, rows: int) -> list[int]:
         generate, gen_kwargs={"first": list(range(0, rows, ROWS))}, cache_dir=str(home / "cache")
     ).save_to_disk(str(data))
     done = subprocess.run(
-        [sys.executable, __file__, "--drive", str(data), str(home / f"out-{rows}")],
+        [sys.executable, "-m", "benchmarks.memory", str(data), str(home / f"out-{rows}")],
         check=True,
         capture_output=True,
         text=True,
@@ -154,39 +111,39 @@ def driver_memory(home: Path, rows: int) -> list[int]:
     return [int(value) for value in done.stdout.splitlines()[-1].split()]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=500)
-    parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["merge", "memory"])
-    parser.add_argument("--drive", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.drive:
-        drive(*args.drive)
-        return
+def run(quick: bool) -> list[Table]:
+    """Measure and tell."""
     from datasets import disable_progress_bars
 
     disable_progress_bars()
-    with tempfile.TemporaryDirectory() as home:
-        if args.only != "memory":
-            took = merge_seconds(Path(home), args.shards, args.megabytes, args.rounds)
-            print(f"\nMerging {args.shards} shards of {args.megabytes} MB: seconds, median of {args.rounds}")
-            ours = statistics.median(took["ours"])
-            for name, rounds in took.items():
-                median = statistics.median(rounds)
-                each = " ".join(f"{value:.3f}" for value in rounds)
-                print(f"  {name:<14} {median:7.3f}   ours is {ours / median:5.3f} of it   ({each})")
-        if args.only != "merge":
-            print(f"\nMemory of the driver in MB, {len(ROW)} bytes a row")
-            print("       rows    loaded   peak   the run's   own peak")
-            few, many = (driver_memory(Path(home), rows) for rows in (ROWS, 10 * ROWS))
-            for rows, (loaded, peak, own) in ((ROWS, few), (10 * ROWS, many)):
-                print(f"  {rows:>9,} {loaded:>9} {peak:>6} {peak - loaded:>11} {own:>10}")
-            print(
-                f"  10 times the rows: {many[1] / few[1]:.2f} of the peak, {many[2] / few[2]:.2f} of its own"
-            )
-
-
-if __name__ == "__main__":
-    main()
+    shards, megabytes, rounds = (8, 50, 2) if quick else (64, 500, 5)
+    merging = Table(
+        "merge",
+        f"Merging {shards} shards of {megabytes} MB in all",
+        ["with", "seconds", "CPU seconds", "of concatenate"],
+        quick=quick,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        took = merge_costs(home, shards, megabytes, rounds)
+        wall = {name: [cost.wall for cost in costs] for name, costs in took.items()}
+        for name, costs in took.items():
+            seconds, cpu = statistics.median(wall[name]), statistics.median(cost.cpu for cost in costs)
+            merging.rows.append([name, seconds, cpu, ratio(wall[name], wall["concatenate"])])
+            merging.figures[f"{name}_s"] = seconds
+        merging.notes = [f"`concatenate_datasets(...).save_to_disk` on the same shards; medians of {rounds}."]
+        memory = Table(
+            "memory",
+            "The driver's memory over a run",
+            ["rows", "with the dataset loaded, MB", "at the peak, MB", "its own at the peak, MB"],
+            part_of="merge",
+            quick=quick,
+        )
+        for rows in (ROWS // 10, ROWS) if quick else (ROWS, 10 * ROWS):
+            memory.rows.append([rows, *driver_memory(home, rows)])
+        memory.figures = {"own_of_ten_times": float(memory.rows[1][3] or 0) / float(memory.rows[0][3] or 1)}
+        memory.notes = [
+            f"{len(ROW)} bytes a row, two workers. The peak has the pages of the data that were looked at.",
+            "The driver's own memory is what is left without mapped files.",
+        ]
+    return [merging, memory]

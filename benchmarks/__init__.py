@@ -1,0 +1,1 @@
+"""What speedy_utils costs beside the usual tools. ``python -m benchmarks`` measures, and writes tables."""

@@ -1,0 +1,60 @@
+"""Display: what it costs the driver to show a run with eight stages, as often as by default."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+from speedy_utils.progress.ledger import Fact, Report
+from speedy_utils.progress.run import LocalFeed, Run
+from speedy_utils.progress.screen import Screen
+from speedy_utils.progress.spans import Ages
+from speedy_utils.progress.terminal import BarDisplay
+
+from .table import Table
+from .terminal import read_terminal
+
+STAGES, TASKS, INTERVAL = 8, 64, 0.3
+
+
+class Feed(LocalFeed):
+    """What 64 tasks report, a little more at each look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = 0
+
+    def collect(self) -> tuple[list[Report], Ages]:
+        self.look += 1
+        names = [f"Stage {number}" for number in range(STAGES)]
+        counts = dict.fromkeys(names, self.look * 10)
+        counts |= {Fact("entered", name): 1 for name in names} | {
+            Fact("counter", "Stage 0", "tokens"): self.look
+        }
+        ages = dict.fromkeys([None, *names], (self.look * INTERVAL, 0.0))
+        return [Report(task, 1, {None: 0, **counts}) for task in range(TASKS)], ages
+
+
+def run(quick: bool) -> list[Table]:
+    """Measure and tell."""
+    rounds = 30 if quick else 1_000
+    display = BarDisplay(Screen(read_terminal(), size=lambda: (120, 40)))
+    run = Run("Run", 10**6, tasks=TASKS, display=display, feed=Feed(), poll_interval=3_600)
+    walls, costs = [], []
+    for _ in range(rounds):
+        cpu, wall = time.thread_time(), time.perf_counter()
+        display.show(run.snapshot())
+        walls.append(time.perf_counter() - wall)
+        costs.append(time.thread_time() - cpu)
+    display.close()
+    cost = median(costs)
+    table = Table(
+        "display",
+        "The display",
+        ["what", "ms a look", "CPU ms", "% of a core"],
+        [[f"{STAGES} stages, {TASKS} tasks", 1e3 * median(walls), 1e3 * cost, 100 * cost / INTERVAL]],
+        [f"A look is taken every {INTERVAL} s: counts are merged, and the lines drawn. {rounds:,} of them."],
+        {"look_ms": 1e3 * cost, "percent": 100 * cost / INTERVAL},
+        quick=quick,
+    )
+    return [table]

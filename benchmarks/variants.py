@@ -1,0 +1,213 @@
+"""One way to run a million rows, in a process of its own.
+
+    python -m benchmarks.variants NAME WORK WORKERS DATA OUT MARKS
+
+Functions of a shard note when they begin and end; where a tool is given a function of a row, its first
+call in each process is the beginning, and the end is what its driver sees. The last mark is set when the
+output is on disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.work import WORK, mark
+
+BATCH = 1_000
+
+Shard = Callable[[Any, str], str]
+
+
+class Job:
+    """What a variant is given."""
+
+    def __init__(self, work: str, workers: int, data: str, out: str, marks: str) -> None:
+        self.work, self.workers, self.data, self.out, self.marks = work, workers, data, out, marks
+
+    def dataset(self) -> Any:
+        from datasets import load_from_disk
+
+        return load_from_disk(self.data)
+
+    def row(self) -> Callable[[Any], Any]:
+        """A function of a row, which marks its first call in a process."""
+        function, marks, began = WORK[self.work], self.marks, []
+
+        def row(item: Any) -> dict[str, str]:
+            if not began:
+                began.append(True)
+                mark(marks, "begin")
+            return {"text": function(item["text"])}
+
+        return row
+
+    def batch(self) -> Callable[[Any], Any]:
+        """A function of a batch, which marks its first call in a process."""
+        function, marks, began = WORK[self.work], self.marks, []
+
+        def batch(items: Any) -> dict[str, list[str]]:
+            if not began:
+                began.append(True)
+                mark(marks, "begin")
+            return {"text": [function(text) for text in items["text"]]}
+
+        return batch
+
+    def shard(self, track: Callable[[Any], Iterable[Any]] | None = None) -> Shard:
+        """A function of a shard that goes row by row, counted by ``track``."""
+        function, marks = WORK[self.work], self.marks
+
+        def shard(rows: Any, path: str) -> str:
+            from datasets import Dataset
+
+            mark(marks, "begin")
+            done = [{"text": function(item["text"])} for item in (track(rows) if track else rows)]
+            mark(marks, "end")
+            Dataset.from_list(done).save_to_disk(path)
+            return path
+
+        return shard
+
+    def batched_shard(self, track: Callable[..., Iterable[Any]] | None = None) -> Shard:
+        """The same in batches."""
+        function, marks = WORK[self.work], self.marks
+
+        def shard(rows: Any, path: str) -> str:
+            from datasets import Dataset
+
+            mark(marks, "begin")
+            text: list[str] = []
+            batches = rows.iter(BATCH)
+            for batch in track(batches, size=lambda batch: len(batch["text"])) if track else batches:
+                text += [function(line) for line in batch["text"]]
+            mark(marks, "end")
+            Dataset.from_dict({"text": text}).save_to_disk(path)
+            return path
+
+        return shard
+
+
+def _ours(backend: str, batched: bool) -> Callable[[Job], None]:
+    def run(job: Job) -> None:
+        from speedy_utils import multi_process_dataset, track
+
+        shard = job.batched_shard(track) if batched else job.shard(track)
+        multi_process_dataset(job.dataset(), shard, job.out, num_workers=job.workers, backend=backend)
+
+    return run
+
+
+def _former(job: Job) -> None:
+    """speedy-utils 1.1.48, used as its documentation says: a report every hundred items."""
+    from speedy_utils import report_progress
+    from speedy_utils.multi_worker.dataset_sharding import multi_process_dataset
+
+    _start_ray(job.workers)  # as it would by itself, where no other Ray runs
+
+    def counted(rows: Any) -> Iterable[Any]:
+        for number, item in enumerate(rows):
+            if number % 100 == 0:
+                report_progress(100)
+            yield item
+
+    multi_process_dataset(job.dataset(), job.shard(counted), job.out, num_workers=job.workers)
+
+
+def _map(batched: bool) -> Callable[[Job], None]:
+    def run(job: Job) -> None:
+        options: dict[str, Any] = {"num_proc": job.workers, "load_from_cache_file": False}
+        if batched:
+            done = job.dataset().map(job.batch(), batched=True, batch_size=BATCH, **options)
+        else:
+            done = job.dataset().map(job.row(), **options)
+        mark(job.marks, "end")
+        done.save_to_disk(job.out)
+
+    return run
+
+
+def _ray_data(batched: bool) -> Callable[[Job], None]:
+    def run(job: Job) -> None:
+        import ray
+
+        _start_ray(job.workers)
+        rows = ray.data.from_huggingface(job.dataset()).repartition(job.workers * 4)
+        if batched:
+            done = rows.map_batches(job.batch(), batch_size=BATCH, batch_format="numpy")
+        else:
+            done = rows.map(job.row())
+        done.write_parquet(job.out)
+        mark(job.marks, "end")
+
+    return run
+
+
+def _mpire(job: Job) -> None:
+    from datasets import Dataset
+    from mpire import WorkerPool
+
+    rows = job.dataset()
+    with WorkerPool(n_jobs=job.workers) as pool:
+        row = job.row()
+        done = pool.map(
+            lambda text: row({"text": text}),
+            ((text,) for batch in rows.iter(BATCH) for text in batch["text"]),
+            iterable_len=len(rows),
+            chunk_size=BATCH,
+            progress_bar=True,
+        )
+    mark(job.marks, "end")
+    Dataset.from_list(done).save_to_disk(job.out)
+
+
+def _plain(batched: bool) -> Callable[[Job], None]:
+    """Ray tasks with nothing around them: no bar, no retry, and one dataset a shard instead of a whole."""
+
+    def run(job: Job) -> None:
+        import ray
+
+        _start_ray(job.workers)
+        remote = ray.remote(job.batched_shard() if batched else job.shard())
+        rows = job.dataset()
+        shards = [rows.shard(job.workers, index, contiguous=True) for index in range(job.workers)]
+        ray.get([remote.remote(shard, f"{job.out}/{index}") for index, shard in enumerate(shards)])
+
+    return run
+
+
+def _start_ray(cpus: int) -> None:
+    import ray
+
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR")
+
+
+VARIANTS: dict[str, Callable[[Job], None]] = {
+    "ours, ray, rows": _ours("ray", False),
+    "ours, ray, batches": _ours("ray", True),
+    "ours, mp, rows": _ours("mp", False),
+    "ours, mp, batches": _ours("mp", True),
+    "ours, seq, rows": _ours("seq", False),
+    "ours, seq, batches": _ours("seq", True),
+    "datasets.map, rows": _map(False),
+    "datasets.map, batches": _map(True),
+    "Ray Data, rows": _ray_data(False),
+    "Ray Data, batches": _ray_data(True),
+    "mpire, rows": _mpire,
+    "plain Ray tasks, rows": _plain(False),
+    "plain Ray tasks, batches": _plain(True),
+    "speedy-utils 1.1.48, rows": _former,
+}
+
+
+def main() -> None:
+    name, work, workers, data, out, marks = sys.argv[1:]
+    Path(marks).touch()
+    VARIANTS[name](Job(work, int(workers), data, out, marks))
+    mark(marks, "saved")
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ import textwrap
 import tokenize as python_tokenize
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -114,15 +114,23 @@ def pack_shard(dataset: Dataset, _output_path: str, tokenizer: Tokenizer, seq_le
 
 def format_and_filter(dataset: Dataset, tokenizer: Tokenizer) -> list[list[str]]:
     """The chats that can be learned from, in the model's template."""
+    formatted = formatter(tokenizer)
+    chats = [formatted(row) for row in track(dataset, desc="Format & filter")]
+    return [chat for chat in chats if chat]
+
+
+def formatter(tokenizer: Tokenizer) -> Callable[[dict], list[str]]:
+    """What puts a chat into the model's template; of one that is unfit to learn from it leaves nothing."""
     template = CHATML if tokenizer.token_to_id(DEEPSEEK.start) is None else DEEPSEEK
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     forged = re.compile("|".join(map(re.escape, special)) or r"(?!)")
-    chats = []
-    for row in track(dataset, desc="Format & filter"):
+
+    def formatted(row: dict) -> list[str]:
         messages = [(message["role"], (message["content"] or "").strip()) for message in row["messages"]]
-        if all(role in template.around and text and not forged.search(text) for role, text in messages):
-            chats.append(render(messages, template))
-    return [chat for chat in chats if chat]
+        fit = all(role in template.around and text and not forged.search(text) for role, text in messages)
+        return render(messages, template) if fit else []
+
+    return formatted
 
 
 def render(messages: Iterable[tuple[str, str]], template: Template) -> list[str]:
@@ -142,26 +150,37 @@ def tokenize(
     chats: Sequence[list[str]], tokenizer: Tokenizer, seq_len: int, size: int = 200
 ) -> list[Example]:
     """Tokenise chats, and drop those that are longer than a sequence."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker: there are workers enough
     batches = [chats[start : start + size] for start in range(0, len(chats), size)]
-    examples = []
+    examples: list[Example] = []
     for batch in track(batches, desc="Tokenize", size=len, total=len(chats)):
-        texts = [text for chat in batch for text in chat]
-        encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-        for chat in batch:
-            ids: list[int] = []
-            labels: list[int] = []
-            for turn, encoding in enumerate(islice(encodings, len(chat))):
-                ids += (new := encoding.ids)
-                labels += new if turn % 2 else [IGNORE] * len(new)
-            if len(ids) <= seq_len:
-                examples.append(Example(np.array(ids, np.int32), np.array(labels, np.int32)))
+        examples += tokenize_batch(batch, tokenizer, seq_len)
+    return examples
+
+
+def tokenize_batch(batch: Sequence[list[str]], tokenizer: Tokenizer, seq_len: int) -> list[Example]:
+    """The examples of some chats."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker: there are workers enough
+    texts = [text for chat in batch for text in chat]
+    encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    examples = []
+    for chat in batch:
+        ids: list[int] = []
+        labels: list[int] = []
+        for turn, encoding in enumerate(islice(encodings, len(chat))):
+            ids += (new := encoding.ids)
+            labels += new if turn % 2 else [IGNORE] * len(new)
+        if len(ids) <= seq_len:
+            examples.append(Example(np.array(ids, np.int32), np.array(labels, np.int32)))
     return examples
 
 
 def pack(examples: Sequence[Example], seq_len: int) -> Dataset:
     """Lay examples end to end, in as few sequences as best fit finds."""
-    bins = best_fit([len(example.ids) for example in examples], seq_len)
+    return lay_out(examples, best_fit([len(example.ids) for example in examples], seq_len))
+
+
+def lay_out(examples: Sequence[Example], bins: Sequence[Sequence[int]]) -> Dataset:
+    """A sequence a bin, of the examples that are in it."""
     sequences = [[examples[index] for index in bin_] for bin_ in bins]
     columns = {
         "input_ids": [np.concatenate([example.ids for example in sequence]) for sequence in sequences],
@@ -179,30 +198,48 @@ def arrow_lists(arrays: Sequence[np.ndarray]) -> pa.ListArray:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Fill bins with items: each one, longest first, goes where it leaves the least space.
+    """Fill bins with items: each one, longest first, goes where it leaves the least space."""
+    bins = Bins(capacity)
+    for item in track(longest_first(lengths), desc="Pack"):
+        bins.add(item, lengths[item])
+    return bins.filled
+
+
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """The numbers of all items, the longest first."""
+    return sorted(range(len(lengths)), key=lambda item: -lengths[item])
+
+
+class Bins:
+    """Bins that are filled by best fit.
 
     `spaces` are the sizes of free space that there are, in order, so that the right one is found by
     bisection: n items take O(n log n).
     """
-    bins: list[list[int]] = []
-    spaces: list[int] = []
-    bins_with: defaultdict[int, list[list[int]]] = defaultdict(list)
-    for item in track(sorted(range(len(lengths)), key=lambda item: -lengths[item]), desc="Pack"):
-        at = bisect_left(spaces, lengths[item])
+
+    def __init__(self, capacity: int) -> None:
+        self.filled: list[list[int]] = []
+        self._capacity = capacity
+        self._spaces: list[int] = []
+        self._bins_with: defaultdict[int, list[list[int]]] = defaultdict(list)
+
+    def add(self, item: int, length: int) -> None:
+        """Put an item where it leaves the least space."""
+        spaces, bins_with = self._spaces, self._bins_with
+        at = bisect_left(spaces, length)
         if at < len(spaces):
             space = spaces[at]
             bin_ = bins_with[space].pop()
             if not bins_with[space]:
                 del spaces[at]
         else:
-            space, bin_ = capacity, []
-            bins.append(bin_)
+            space, bin_ = self._capacity, []
+            self.filled.append(bin_)
         bin_.append(item)
-        space -= lengths[item]
+        space -= length
         if not bins_with[space]:
             insort(spaces, space)
         bins_with[space].append(bin_)
-    return bins
 
 
 # ---- the proof

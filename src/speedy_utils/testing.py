@@ -16,9 +16,10 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from .progress.context import counting, registered
-from .progress.ledger import Declared, Report
+from .progress.ledger import Fact, Report
 from .progress.reporter import Reporter
 from .progress.snapshot import Snapshot
+from .progress.spans import Ages
 
 __all__ = ["FailingSink", "FakeClock", "RecordingDisplay", "RecordingSink"]
 
@@ -59,6 +60,13 @@ class RecordingSink:
 
     Attributes:
         reports: Every state that was sent to it, in order.
+
+    Example:
+        >>> from speedy_utils import report_progress
+        >>> with RecordingSink() as sink:
+        ...     report_progress(3, tokens=512)
+        >>> sink.done, sink.counters
+        (3, {None: {'tokens': 512}})
     """
 
     interval = 0.05
@@ -77,24 +85,41 @@ class RecordingSink:
     def stages(self) -> dict[str, int]:
         """Items counted in the block so far, by named stage."""
         counts = self._reporter.report().counts
-        return {stage: done for stage, done in counts.items() if isinstance(stage, str)}
+        return {stage: int(done) for stage, done in counts.items() if isinstance(stage, str)}
+
+    @property
+    def counters(self) -> dict[str | None, dict[str, float]]:
+        """Counters that were added to in the block so far, by stage; None is the run's own."""
+        found: dict[str | None, dict[str, float]] = {}
+        for key, amount in self._reporter.report().counts.items():
+            if isinstance(key, Fact) and key.kind == "counter":
+                found.setdefault(key.stage, {})[key.name] = amount
+        return found
 
     @property
     def totals(self) -> dict[str | None, int]:
         """Totals that were declared in the block so far, by stage; None is the run's own."""
         counts = self._reporter.report().counts
-        return {key.stage: total for key, total in counts.items() if isinstance(key, Declared)}
+        return {
+            key.stage: int(total)
+            for key, total in counts.items()
+            if isinstance(key, Fact) and key.kind == "total"
+        }
 
     def send(
         self,
         reports: Sequence[Report],
-        age: float | None,  # noqa: ARG002 - the protocol's
+        ages: Ages,  # noqa: ARG002 - the protocol's
         *,
         last: bool = False,  # noqa: ARG002 - the same
     ) -> bool:
         """Keep the reports."""
         self.reports += reports
         return True
+
+    def lost(self) -> bool:
+        """Say that all have arrived."""
+        return False
 
     def __enter__(self) -> RecordingSink:
         self._stack.enter_context(registered(self._reporter))
@@ -115,6 +140,11 @@ class FailingSink:
 
     Attributes:
         calls: How often something was sent.
+
+    Example:
+        >>> FailingSink().send([], {})
+        Traceback (most recent call last):
+        ConnectionError: this sink fails
     """
 
     interval = 0.05
@@ -126,13 +156,17 @@ class FailingSink:
     def send(
         self,
         reports: Sequence[Report],  # noqa: ARG002 - the protocol's
-        age: float | None,  # noqa: ARG002 - the same
+        ages: Ages,  # noqa: ARG002 - the same
         *,
         last: bool = False,  # noqa: ARG002 - the same
     ) -> bool:
         """Raise."""
         self.calls += 1
         raise self._error
+
+    def lost(self) -> bool:
+        """Say that nothing is on its way."""
+        return False
 
 
 class RecordingDisplay:
@@ -141,6 +175,14 @@ class RecordingDisplay:
     Attributes:
         snapshots: All of them, in order.
         closed: Whether it was closed.
+
+    Example:
+        >>> from speedy_utils import ProgressActor, ProgressPoller
+        >>> display = RecordingDisplay()
+        >>> with ProgressPoller(ProgressActor(total=3), display):
+        ...     pass
+        >>> display.last.total, display.closed
+        (3, True)
     """
 
     def __init__(self) -> None:

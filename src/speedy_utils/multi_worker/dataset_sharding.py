@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..checks import checked_count, checked_name
+from ..checks import checked_count, checked_name, checked_optional
 from ..errors import FailedShardsError, ShardError, TaskError, shorten
+from ..progress.display import Progress, checked_progress
 from ..progress.run import Run, display_here
+from .datasets_bars import quiet_datasets
 from .engines import Work, default_workers, open_engine
 from .identity import identify
 from .manifest import checked_output, open_partial, refuse_existing
@@ -19,8 +21,9 @@ from .merge import merge_shards
 from .process import Backend, check_run, drive, task_error
 from .run_folder import Partial
 from .shard_output import ShardRecord, begin_shard, finish_shard
-from .shards import ShardSpec, cut_shard, quiet_datasets, resolve_dataset
+from .shards import ShardSpec, cut_shard, resolve_dataset
 from .task import Call, Outcome
+from .worker_logs import WorkerLogs, checked_worker_logs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +45,11 @@ def multi_process_dataset(
     debug_size: int = 10_000,
     poll_interval: float = 0.3,
     desc: str | None = None,
-    progress: bool = True,
+    unit: str = "items",
+    leave: bool = True,
+    progress: Progress = True,
+    adopt_tqdm: bool = True,
+    worker_logs: WorkerLogs = "all",
     max_retries: int = 3,
     resume: bool | Literal["trust"] = True,
     overwrite: bool = False,
@@ -72,9 +79,17 @@ def multi_process_dataset(
         seed: Shuffles the rows with this seed.
         debug: Processes only the first ``debug_size`` rows.
         debug_size: How many rows that is.
-        poll_interval: Seconds between two looks at the count.
+        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
+            seconds at first, and every second after ten.
         desc: What the bar is called.
-        progress: False to show nothing.
+        unit: What is counted, in the plural.
+        leave: Whether the bars stay when the run is over.
+        progress: False to show nothing; a function gets each :class:`Snapshot`, in a thread of its own.
+        adopt_tqdm: Whether bars that ``process_func`` makes with tqdm count for the stages that they name,
+            and draw nothing. False leaves them alone.
+        worker_logs: Whose printed lines are shown: those of ``"all"`` workers, of the ``"first"`` that
+            prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
+            files keep them all.
         max_retries: How often a shard is started again after its worker was lost.
         resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
             ``"trust"`` keeps its finished shards although these have changed; False starts over.
@@ -108,15 +123,14 @@ def multi_process_dataset(
     """
     if not callable(process_func):
         raise TypeError(f"process_func must be callable, not {shorten(process_func)}")
-    options = check_run(backend, num_workers, poll_interval, max_retries, ray_options)
-    for value, name, least in (
-        (num_shards, "num_shards", 1),
-        (seed, "seed", 0),
-        (debug_size, "debug_size", 1),
-    ):
-        if value is not None:
-            checked_count(value, name, least=least)
-    title = checked_name(desc)
+    options = check_run(backend, poll_interval, max_retries, ray_options)
+    num_workers = checked_optional(num_workers, "num_workers", least=1)
+    num_shards = checked_optional(num_shards, "num_shards", least=1)
+    seed = checked_optional(seed, "seed")
+    debug_size = checked_count(debug_size, "debug_size", least=1)
+    title, unit = checked_name(desc), checked_name(unit, "unit") or "items"
+    checked_progress(progress)
+    checked_worker_logs(worker_logs)
     if process_func_kwargs is not None and not isinstance(process_func_kwargs, Mapping):
         raise TypeError(
             f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
@@ -135,23 +149,26 @@ def multi_process_dataset(
     ) as partial:
         missing = partial.missing
         run = Run(
-            title or f"Processing {len(rows):,} items",
+            title or f"Processing {len(rows):,} {unit}",
             len(rows),
             tasks=len(partial.plan),
             tasks_done=len(partial.finished),
             task_unit="shards",
+            workers=min(workers, len(missing)),
+            unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
-            display=display_here(progress),
+            display=display_here(progress, leave=leave),
             poll_interval=poll_interval,
         )
         try:
-            with run, quiet_datasets():
+            with run:
                 if missing:
                     shared = {"process_func": process_func, "kwargs": kwargs}
-                    work = Work(_process_shard, shared, min(workers, len(missing)), options)
-                    _process(run, rows, partial, backend, work, max_retries)
+                    work = Work(_process_shard, shared, min(workers, len(missing)), options, worker_logs)
+                    _process(run, rows, partial, backend, work, max_retries, adopt_tqdm)
                 run.phase = "merging"
-                merge_shards(partial)
+                with quiet_datasets():
+                    merge_shards(partial)
         except ShardError:  # it says itself what is kept
             raise
         except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
@@ -209,20 +226,25 @@ class _Shards(Sequence[_Shard]):
 
 def _process_shard(shard: _Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
     """What a task does; it runs in a worker."""
-    with quiet_datasets():
-        output = begin_shard(shard.folder)
-        return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
+    output = begin_shard(shard.folder)
+    return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
 
 
 def _process(
-    run: Run, rows: Dataset, partial: Partial, backend: Backend, work: Work, max_retries: int
+    run: Run,
+    rows: Dataset,
+    partial: Partial,
+    backend: Backend,
+    work: Work,
+    max_retries: int,
+    adopt_tqdm: bool,
 ) -> None:
     """Run the missing shards; the failure of one does not stop the others."""
     specs = partial.missing
     failed: list[TaskError] = []
 
     def call(task: int, attempt: int) -> Call:
-        return Call(task, attempt, specs[task].num_rows, items=True)
+        return Call(task, attempt, specs[task].num_rows, items=True, adopt_tqdm=adopt_tqdm)
 
     def finish(ended: Call, outcome: Outcome) -> None:
         if outcome.failure is None:

@@ -7,9 +7,8 @@ import errno
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
-
-__all__ = ["link_or_copy", "remove_path", "swap_in", "sync", "undo_swap", "write_json"]
 
 # What link() says where the other path is on another file system, where the file system has no hard
 # links or no more of them for this file, or where the kernel protects a file of another owner.
@@ -38,6 +37,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file's content: it tells damage, not intent."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return value
 
 
 def remove_path(path: Path) -> None:

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Identity", "differences", "identify"]
-
 # What pickling an arbitrary object raises, where it can't be pickled. The hasher documents nothing.
 _CANT_PICKLE = (
     pickle.PickleError,
@@ -139,7 +137,7 @@ def _steady_pickler() -> Any:
 
     table = _dill.Pickler.dispatch
 
-    class SteadyPickler(_dill.Pickler):  # type: ignore[misc]
+    class SteadyPickler(_dill.Pickler):  # type: ignore[misc]  # datasets has no types
         # A copy of the same class: other libraries' hashes must not change with ours.
         dispatch = type(table)(table)
 

@@ -31,8 +31,6 @@ from .run_folder import (
 from .shard_output import read_record
 from .shards import plan_shards
 
-__all__ = ["checked_output", "open_partial", "refuse_existing"]
-
 _KIND = "speedy_utils.multi_process_dataset"
 _VERSION = 1
 
@@ -82,7 +80,7 @@ def open_partial(
         ValueError: If an argument is out of range.
     """
     if resume not in (True, False, "trust"):
-        raise ValueError(f'resume must be True, False or "trust", got {resume!r}')
+        raise ValueError(f'resume must be True, False or "trust", got {shorten(resume)}')
     fresh = plan_shards(identity.num_rows, default_shards if num_shards is None else num_shards)
     output = checked_output(output_path)
     folder = output.with_name(f"{output.name}.partial")

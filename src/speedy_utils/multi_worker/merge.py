@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Features
 
-__all__ = ["common_features", "merge_shards"]
-
 # Sentences about misfits in one error; a thousand shards would say the same.
 _MOST_MISFITS = 10
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..checks import checked_count, checked_interval, checked_name
+from ..checks import checked_count, checked_interval, checked_name, checked_optional
 from ..errors import TaskError, shorten
+from ..progress.display import Progress, checked_progress
 from ..progress.run import Run, display_here
 from ..progress.tracked import items_of
 from .engines import ENGINES, Engine, Work, default_workers, open_engine
 from .task import Call, Failure, Outcome
+from .worker_logs import WorkerLogs, checked_worker_logs
+
+logger = logging.getLogger(__name__)
 
 Backend = Literal["ray", "mp", "seq"]
 
@@ -23,8 +28,12 @@ def multi_process(
     backend: Backend = "ray",
     total_items: int | Callable[[Any], int] | None = None,
     desc: str | None = None,
+    unit: str | None = None,
+    leave: bool = True,
     poll_interval: float = 0.3,
-    progress: bool = True,
+    progress: Progress = True,
+    adopt_tqdm: bool = True,
+    worker_logs: WorkerLogs = "all",
     on_error: Literal["raise", "continue"] = "raise",
     max_retries: int = 3,
     ray_options: Mapping[str, Any] | None = None,
@@ -43,8 +52,16 @@ def multi_process(
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
             ``len``. Where None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
         desc: What the bar is called.
-        poll_interval: Seconds between two looks at the count.
-        progress: False to show nothing.
+        unit: What is counted, in the plural: ``"items"`` where None, or ``"tasks"`` where tasks are counted.
+        leave: Whether the bars stay when the run is over.
+        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
+            seconds at first, and every second after ten.
+        progress: False to show nothing; a function gets each :class:`Snapshot`, in a thread of its own.
+        adopt_tqdm: Whether bars that ``func`` makes with tqdm count for the stages that they name, and draw
+            nothing. False leaves them alone.
+        worker_logs: Whose printed lines are shown: those of ``"all"`` workers, of the ``"first"`` that
+            prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
+            files keep them all.
         on_error: ``"raise"`` stops at the first task that fails; ``"continue"`` puts its ``TaskError`` in
             the result and goes on.
         max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
@@ -73,9 +90,12 @@ def multi_process(
     if not callable(func):
         raise TypeError(f"func must be callable, not {shorten(func)}")
     if on_error not in ("raise", "continue"):
-        raise ValueError(f'on_error must be "raise" or "continue", not {on_error!r}')
-    options = check_run(backend, num_workers, poll_interval, max_retries, ray_options)
-    name = checked_name(desc)
+        raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
+    options = check_run(backend, poll_interval, max_retries, ray_options)
+    num_workers = checked_optional(num_workers, "num_workers", least=1)
+    name, unit = checked_name(desc), checked_name(unit, "unit")
+    checked_progress(progress)
+    checked_worker_logs(worker_logs)
     total, totals = None, None
     if total_items is not None and not callable(total_items):
         total = checked_count(total_items, "total_items")
@@ -86,15 +106,17 @@ def multi_process(
         totals = _totals(func, items, total_items, func_kwargs)
         total = None if totals is None else sum(totals)
     counts_items = total is not None
-    unit = "items" if counts_items else "tasks"
+    unit = unit or ("items" if counts_items else "tasks")
     total = len(items) if total is None else total
     workers = min(num_workers or default_workers(backend), len(items))
     run = Run(
         name or f"Processing {total:,} {unit}",
         total,
         tasks=len(items),
+        workers=workers,
         unit=unit,
-        display=display_here(progress),
+        by_task=not counts_items,
+        display=display_here(progress, leave=leave),
         poll_interval=poll_interval,
     )
     results: list[Any] = [None] * len(items)
@@ -109,17 +131,16 @@ def multi_process(
         results[call.task] = error
 
     def call(task: int, attempt: int) -> Call:
-        return Call(task, attempt, totals[task] if totals is not None else None, counts_items)
+        return Call(task, attempt, totals[task] if totals is not None else None, counts_items, adopt_tqdm)
 
     with run:
-        engine = open_engine(backend, Work(func, func_kwargs, workers, options), run)
+        engine = open_engine(backend, Work(func, func_kwargs, workers, options, worker_logs), run)
         drive(engine, run, items, call, finish, workers=workers, max_retries=max_retries)
     return results
 
 
 def check_run(
     backend: str,
-    num_workers: int | None,
     poll_interval: float,
     max_retries: int,
     ray_options: Mapping[str, Any] | None,
@@ -129,10 +150,8 @@ def check_run(
     Returns:
         The options for Ray.
     """
-    if backend not in ENGINES:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, ENGINES))}, not {backend!r}")
-    if num_workers is not None:
-        checked_count(num_workers, "num_workers", least=1)
+    if not isinstance(backend, str) or backend not in ENGINES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, ENGINES))}, not {shorten(backend)}")
     checked_count(max_retries, "max_retries")
     checked_interval(poll_interval)
     if ray_options is not None and not isinstance(ray_options, Mapping):
@@ -144,7 +163,7 @@ def check_run(
         "num_returns": "a task has one result",
     }.items():
         if name in options:
-            raise ValueError(f"ray_options may not hold {name!r}: {instead}")
+            raise ValueError(f"ray_options may not hold {shorten(name)}: {instead}")
     return options
 
 
@@ -170,7 +189,7 @@ def drive(
         max_retries: How often a task is started again after its worker was lost.
     """
     fresh = iter(range(len(items)))
-    again: list[Call] = []
+    again: list[tuple[Call, Failure]] = []
     running = 0
     try:
         while True:
@@ -178,9 +197,12 @@ def drive(
                 task = None if again else next(fresh, None)
                 if task is None and not again:
                     break
-                started = again.pop() if task is None else call(task, 1)
+                started, before = again.pop() if task is None else (call(task, 1), None)
+                item = items[started.task]
+                if before is not None:
+                    _tell_retry(started, item, max_retries, before)
                 run.attempt(started.task, started.attempt)
-                engine.submit(started, items[started.task])
+                engine.submit(started, item)
                 running += 1
             if not running:
                 break
@@ -189,12 +211,12 @@ def drive(
                 failure = outcome.failure
                 if failure is None:
                     total = ended.total if ended.items else 1
-                    run.commit(ended.task, outcome.counts or {}, total=total, age=outcome.age)
+                    run.commit(ended.task, outcome.counts or {}, total=total, ages=outcome.ages)
                     finish(ended, outcome)
                 elif failure.lost and ended.attempt <= max_retries:
-                    again.append(call(ended.task, ended.attempt + 1))
+                    again.append((call(ended.task, ended.attempt + 1), failure))
                 else:
-                    run.fail(ended.task, outcome.counts, age=outcome.age)
+                    run.fail(ended.task, outcome.counts, ages=outcome.ages)
                     finish(ended, outcome)
         run.complete()
     except BaseException:  # Ctrl-C too: no task may go on without its run
@@ -203,6 +225,18 @@ def drive(
         raise
     finally:
         engine.close()
+
+
+def _tell_retry(started: Call, item: Any, max_retries: int, before: Failure) -> None:
+    """Log that a task runs again, and why."""
+    logger.warning(
+        "task %d (item %s) runs again, attempt %d of %d: %s",
+        started.task,
+        shorten(item, 80),
+        started.attempt,
+        max_retries + 1,
+        before.reason,
+    )
 
 
 def task_error(index: int, item: Any, attempts: int, failure: Failure) -> TaskError:

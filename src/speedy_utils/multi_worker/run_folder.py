@@ -38,18 +38,6 @@ from .shards import ShardSpec
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = [
-    "EARLY",
-    "MANIFEST",
-    "MERGED",
-    "OLD",
-    "PUBLISHED",
-    "SHARDS",
-    "Partial",
-    "lock_folder",
-    "unlock_folder",
-]
-
 LOCK, HOLDER, MANIFEST, PUBLISHED = "lock", "holder.json", "manifest.json", "published"
 SHARDS, MERGED, OLD = "shards", "merged", "old"
 FOLDERS = (SHARDS, MERGED, OLD)
@@ -99,12 +87,11 @@ class Partial:
         """Note that a shard is finished."""
         self.finished[record.spec.index] = record
 
-    def remove(self) -> bool:
+    def remove(self) -> None:
         """Delete the folder, once the output is in its place.
 
-        Returns:
-            Whether it is gone. It stays where something in it is not the run's own, and where a file
-            can't be deleted yet; that is no failure of the run.
+        It stays where something in it is not the run's own, and where a file can't be deleted yet; that is no
+        failure of the run.
         """
         # First of all, so that nobody takes a folder that is half deleted for an unfinished run.
         with contextlib.suppress(OSError):  # a full disk gets room from what is deleted next
@@ -118,7 +105,6 @@ class Partial:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
         self.close()
-        return not self.folder.exists()
 
     def close(self) -> None:
         """Let go of the lock; the folder stays."""

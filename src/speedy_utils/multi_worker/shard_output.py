@@ -19,19 +19,15 @@ import os
 import shutil
 import socket
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ShardError, shorten
-from .durable import sync, write_json
-from .shards import ShardSpec, quiet_datasets
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset, Features
-
-__all__ = ["ShardRecord", "begin_shard", "finish_shard", "read_record"]
+from .datasets_bars import quiet_datasets
+from .durable import checksum, sync, write_json
+from .saved import Saved, copy_files, read_saved, save_dataset
+from .shards import ShardSpec
 
 _RECORD = "record.json"
 _ADVICE = (
@@ -66,6 +62,7 @@ class ShardRecord:
         split: The name of the split, where the output has one.
         info: What else ``dataset_info.json`` says about the data.
         source: The folder outside its own that ``process_func`` had written to, where it did.
+        sums: When each file was changed last, in nanoseconds, and its checksum.
     """
 
     spec: ShardSpec
@@ -76,24 +73,7 @@ class ShardRecord:
     split: str | None
     info: dict[str, Any]
     source: str | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        """The size of the shard's Arrow files."""
-        return sum(size for _, size in self.files)
-
-
-@dataclass
-class _Saved:
-    """A saved dataset on disk, read without its rows."""
-
-    files: list[Path]
-    schemas: list[pa.Schema]
-    rows: int
-    features: Features
-    fingerprint: str
-    split: str | None
-    info: dict[str, Any]
+    sums: tuple[tuple[int, int], ...] = ()  # the first release wrote none
 
 
 def begin_shard(shard_dir: Path) -> Path:
@@ -108,6 +88,8 @@ def begin_shard(shard_dir: Path) -> Path:
     Raises:
         ShardError: If the run's folder can't be seen from this machine.
     """
+    if shard_dir.is_symlink():  # an earlier attempt has put it there; what it leads to is not ours to clear
+        shard_dir.unlink()
     try:
         shard_dir.mkdir(exist_ok=True)
     except FileNotFoundError as error:
@@ -143,14 +125,16 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
     attempt = output.parent
     with quiet_datasets():
         if isinstance(result, Dataset):
-            saved, source = _save(result, attempt / "saved"), None
+            saved, source = save_dataset(result, attempt / "saved"), None
         else:
             saved, source = _adopt(_locate(result, output, spec), attempt, spec)
-    files = []
+    files, sums = [], []
     for file in saved.files:
         sync(file)
         place = file.resolve().relative_to(attempt.parent.resolve())
-        files.append((place.as_posix(), file.stat().st_size))
+        status = file.stat()
+        files.append((place.as_posix(), status.st_size))
+        sums.append((status.st_mtime_ns, checksum(file)))
     record = ShardRecord(
         spec=spec,
         rows=saved.rows,
@@ -160,6 +144,7 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         split=saved.split,
         info={key: saved.info[key] for key in _INFO if saved.info.get(key) is not None},
         source=source,
+        sums=tuple(sums),
     )
     # By way of the attempt's folder: the record of a straggler whose folder was cleared, and with it
     # the files that the record would name, can't come into place.
@@ -181,8 +166,11 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         raw = json.loads((shard_dir / _RECORD).read_text(encoding="utf-8"))
         raw["spec"] = ShardSpec(**raw["spec"])
         raw["files"] = tuple((str(name), int(size)) for name, size in raw["files"])
+        raw["sums"] = tuple((int(time), int(crc)) for time, crc in raw.get("sums", ()))
         record = ShardRecord(**raw)
     except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if shard_dir.is_symlink():
         return None
     home = shard_dir.resolve()
     for name, size in record.files:
@@ -190,6 +178,10 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
             return None
         if not file.resolve().is_relative_to(home):
+            return None
+    # Reading all files again would take long; whoever writes into one changes its time.
+    for (name, _), (time, crc) in zip(record.files, record.sums, strict=False):
+        if (home / name).stat().st_mtime_ns != time and checksum(home / name) != crc:
             return None
     return record if record.spec == spec else None
 
@@ -216,12 +208,12 @@ def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
     return path
 
 
-def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[_Saved, str | None]:
+def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[Saved, str | None]:
     """Take over a dataset that ``process_func`` saved, copying what is not the attempt's own."""
     from datasets import load_from_disk
 
     try:
-        saved = _read_saved(folder)
+        saved = read_saved(folder)
         foreign = [schema for schema in saved.schemas if schema != saved.features.arrow_schema]
         # Written by other means than save_to_disk; loading casts the files to the features.
         loaded = load_from_disk(str(folder), keep_in_memory=False) if foreign else None
@@ -234,63 +226,7 @@ def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[_Saved, str | 
     own = all(file.resolve().is_relative_to(home) for file in saved.files)
     source = None if own and folder.resolve().is_relative_to(home) else str(folder.resolve())
     if loaded is not None:
-        saved = _save(loaded, attempt / "saved")
+        saved = save_dataset(loaded, attempt / "saved")
     elif not own:
-        saved = _copy(saved, attempt / "saved")
+        saved = copy_files(saved, attempt / "saved")
     return saved, source
-
-
-def _read_saved(folder: Path) -> _Saved:
-    """Read what ``save_to_disk`` wrote, except for the rows."""
-    import pyarrow as pa
-    from datasets import Features
-
-    if (folder / "dataset_dict.json").is_file():
-        raise ValueError("it holds several splits, a DatasetDict; save one of them")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-    files = [folder / entry["filename"] for entry in state["_data_files"]]
-    schemas, rows = [], 0
-    for file in files:
-        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
-            schemas.append(stream.schema)
-            rows += sum(batch.num_rows for batch in stream)
-    if info.get("features") is not None:
-        features = Features.from_dict(info["features"])
-    else:
-        features = Features.from_arrow_schema(schemas[0] if schemas else pa.schema([]))
-    return _Saved(
-        # Without rows there is nothing to merge, and ``datasets`` leaves such a dataset without a file.
-        files=files if rows else [],
-        schemas=schemas if rows else [],
-        rows=rows,
-        features=features,
-        fingerprint=str(state["_fingerprint"]),
-        split=state.get("_split"),
-        info=info,
-    )
-
-
-def _save(dataset: Dataset, folder: Path) -> _Saved:
-    """Save a dataset for ``process_func``."""
-    if len(dataset) == 0:
-        # No file is what a shard without rows needs, and some versions can't save one without columns.
-        split = None if dataset.split is None else str(dataset.split)
-        # The fingerprint is private, but the only name a dataset has for its content.
-        return _Saved([], [], 0, dataset.features, dataset._fingerprint, split, {})
-    # Without its format: a transform can't be saved.
-    dataset.with_format(None).save_to_disk(str(folder))
-    return _read_saved(folder)
-
-
-def _copy(saved: _Saved, folder: Path) -> _Saved:
-    """Copy a dataset's Arrow files.
-
-    Not hard-linked: whoever owns them may write to the same path again, and would write into ours.
-    """
-    folder.mkdir()
-    copies = []
-    for number, file in enumerate(saved.files):
-        copies.append(folder / f"data-{number:05d}.arrow")
-        shutil.copyfile(file, copies[-1])
-    return replace(saved, files=copies)

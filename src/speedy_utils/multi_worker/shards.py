@@ -7,18 +7,16 @@ own rows: memory-mapped data travels as file names, data in memory as a copy of 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .datasets_bars import quiet_datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import Table
-
-__all__ = ["ShardSpec", "cut_shard", "plan_shards", "quiet_datasets", "resolve_dataset"]
 
 # Rows fetched at once where an indices mapping has to be applied: the batch ``datasets`` itself writes in.
 _GATHER_ROWS = 1_000
@@ -169,44 +167,6 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
         output_all_columns=form["output_all_columns"],
         **form["format_kwargs"],
     )
-
-
-class _Quiet:
-    """How many ``quiet_datasets`` blocks are open in this process, and what the last one has to undo."""
-
-    lock = threading.Lock()
-    depth = 0
-    undo = False
-
-
-@contextmanager
-def quiet_datasets() -> Iterator[None]:
-    """Keep ``datasets`` from drawing progress bars inside the block, and restore its setting after it.
-
-    The setting is global to the process, so blocks of several threads are counted: the first one in
-    turns the bars off, the last one out turns them on again. A user who set the environment variable
-    ``HF_DATASETS_DISABLE_PROGRESS_BARS`` has decided already, and nothing is touched.
-    """
-    from datasets import config
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    with _Quiet.lock:
-        _Quiet.depth += 1
-        if (
-            _Quiet.depth == 1
-            and config.HF_DATASETS_DISABLE_PROGRESS_BARS is None
-            and not are_progress_bars_disabled()
-        ):
-            disable_progress_bars()
-            _Quiet.undo = True
-    try:
-        yield
-    finally:
-        with _Quiet.lock:
-            _Quiet.depth -= 1
-            if _Quiet.depth == 0 and _Quiet.undo:
-                enable_progress_bars()
-                _Quiet.undo = False
 
 
 def _describe(value: object) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..progress.context import counting, registered
-from ..progress.ledger import Key
-from ..progress.reporter import Reporter, Sink
+from ..errors import shorten
+from ..progress.adopt import adopting
+from ..progress.context import counting, forget, registered
+from ..progress.flusher import Sink
+from ..progress.ledger import Count, Key
+from ..progress.reporter import Reporter
+from ..progress.spans import Ages
 
 
 class Cancelled(BaseException):
@@ -25,12 +30,14 @@ class Call:
         attempt: Which attempt it is, from 1.
         total: Its items, where that is known.
         items: Whether the run counts items, and not tasks.
+        adopt_tqdm: Whether bars of tqdm that the task makes count for it.
     """
 
     task: int
     attempt: int
     total: int | None
     items: bool
+    adopt_tqdm: bool = True
 
     def reporter(self) -> Reporter:
         """A reporter for this attempt."""
@@ -63,13 +70,13 @@ class Outcome:
         failure: Why it returned nothing.
         counts: What it reported, by stage: without limits where it succeeded, within them where it
             failed; None where the worker died and could not say.
-        age: Seconds since it started to work on items.
+        ages: How long ago the work on items of each stage started, and last moved.
     """
 
     value: Any = None
     failure: Failure | None = None
-    counts: Mapping[Key, int] | None = None
-    age: float | None = None
+    counts: Mapping[Key, Count] | None = None
+    ages: Ages = field(default_factory=dict)
 
 
 def perform(
@@ -78,6 +85,8 @@ def perform(
     kwargs: Mapping[str, Any],
     reporter: Reporter,
     sink: Sink | None = None,
+    *,
+    adopt_tqdm: bool = True,
 ) -> Outcome:
     """Call the user's function on an item and count what it reports.
 
@@ -87,22 +96,40 @@ def perform(
         kwargs: Its other arguments.
         reporter: Who counts.
         sink: Where counts are sent meanwhile; None where somebody else reads them.
+        adopt_tqdm: Whether bars of tqdm that the function makes count for the task.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
     """
+    try:
+        return _performed(function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm)
+    finally:  # once more: whoever cancels a task may strike it while it begins to count, or ends
+        forget(reporter)
+
+
+def _performed(
+    function: Callable[..., Any],
+    item: Any,
+    kwargs: Mapping[str, Any],
+    reporter: Reporter,
+    sink: Sink | None,
+    *,
+    adopt_tqdm: bool,
+) -> Outcome:
     with registered(reporter, sink), counting(reporter.own):
         try:
-            value = function(item, **kwargs)
+            with adopting() if adopt_tqdm else nullcontext():
+                value = function(item, **kwargs)
         except (KeyboardInterrupt, Cancelled):  # not the function's: somebody stops the task
             raise
         except SystemExit as error:
-            failure = Failure(f"sys.exit({error.code!r}) in the function", _without_us(error), lost=True)
+            reason = f"sys.exit({shorten(error.code)}) in the function"
+            failure = Failure(reason, _without_us(error), lost=True)
         except BaseException as error:  # the user's code may raise anything, and the driver is told
             failure = Failure(_reason(error), _without_us(error), error)
         else:
             return Outcome(value, None, reporter.reported(), reporter.lifetime())
-    return Outcome(None, failure, reporter.report().counts, reporter.age())
+    return Outcome(None, failure, reporter.report().counts, reporter.ages())
 
 
 def _reason(error: BaseException) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
 from ..checks import checked_count
-from .ledger import Ledger, Report, Task
+from .ledger import Count, Fact, Key, Ledger, Report, Task
+from .places import Places
+from .spans import Ages, Spans
 
 
 class Gathered(NamedTuple):
@@ -22,7 +24,7 @@ class Gathered(NamedTuple):
     epoch: str
     version: int
     reports: Sequence[Report]
-    age: float | None
+    ages: Ages
 
 
 class ProgressActor:
@@ -34,6 +36,10 @@ class ProgressActor:
         total: Items in all; None where that is not known.
         desc: What is being done.
         clock: Seconds that only grow.
+
+    Raises:
+        TypeError: ``total`` is no integer, nor None.
+        ValueError: ``total`` is negative.
 
     Example:
         >>> actor = ProgressActor(total=10, desc="Reading")
@@ -55,14 +61,11 @@ class ProgressActor:
         self._clock = clock
         self._epoch = uuid.uuid4().hex
         self._ledger = Ledger()
+        self._places = Places()
         self._added = 0
-        self._began: float | None = None
+        self._spans = Spans(clock)
         self._reset_at = clock()
-        self._before_reset = 0
-
-    def _begin(self, age: float) -> None:
-        began = max(self._clock() - age, self._reset_at)
-        self._began = began if self._began is None else min(self._began, began)
+        self._before_reset: dict[Key, Count] = {}
 
     def update(self, n: int = 1) -> int:
         """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
@@ -78,7 +81,7 @@ class ProgressActor:
             ValueError: ``n`` is negative.
         """
         n = checked_count(n)
-        self._begin(0.0)
+        self._spans.merge({None: (0.0, 0.0)})
         self._added += n
         return self._processed()
 
@@ -87,16 +90,21 @@ class ProgressActor:
 
         Returns:
             ``processed`` and ``total`` in items, ``elapsed`` in seconds since the first count, ``rate`` in
-            items a second, and ``desc``.
+            items a second, ``desc``, ``counters``, and in ``stages`` the items of each named stage.
         """
-        elapsed = 0.0 if self._began is None else self._clock() - self._began
+        elapsed = self._spans.elapsed(None, self._clock())
         done = self._processed()
+        sums = {
+            key: max(0, count - self._before_reset.get(key, 0)) for key, count in self._ledger.sums.items()
+        }
         return {
             "processed": done,
             "total": self._total,
             "elapsed": elapsed,
             "rate": done / elapsed if elapsed else 0.0,
             "desc": self._desc,
+            "counters": {key.name: count for key, count in sums.items() if _counts_beside(key)},
+            "stages": {key: count for key, count in sums.items() if isinstance(key, str)},
         }
 
     def set_total(self, total: int | None) -> None:
@@ -111,17 +119,24 @@ class ProgressActor:
     def reset(self) -> None:
         """Start over at zero, with a clock that waits for the next count."""
         self._added = 0
-        self._began = None
+        self._spans.clear()
         self._reset_at = self._clock()
-        self._before_reset = self._ledger.sums.get(None, 0)
+        self._before_reset = self._ledger.sums
 
-    def report(self, reports: Iterable[Report], age: float | None) -> None:
-        """Take in the state of some tasks; see :class:`~speedy_utils.progress.reporter.Sink`."""
-        self._ledger.merge(Report(*report) for report in reports)
-        if age is not None:
-            self._begin(age)
+    def report(self, reports: Iterable[Report], ages: Ages, place: str = "") -> None:
+        """Take in the state of some tasks; see :class:`~speedy_utils.progress.flusher.Sink`.
 
-    def gather(self, epoch: str, since: int, committed: Iterable[Task]) -> Gathered:
+        Args:
+            reports: What each task has counted so far.
+            ages: How long ago their work on items started, and last moved, by stage.
+            place: What the process is called that they run in.
+        """
+        known = [Report(*report) for report in reports]
+        self._ledger.merge(known)
+        self._places.note(place, known)
+        self._spans.merge(ages, since=self._reset_at)
+
+    def gather(self, epoch: str, since: int, committed: Sequence[Task]) -> Gathered:
         """What has changed, for the ledger of the driver.
 
         Args:
@@ -132,14 +147,26 @@ class ProgressActor:
         Returns:
             The changes, and what to ask with next time.
         """
-        self._ledger.forget(committed)
+        for task in committed:
+            self._ledger.commit(task, {})  # with nothing: its last report may still be on its way
         reports = self._ledger.changes(since if epoch == self._epoch else 0)
-        age = None if self._began is None else self._clock() - self._began
         # Plain tuples, which pickle without a reference to their class.
-        return Gathered(self._epoch, self._ledger.version, [tuple(r) for r in reports], age)  # type: ignore[misc]
+        return Gathered(self._epoch, self._ledger.version, [tuple(r) for r in reports], self._spans.ages())  # type: ignore[misc]
+
+    def where(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
+        """Where some attempts were at work, as far as they have reported: they may have been lost since.
+
+        Args:
+            attempts: The number of the attempt by task.
+        """
+        return self._places.find(attempts)
 
     def _processed(self) -> int:
-        return self._added + max(0, self._ledger.sums.get(None, 0) - self._before_reset)
+        return self._added + max(0, int(self._ledger.sums.get(None, 0) - self._before_reset.get(None, 0)))
+
+
+def _counts_beside(key: Key) -> TypeGuard[Fact]:
+    return isinstance(key, Fact) and key.kind == "counter" and key.stage is None
 
 
 def create_progress_tracker(total: int | None = None, desc: str = "Processing") -> Any:
@@ -158,6 +185,13 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
     Raises:
         ValueError: ``total`` is negative.
         TypeError: ``total`` is no integer.
+
+    Example:
+        It needs a Ray, so here it is not run::
+
+            actor = create_progress_tracker(total=1_000_000, desc="Working")
+            with tqdm(total=1_000_000) as bar, ProgressPoller(actor, bar):
+                ray.get([work.remote(rows, actor) for rows in parts])
     """
     return start_actor(None if total is None else checked_count(total, "total"), desc)
 
@@ -165,9 +199,16 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
 def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:
     """Start a :class:`ProgressActor` on Ray, under a name where one is given."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    options: dict[str, Any] = {"name": name}
+    if ray.is_initialized():  # else Ray starts on its own, and has one node
+        # On the node that asks for it: then the loss of another one takes only that one's tasks along. Ray
+        # takes a soft wish of an actor that needs no CPU for none at all.
+        home = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor)
-    return actor.options(name=name).remote(total, desc)
+    return actor.options(**options).remote(total, desc)
 
 
 def read_progress(actor: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class TrackedCall:
         self._outer = outer
         # A call without a total is one item; a generator has as many as it yields, and its body adds none.
         self.total = total if total is not None or yields else 1
-        self.tally = Tally(outer.reporter, self.total or 0)
+        self.tally = Tally(outer.reporter, outer.stage, self.total or 0, outer.counters)
         self.yielded = 0
         outer.open(self)
 
@@ -46,10 +46,11 @@ def count_call(
     outer = tally_here()
     if outer is not None:
         total = spec.items(args, kwargs)
-        if spec.desc is not None:
+        if spec.desc is not None and spec.desc != outer.stage:
             if total is not None:
                 outer.reporter.declare(spec.desc, total)
             outer = outer.reporter.stage(spec.desc)
+        outer.reporter.begin(outer.stage)
         call = TrackedCall(outer, total, yields=yields)
         returned = False
         try:
@@ -72,7 +73,8 @@ def _draws_here() -> bool:
 
 @contextmanager
 def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool) -> Iterator[TrackedCall]:
-    """Make a call a run with a bar of its own."""
+    """Make a call a run with a bar of its own, for which bars of tqdm count as they do in a task."""
+    from .adopt import adopting
     from .run import LocalFeed, Run, display_here
 
     total = spec.items(args, kwargs)
@@ -83,18 +85,19 @@ def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: b
     with run, registered(reporter):
         call = TrackedCall(reporter.own, total, yields=yields)
         try:
-            yield call
+            with adopting(call.tally):
+                yield call
         except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
             call.close(returned=False)
-            run.commit(spec.name, reporter.report().counts, total=None, age=reporter.lifetime())
+            run.commit(spec.name, reporter.report().counts, total=None, ages=reporter.lifetime())
             raise
         except BaseException:  # Ctrl-C too: the bar ends at what was finished
             call.close(returned=False)
-            run.fail(spec.name, reporter.report().counts, age=reporter.age())
+            run.fail(spec.name, reporter.report().counts, ages=reporter.ages())
             raise
         call.close(returned=True)
         counts = reporter.reported() | {None: call.reported()}
-        run.commit(spec.name, counts, total=total, age=reporter.lifetime())
+        run.commit(spec.name, counts, total=total, ages=reporter.lifetime())
 
 
 def active(call: TrackedCall | None) -> AbstractContextManager[None]:

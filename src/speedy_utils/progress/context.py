@@ -16,7 +16,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from .reporter import Flusher, Reporter, Sink, Tally
+from .flusher import Flusher, Sink
+from .forks import end_children_on_sigterm
+from .reporter import Reporter, Tally
 
 if TYPE_CHECKING:
     from .link import ActorSink
@@ -71,9 +73,13 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        _active.pop(reporter, None)
-        if sink is not None:
-            flusher.remove(reporter)
+        forget(reporter)
+
+
+def forget(reporter: Reporter) -> None:
+    """End what :func:`registered` has begun; to do so twice does no harm."""
+    _active.pop(reporter, None)
+    flusher.remove(reporter)
 
 
 def _forget_after_fork() -> None:
@@ -86,6 +92,7 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
+end_children_on_sigterm(lambda: bool(_active))
 
 
 def owns_terminal() -> bool:
@@ -151,7 +158,8 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
 
     Until it is unbound, ``report_progress``, ``track`` and ``tracked`` in this thread, and in threads that
     it starts, count for the actor. Where Ray runs a task again, the new attempt's counts replace the
-    dead one's. Tasks of ``multi_process`` are bound by themselves.
+    dead one's. Tasks of ``multi_process`` are bound by themselves, and end what an earlier task left bound
+    in their worker; another task of your own there would count for the same actor.
 
     Args:
         actor: The handle that ``create_progress_tracker`` returned, or a ``ProgressActor`` of this

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from fractions import Fraction
+from math import inf
+from typing import Literal, NamedTuple
 
 Task = int | str
 """Who counts: the number of a task of a run, or a name where users drive Ray themselves."""
@@ -23,14 +25,28 @@ Stage = str | None
 """A named phase of the work; None is the run's own stage."""
 
 
-class Declared(NamedTuple):
-    """The key under which a ledger adds up the totals that tasks declare for a stage."""
+class Fact(NamedTuple):
+    """What a ledger adds up besides the items of a stage.
 
+    Attributes:
+        kind: ``"entered"``: tasks at work that have come to the stage. ``"total"``: its items, over the tasks
+            that know. ``"part"``: tasks that know another number than their own total. ``"open"``: tasks
+            that don't know. ``"unit"``: tasks that count in a unit of its own. ``"counter"``: what
+            ``report_progress`` adds to a counter.
+        stage: The stage; None for the run's own.
+        name: The unit or the counter.
+    """
+
+    kind: Literal["entered", "total", "part", "open", "unit", "counter"]
     stage: Stage
+    name: str = ""
 
 
-Key = Stage | Declared
+Key = Stage | Fact
 """What a count is of. A ledger treats all keys alike: every count only grows within an attempt."""
+
+Count = int | float
+"""How much. Items are whole numbers; counters need not be."""
 
 
 class Report(NamedTuple):
@@ -38,13 +54,13 @@ class Report(NamedTuple):
 
     task: Task
     attempt: int
-    counts: Mapping[Key, int]
+    counts: Mapping[Key, Count]
 
 
 @dataclass(slots=True)
 class _Live:
     attempt: int
-    counts: dict[Key, int]
+    counts: dict[Key, Count]
     version: int
 
 
@@ -84,12 +100,12 @@ class Ledger:
         self._live: dict[Task, _Live] = {}  # in order of their last change, the newest last
         self._committed = _Numbers()
         self._version = 0
-        self._sums: dict[Key, int] = {}
+        self._sums: dict[Key, int | Fraction] = {}
 
     @property
-    def sums(self) -> dict[Key, int]:
+    def sums(self) -> dict[Key, Count]:
         """Counts by key, over all tasks, in the order in which the keys first appeared."""
-        return dict(self._sums)
+        return {key: _plain(total) for key, total in self._sums.items()}
 
     @property
     def version(self) -> int:
@@ -111,20 +127,20 @@ class Ledger:
             elif attempt < live.attempt:
                 continue
             elif attempt > live.attempt:
-                self._subtract(live.counts)
+                self._take_back(live.counts)
                 live.attempt, live.counts = attempt, {}
-            elif all(done <= live.counts.get(stage, -1) for stage, done in counts.items()):
+            elif all(done <= live.counts.get(key, -1) for key, done in counts.items()):
                 continue
-            for stage, done in counts.items():
-                before = live.counts.get(stage, 0)
+            for key, done in counts.items():
+                before = live.counts.get(key, 0)
                 if done >= before:
-                    live.counts[stage] = done
-                    self._sums[stage] = self._sums.get(stage, 0) + done - before
+                    live.counts[key] = done
+                    self._move(key, before, done)
             self._version += 1
             live.version = self._version
             self._live[task] = self._live.pop(task)  # keeps the newest change last
 
-    def commit(self, task: Task, counts: Mapping[Key, int]) -> None:
+    def commit(self, task: Task, counts: Mapping[Key, Count]) -> None:
         """Close a task with its final counts; later reports and commits of it change nothing.
 
         Args:
@@ -134,12 +150,12 @@ class Ledger:
         if task in self._committed:
             return
         self.forget([task])
-        for stage, done in counts.items():
-            self._sums[stage] = self._sums.get(stage, 0) + done
+        for key, done in counts.items():
+            self._move(key, 0, done)
         self._committed.add(task)
         self._version += 1
 
-    def last(self, task: Task) -> dict[Key, int]:
+    def last(self, task: Task) -> dict[Key, Count]:
         """The last known counts of a task that is not committed, by stage; empty where there are none."""
         live = self._live.get(task)
         return dict(live.counts) if live else {}
@@ -153,7 +169,7 @@ class Ledger:
         for task in tasks:
             live = self._live.pop(task, None)
             if live is not None:
-                self._subtract(live.counts)
+                self._take_back(live.counts)
 
     def changes(self, since: int = 0) -> list[Report]:
         """The tasks that changed after a version, as reports for another ledger.
@@ -173,6 +189,23 @@ class Ledger:
         changed.reverse()  # stages keep the order in which they appeared
         return changed
 
-    def _subtract(self, counts: Mapping[Key, int]) -> None:
-        for stage, done in counts.items():
-            self._sums[stage] -= done
+    def _take_back(self, counts: Mapping[Key, Count]) -> None:
+        for key, done in counts.items():
+            self._move(key, done, 0)
+
+    def _move(self, key: Key, before: Count, after: Count) -> None:
+        total = self._sums.get(key, 0)
+        if isinstance(before, int) and isinstance(after, int):
+            self._sums[key] = total + after - before
+        else:
+            # Floats are added as the fractions that they are: what is taken back then leaves no trace.
+            self._sums[key] = total + Fraction(after) - Fraction(before)
+
+
+def _plain(total: int | Fraction) -> Count:
+    if isinstance(total, int):
+        return total
+    try:
+        return float(total)
+    except OverflowError:
+        return inf

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
+import os
+import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from ..errors import shorten
 from .actor import Gathered, ProgressActor
 from .ledger import Report, Task
+from .spans import Ages
 
 logger = logging.getLogger(__name__)
 
 _GIVE_UP_AFTER = 2.0
 """Seconds after which a call of an actor that may be restarting is left alone and made again."""
 
+_PATIENCE = 0.25
+"""Seconds to wait for an answer before a reading goes on without it; it is looked at again the next time."""
+
+_SEARCH = 3.0
+"""Seconds to wait for those who may know where a lost task was at work."""
+
 _CALLS_PER_SECOND = 150
 """What all workers together ask of the actor: a tenth of what one actor can take."""
+
+_LIVELY, _CALM = 0.2, 1.0
+"""Seconds between two calls of the actor by one process, at first and after ten seconds, however few
+processes there are. A call takes some 2 ms of CPU at both ends."""
 
 
 def here() -> tuple[str, int]:
@@ -28,12 +45,26 @@ def here() -> tuple[str, int]:
     return task or uuid.uuid4().hex, time.time_ns()
 
 
+@functools.lru_cache(maxsize=1)
+def worker_place() -> str:
+    """Where this process runs, as somebody would look for it who wants to know why it died."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    return f"{socket.gethostname()} (node {node[:8]}, process {os.getpid()})"
+
+
 def in_ray_worker() -> bool:
     """Whether this process is a Ray worker; answers without importing Ray."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return False
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+def _calm(seconds: float) -> float:
+    """How long to wait between two calls, for somebody who has made them for so long."""
+    return min(max(seconds / 10, _LIVELY), _CALM)
 
 
 class ActorName(str):
@@ -48,22 +79,42 @@ class ActorSink:
     Args:
         actor: A handle, a :class:`ProgressActor` of this process, or an :class:`ActorName`.
         workers: How many workers share the actor: with many, each sends less often.
+        placed: Whether what it sends is about tasks of the process that sends it.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, actor: Any, workers: int = 1) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        workers: int = 1,
+        *,
+        placed: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         known = isinstance(actor, (ProgressActor, ActorName))
         if not known and not hasattr(getattr(actor, "report", None), "remote"):
             raise TypeError(
-                f"the actor must come from create_progress_tracker(), or be a ProgressActor, not {actor!r}"
+                "the actor must come from create_progress_tracker(), or be a ProgressActor, "
+                f"not {shorten(actor)}"
             )
         self._actor = actor
-        self.interval = min(max(0.05, workers / _CALLS_PER_SECOND), 2.0)
+        self._workers = workers
+        self._placed = placed
+        self._clock, self._begun = clock, clock()
         self._call: _Call | None = None
 
-    def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
-        """Hand over the state of some tasks; see :class:`~speedy_utils.progress.reporter.Sink`."""
+    @property
+    def interval(self) -> float:
+        """Seconds between two calls of ``send``: who has reported for a while is in less of a hurry."""
+        hurry = max(_LIVELY, min(self._workers / _CALLS_PER_SECOND, 2.0))
+        if not self._placed:  # what is handed on here has waited once before
+            return hurry
+        return max(hurry, _calm(self._clock() - self._begun))
+
+    def send(self, reports: Sequence[Report], ages: Ages, *, last: bool = False) -> bool:
+        """Hand over the state of some tasks; see :class:`~speedy_utils.progress.flusher.Sink`."""
         if isinstance(self._actor, ProgressActor):
-            self._actor.report(reports, age)
+            self._actor.report(reports, ages)
             return True
         if isinstance(self._actor, ActorName):
             import ray
@@ -75,17 +126,19 @@ class ActorSink:
         busy = self._call is not None and not self._call.answered() and not self._call.overdue()
         if busy and not last:
             return False
-        self._call = _Call(self._actor.report.remote([tuple(report) for report in reports], age))
+        if self.lost():  # the actor has restarted, or is about to: what it knew comes back without delay
+            self._begun = self._clock()
+        place = worker_place() if self._placed and in_ray_worker() else ""
+        self._call = _Call(self._actor.report.remote([tuple(report) for report in reports], ages, place))
         return True
 
+    def lost(self) -> bool:
+        """Whether the last call has failed: its actor was gone."""
+        return self._call is not None and self._call.failed()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _sink, (self._actor, self.interval)
-
-
-def _sink(actor: Any, interval: float) -> ActorSink:
-    sink = ActorSink(actor)
-    sink.interval = interval
-    return sink
+        # With the clock of the process that it comes to.
+        return functools.partial(ActorSink, placed=self._placed), (self._actor, self._workers)
 
 
 class ActorFeed:
@@ -93,57 +146,65 @@ class ActorFeed:
 
     Args:
         actor: The actor's handle.
-        patience: Seconds to wait for an answer before going on without; it is looked at again next time.
+        calm: Whether to ask less often after a while. Not where reports reach the actor late as it is.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, actor: Any, patience: float = 0.25) -> None:
+    def __init__(self, actor: Any, *, calm: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self._actor = actor
-        self._patience = patience
+        self._calm = calm
+        self._clock, self._begun, self._answered = clock, clock(), -math.inf
         self._epoch = ""
         self._version = 0
         self._committed: list[Task] = []
         self._call: _Call | None = None
         self._warned = False
-        self._closed = False
 
     def close(self) -> None:
-        """Ask the actor nothing more: it is about to end."""
-        self._closed = True
+        """Ask the actor nothing more, and let go of it: it is about to end."""
+        self._actor = None
 
     def forget(self, task: Task) -> None:
         """Let the actor forget a task that was committed."""
         self._committed.append(task)
 
-    def collect(self) -> tuple[Iterable[Report], float | None]:
-        """What has changed since the last call, and the seconds since the first count.
+    def collect(self) -> tuple[Iterable[Report], Ages]:
+        """What has changed since the last call, and when the stages began and last moved.
 
         Returns:
             Nothing new where the actor does not answer: it may be restarting.
         """
         import ray
 
-        if self._closed:
-            return (), None
+        actor = self._actor
+        if actor is None:
+            self._call = None
+            return (), {}
         if self._call is None:
+            now = self._clock()
+            if self._calm and now - self._answered < _calm(now - self._begun):
+                return (), {}
             committed, self._committed = self._committed, []
-            self._call = _Call(self._actor.gather.remote(self._epoch, self._version, committed))
-        if not self._call.answered(self._patience):
+            self._call = _Call(actor.gather.remote(self._epoch, self._version, committed))
+        if not self._call.answered(_PATIENCE):
             if self._call.overdue():
                 self._call = None
                 if self._epoch:  # before the first answer it is starting
                     self._warn("no answer in time")
-            return (), None
+            return (), {}
         call, self._call = self._call, None
         try:
             gathered = Gathered(*ray.get(call.ref))
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError) as error:
+            self._begun = self._clock()  # once it is there again there is much to hear
             self._warn(type(error).__name__)
-            return (), None
+            return (), {}
         self._epoch, self._version = gathered.epoch, gathered.version
-        return (Report(*report) for report in gathered.reports), gathered.age
+        self._answered = self._clock()
+        return (Report(*report) for report in gathered.reports), gathered.ages
 
     def _warn(self, cause: str) -> None:
-        if not self._warned and not self._closed:
+        if not self._warned and self._actor is not None:
             self._warned = True
             logger.warning(
                 "the progress actor does not answer (%s): the bar may lag while it restarts; "
@@ -152,11 +213,30 @@ class ActorFeed:
             )
 
 
+def whereabouts(actors: Sequence[Any], attempts: Mapping[Task, int]) -> dict[Task, str]:
+    """Where some attempts were at work, as far as those know who gather counts, and answer.
+
+    Args:
+        actors: Handles of progress actors and gatherers.
+        attempts: The number of the attempt by task.
+    """
+    import ray
+
+    calls = [actor.where.remote(attempts) for actor in actors]
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SEARCH)
+    known: dict[Task, str] = {}
+    for call in answered:
+        with suppress(ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):  # it is lost too
+            known.update(ray.get(call))
+    return known
+
+
 class _Call:
     """A call of an actor that may never be answered."""
 
     def __init__(self, ref: Any) -> None:
         self.ref = ref
+        self._arrived = False
         self._until = time.monotonic() + _GIVE_UP_AFTER
 
     def answered(self, timeout: float = 0.0) -> bool:
@@ -164,6 +244,19 @@ class _Call:
         import ray
 
         return bool(ray.wait([self.ref], timeout=timeout)[0])
+
+    def failed(self) -> bool:
+        """Whether an error has come in place of an answer."""
+        import ray
+
+        if self._arrived or not self.answered():
+            return False
+        try:
+            ray.get(self.ref)
+        except ray.exceptions.RayError:
+            return True
+        self._arrived = True
+        return False
 
     def overdue(self) -> bool:
         """Whether to make another call instead."""

@@ -75,6 +75,8 @@ class ProgressPoller:
             self._tell("read", error)
             return
         if not self._silent:
+            # The last reading may have been under way when the run ended: none after it tells more.
+            self._silent = snapshot.final
             try:
                 self._display.show(snapshot)
             except Exception as error:  # the same: a display may raise anything
@@ -117,5 +119,12 @@ class _ActorSource:
         from .actor import read_progress
 
         state = read_progress(self._actor)
-        line = StageSnapshot(state["desc"], state["processed"], state["total"])
-        return Snapshot((line,), elapsed=state["elapsed"])
+        stages = tuple(StageSnapshot(name, done, None) for name, done in state["stages"].items())
+        own = StageSnapshot(
+            state["desc"],
+            state["processed"],
+            state["total"],
+            elapsed=state["elapsed"],
+            counters=state["counters"],
+        )
+        return Snapshot(own, stages)

@@ -1,4 +1,4 @@
-"""The worker's side: adds up what a task reports, and sends it on.
+"""The worker's side: adds up what a task reports.
 
 Nothing here takes a lock on the user's path. A tally is read by another thread while it grows, so its
 parts keep an order: a part is taken out *before* its count is added to the whole, and a reader looks at
@@ -8,18 +8,14 @@ the ledger keeps the largest.
 
 from __future__ import annotations
 
-import logging
-import threading
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Protocol
 
-from .ledger import Declared, Key, Report, Stage, Task
-
-logger = logging.getLogger(__name__)
-
-RESEND_AFTER = 2.0
-"""Seconds after which unchanged counts are sent again: a restarted sink has forgotten them."""
+from .ledger import Count, Fact, Key, Report, Stage, Task
+from .spans import Ages, Spans
 
 
 class Part(Protocol):
@@ -38,16 +34,34 @@ class Tally:
 
     Args:
         reporter: The reporter it belongs to.
+        stage: The stage; None for the task's own.
         limit: The most it may count for; None for no limit.
+        counters: Where what is counted beside the items is added up; its own where None.
     """
 
-    __slots__ = ("_parts", "limit", "n", "reporter")
+    __slots__ = ("_bars", "_parts", "counters", "limit", "n", "reporter", "stage")
 
-    def __init__(self, reporter: Reporter, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        stage: Stage = None,
+        limit: int | None = None,
+        counters: dict[str, Count] | None = None,
+    ) -> None:
         self.reporter = reporter
+        self.stage = stage
         self.limit = limit
         self.n = 0
+        self.counters: dict[str, Count] = {} if counters is None else counters
         self._parts: dict[Part, None] = {}
+        self._bars: Tally | None = None
+
+    @property
+    def bars(self) -> Tally:
+        """What adopted bars of tqdm count here. It stands for the whole as long as nothing else counts."""
+        if self._bars is None:
+            self._bars = Tally(self.reporter, self.stage)
+        return self._bars
 
     def read(self) -> int:
         """Items finished so far, at most ``limit``."""
@@ -57,7 +71,18 @@ class Tally:
     def reported(self) -> int:
         """Items reported so far, whatever the limit."""
         done = self.n
-        return done + sum(part.read() for part in list(self._parts))
+        done += sum(part.read() for part in list(self._parts))
+        return done if done or self._bars is None else self._bars.reported()
+
+    def within(self, stage: Stage) -> Tally:
+        """The tally that counts here for a stage: this one, unless it is for another stage."""
+        return self if stage is None or stage == self.stage else self.reporter.stage(stage)
+
+    def add_to_counters(self, counters: dict[str, Count]) -> None:
+        """Add to what is counted beside the items, from any thread."""
+        for name, amount in counters.items():
+            self.counters.setdefault(name, 0)
+            self.counters[name] += amount  # no thread switch in between, as with ``n``
 
     def open(self, part: Part) -> None:
         """Count a part from now on, as far as it has got."""
@@ -78,6 +103,9 @@ class Reporter:
         total: Items of the task, where that is known: its counts stop there.
         items: False where the run counts tasks and not items: unnamed counts are then left out.
         clock: Seconds that only grow.
+
+    Attributes:
+        own: Counts for no named stage.
     """
 
     def __init__(
@@ -92,156 +120,113 @@ class Reporter:
         self.task = task
         self.attempt = attempt
         self.total = total
-        self.own = Tally(self, total if items else 0)
+        self.own = Tally(self, None, total if items else 0)
         self._items = items
         self._stages: dict[str, Tally] = {}
-        self._declared: dict[Stage, int] = {}
+        self._declared: dict[Stage, Count] = {}  # infinite where a loop can't tell its part
+        self._declared_by_bars: dict[Stage, Count] = {}
+        self._units: dict[Stage, str] = {}
         self._clock = clock
-        self._created = self._quiet_until = clock()
-        self._began: float | None = None
+        self._created = self._looked = clock()
+        self._spans = Spans(clock)
+        self._seen: dict[Key, Count] = {}
 
     def stage(self, name: Stage) -> Tally:
         """The tally of a stage; None names the task's own."""
         if name is None:
             return self.own
         tally = self._stages.get(name)
-        return tally or self._stages.setdefault(name, Tally(self, self.total))
+        return tally or self._stages.setdefault(name, Tally(self, name))
 
-    def declare(self, name: Stage, total: int) -> None:
-        """Add to the total that this task declares for a stage."""
-        declared = self._declared[name] = self._declared.get(name, 0) + total
-        if name is not None:
-            self.stage(name).limit = declared
+    def declare(self, name: Stage, total: int | None, *, bars: bool = False) -> None:
+        """Add to the total that this task declares for a stage.
 
-    def begin(self) -> None:
-        """Note that work on items starts now, if none had before."""
-        if self._began is None:
-            self._began = self._clock()
+        Args:
+            name: The stage; None for the task's own.
+            total: The items of one loop or call; None where it can't tell, and so nor can the stage.
+            bars: Whether an adopted bar says so: that holds as long as nothing else says anything.
+        """
+        declared = self._declared_by_bars if bars else self._declared
+        if total is not None or name is not None:
+            declared.setdefault(name, 0)
+            declared[name] += inf if total is None else total  # no thread switch in between, as with ``n``
+        self.stage(name)
+
+    def unit(self, name: str, unit: str) -> None:
+        """Say in what a stage counts, where that is not the run's unit."""
+        self._units[name] = unit
+
+    def begin(self, stage: Stage) -> None:
+        """Note that work on the items of a stage starts now, if none had before."""
+        if None not in self._spans:
+            self.touch(None)
+        if stage not in self._spans:
+            self.touch(stage)
+
+    def touch(self, stage: Stage) -> None:
+        """Note that a stage has moved just now."""
+        now = self._clock()
+        self._spans.cover(stage, now, now)
 
     def report(self) -> Report:
         """The state now, for a ledger."""
-        counts: dict[Key, int] = {None: self.own.read()} if self._items else {}
-        counts.update((name, tally.read()) for name, tally in list(self._stages.items()))
-        counts.update((Declared(name), total) for name, total in list(self._declared.items()))
-        if self._began is None:
-            if any(counts.values()):
-                self._began = self._quiet_until
+        own = self.own.read()  # first: bars that are looked at with it may bring stages
+        named = {}
+        for name, tally in list(self._stages.items()):
+            done, total = tally.reported(), self._total(name)
+            named[name] = done if total is None else min(done, total)
+        return self._report(own, named)
+
+    def reported(self) -> dict[Key, Count]:
+        """The counts without their limits, for the driver to judge."""
+        own = self.own.reported()
+        named = {name: tally.reported() for name, tally in list(self._stages.items())}
+        return dict(self._report(own, named).counts)
+
+    def ages(self) -> Ages:
+        """How long ago the work on items of each stage started, and last moved, as far as is known."""
+        return self._spans.ages()
+
+    def lifetime(self) -> Ages:
+        """The same for an attempt that has ended well: it counts from its start where it reported nothing."""
+        now = self._clock()
+        return {None: (now - self._created, 0.0)} | dict(self._spans.ages())
+
+    def _total(self, stage: str) -> int | None:
+        """The items that a stage of this task has, where that is known."""
+        declared = self._declared.get(stage, self._declared_by_bars.get(stage, inf))
+        return self.total if declared == inf else int(declared)
+
+    def _report(self, own: int, named: Mapping[str, int]) -> Report:
+        counts: dict[Key, Count] = {Fact("entered", None): 1}
+        if self._items:
+            counts[None] = own
+        if (declared := self._declared.get(None)) is not None:
+            counts[Fact("total", None)] = declared
+        for stage, done in named.items():
+            counts[stage] = done
+            counts[Fact("entered", stage)] = 1
+            total = self._total(stage)
+            if total is None:
+                counts[Fact("open", stage)] = 1
             else:
-                self._quiet_until = self._clock()
+                counts[Fact("total", stage)] = total
+                if total != self.total:
+                    counts[Fact("part", stage)] = 1
+        counts.update((Fact("unit", stage, unit), 1) for stage, unit in list(self._units.items()))
+        for tally in (self.own, *list(self._stages.values())):
+            for name, amount in list(tally.counters.items()):
+                counts[Fact("counter", tally.stage, name)] = min(amount, sys.float_info.max)
+        self._look(counts)
         return Report(self.task, self.attempt, counts)
 
-    def reported(self) -> dict[Key, int]:
-        """The counts without their limits, for the driver to judge."""
-        counts = dict(self.report().counts)
-        if self._items:
-            counts[None] = self.own.reported()
-        counts.update((name, tally.reported()) for name, tally in self._stages.items())
-        return counts
-
-    def age(self) -> float | None:
-        """Seconds since work on items started, as far as is known; None before."""
-        return None if self._began is None else self._clock() - self._began
-
-    def lifetime(self) -> float:
-        """Seconds since work on items started, or since the attempt did where it reported nothing."""
-        return self._clock() - (self._created if self._began is None else self._began)
-
-
-class Sink(Protocol):
-    """Where a reporter's counts go."""
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two calls of ``send``."""
-        ...
-
-    def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
-        """Hand over the state of some tasks. It must not wait for whoever receives it.
-
-        Args:
-            reports: What each task has counted so far.
-            age: Seconds since the first of them started to work on items; None before that.
-            last: Whether it is the final state, which has to go also where an earlier one is on its way.
-
-        Returns:
-            False where an earlier state is still on its way: a newer one will be offered later.
-        """
-        ...
-
-
-class Flusher:
-    """The one thread of a process that sends what its reporters have counted.
-
-    Args:
-        clock: Seconds that only grow.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._routes: dict[Reporter, _Route] = {}
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    def add(self, reporter: Reporter, sink: Sink) -> None:
-        """Send a reporter's counts to a sink from now on."""
-        with self._wake:
-            self._routes[reporter] = _Route(sink)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
-                self._thread.start()
-
-    def remove(self, reporter: Reporter, *, last: bool = False) -> None:
-        """Stop sending a reporter's counts.
-
-        Args:
-            reporter: The reporter.
-            last: Whether to send its final state; needless where it travels with the task's outcome.
-        """
-        with self._wake:
-            route = self._routes.pop(reporter, None)
-        if route is not None and last:
-            route.flush(reporter, self._clock(), final=True)
-
-    def flush(self) -> None:
-        """Send what has changed. The thread calls it; a test may."""
+    def _look(self, counts: Mapping[Key, Count]) -> None:
+        """Note which stages have moved since the last look."""
         now = self._clock()
-        for reporter, route in list(self._routes.items()):
-            route.flush(reporter, now)
-
-    def _run(self) -> None:
-        while True:
-            self.flush()
-            with self._wake:
-                interval = min((route.sink.interval for route in self._routes.values()), default=0.05)
-                self._wake.wait(interval)
-                if not self._routes:
-                    self._thread = None  # the next reporter starts another
-                    return
-
-
-class _Route:
-    """The way from one reporter to its sink."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
-        self._sent: Report | None = None
-        self._at = 0.0
-        self._failed = False
-
-    def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
-        report = reporter.report()
-        if not final and report == self._sent and now - self._at < RESEND_AFTER:
-            return
-        try:
-            if self.sink.send([report], reporter.age(), last=final):
-                self._sent, self._at = report, now
-        except Exception as error:  # whatever a sink raises must not end the user's work
-            if not self._failed:
-                self._failed = True
-                logger.warning(
-                    "the progress of task %s can't be sent (%s: %s); its work goes on, and its exact "
-                    "counts come with its result",
-                    reporter.task,
-                    type(error).__name__,
-                    error,
-                )
+        for key, count in counts.items():
+            stage, moves = (key.stage, key.kind == "counter") if isinstance(key, Fact) else (key, True)
+            if moves and count > self._seen.get(key, 0):
+                # Where nobody said that work begins, it did so after the last look.
+                for each in (stage, None):
+                    self._spans.cover(each, now if each in self._spans else self._looked, now)
+        self._seen, self._looked = dict(counts), now

@@ -21,9 +21,6 @@ _BATCH_BYTES = 1 << 20
 _MANY_CHUNKS = 64
 _SAMPLE_STEP = 16
 
-# The classes are looked up where they are defined: ``datasets`` is also what people call their own modules.
-_HOMES = {"Dataset": "datasets.arrow_dataset", "IterableDataset": "datasets.iterable_dataset"}
-
 _LEAF_TYPES = (
     "is_null",
     "is_primitive",
@@ -36,16 +33,14 @@ _LEAF_TYPES = (
 )
 
 
-def is_dataset(obj: object) -> bool:
-    """Tell whether ``obj`` is a map-style or an iterable Hugging Face dataset."""
-    return isinstance(obj, (*_classes("Dataset"), *_classes("IterableDataset")))
-
-
 def row_batches(dataset: object, batch_size: int = 1000) -> Iterator[Iterable[Any]] | None:
     """The rows that ``iter(dataset)`` yields, in lists; None where plain iteration must be used."""
+    # Looked up where it is defined: ``datasets`` is also what people call their own modules. Where it isn't
+    # loaded nothing can be one.
+    known = getattr(sys.modules.get("datasets.arrow_dataset"), "Dataset", None)
     # A subclass may have changed any part of what iterating means, hence the exact type. An IterableDataset
     # runs its generator and its transforms while it is iterated, and must not be driven ahead of the loop.
-    if type(dataset) not in _classes("Dataset"):
+    if type(dataset) is not known:
         return None
     source: Any = dataset
     style = source.format
@@ -61,12 +56,6 @@ def row_batches(dataset: object, batch_size: int = 1000) -> Iterator[Iterable[An
     if not all(_converts_value_by_value(schema.field(name).type) for name in columns):
         return None
     return _batches(source, source.with_format("arrow", columns=columns), batch_size)
-
-
-def _classes(name: str) -> tuple[type, ...]:
-    """The dataset class called ``name``, or nothing where it isn't loaded: then no object can be one."""
-    found = getattr(sys.modules.get(_HOMES[name]), name, None)
-    return (found,) if isinstance(found, type) else ()
 
 
 def _is_stored_plainly(feature: Any) -> bool:

@@ -10,14 +10,20 @@ from types import TracebackType
 from typing import Protocol
 
 from .context import owns_terminal
-from .display import Display, NullDisplay, choose_display
-from .ledger import Declared, Key, Ledger, Report, Task
+from .display import Display, Progress, choose_display
+from .folding import Folding
+from .ledger import Count, Fact, Key, Ledger, Report, Task
 from .link import in_ray_worker
 from .poller import ProgressPoller
 from .reporter import Reporter
-from .snapshot import Snapshot, StageSnapshot
+from .snapshot import Snapshot
+from .spans import Ages, Spans
+from .stages import Stages
 
 logger = logging.getLogger(__name__)
+
+WAITING = "waiting for workers"
+"""The phase in which a run also says how many of them have come."""
 
 
 class Feed(Protocol):
@@ -27,8 +33,8 @@ class Feed(Protocol):
         """Note that a task was committed."""
         ...
 
-    def collect(self) -> tuple[Iterable[Report], float | None]:
-        """What has changed, and the seconds since work on the first item started."""
+    def collect(self) -> tuple[Iterable[Report], Ages]:
+        """What has changed, and how long ago work on items started and last moved, by stage."""
         ...
 
 
@@ -49,12 +55,14 @@ class LocalFeed:
     def forget(self, task: Task) -> None:
         """Do nothing: a committed task's reporter is gone."""
 
-    def collect(self) -> tuple[Iterable[Report], float | None]:
-        """The state of every reporter, and the seconds since the first of them started to count."""
+    def collect(self) -> tuple[Iterable[Report], Ages]:
+        """The state of every reporter, and when their stages started and last moved."""
         reporters = list(self._reporters)
         reports = [reporter.report() for reporter in reporters]
-        ages = [age for reporter in reporters if (age := reporter.age()) is not None]
-        return reports, max(ages, default=None)
+        spans = Spans(lambda: 0.0)
+        for reporter in reporters:
+            spans.merge(reporter.ages())
+        return reports, spans.ages()
 
 
 class Run:
@@ -66,7 +74,9 @@ class Run:
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
         task_unit: What a task is called beside the bar.
-        unit: What is counted, ``"items"`` or ``"tasks"``.
+        workers: How many of them run at once.
+        unit: What is counted.
+        by_task: Whether tasks are counted, and not items.
         initial: Items that were done before.
         display: What shows it.
         feed: Where it reads live counts; it may be set later.
@@ -82,7 +92,9 @@ class Run:
         tasks: int = 0,
         tasks_done: int = 0,
         task_unit: str = "tasks",
+        workers: int = 0,
         unit: str = "items",
+        by_task: bool = False,
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
@@ -91,16 +103,19 @@ class Run:
     ) -> None:
         self.feed: Feed = LocalFeed() if feed is None else feed
         self.phase = ""
-        self._desc, self._total, self._tasks, self._unit, self._initial = desc, total, tasks, unit, initial
+        self._stages = Stages(
+            desc, total, unit=unit, by_task=by_task, initial=initial, tasks=tasks - tasks_done
+        )
+        self._tasks, self._workers = tasks, workers
         self._clock = clock
         self._ledger = Ledger()
+        self._spans = Spans(clock)
+        self._folding = Folding()
         self._lock = threading.Lock()  # the driver commits while the poller reads
-        self._began: float | None = None
         self._ended: float | None = None
-        self._done, self._task_unit = tasks_done, task_unit
+        self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
         self._failed = self._retries = 0
-        self._excess = ""
-        self._complete = self._final = False
+        self._final = False
         self._poller = ProgressPoller(self, display, poll_interval)
 
     def attempt(self, task: Task, attempt: int) -> None:
@@ -109,103 +124,77 @@ class Run:
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
 
-    def commit(self, task: Task, counts: Mapping[Key, int], *, total: int | None, age: float | None) -> None:
+    def commit(self, task: Task, counts: Mapping[Key, Count], *, total: int | None, ages: Ages) -> None:
         """Close a task that succeeded. It counts for exactly its total, where that is known.
 
         Args:
             task: The task.
             counts: What it reported, by stage, without limits.
             total: Its items, where that is known.
-            age: Seconds since it started to work on items.
+            ages: How long ago its stages started, and last moved.
         """
-        final = dict(counts)
-        known = self._limit(total)
-        for stage, done in counts.items():
-            if isinstance(stage, Declared):
-                continue
-            # An unnamed loop declares a part of the task; a named one all that its stage has.
-            limit = known if stage is None and known is not None else counts.get(Declared(stage), known)
-            if limit is not None and done > limit:
-                final[stage] = limit
-                self._excess = self._excess or f"task {task} reported {done:,} of {limit:,} items"
-        if total is not None:
-            final[None] = total
         with self._lock:
-            self._close(task, final, age)
+            self._close(task, self._stages.returned(task, self._folding.counts(counts), total), ages)
             self._done += 1
 
-    def fail(self, task: Task, counts: Mapping[Key, int] | None, *, age: float | None = None) -> None:
+    def fail(self, task: Task, counts: Mapping[Key, Count] | None, *, ages: Ages | None = None) -> None:
         """Close a task that failed for good. It keeps what it had reported.
 
         Args:
             task: The task.
             counts: What it reported, within its limits; None where it died and could not say.
-            age: Seconds since it started to work on items.
+            ages: How long ago its stages started, and last moved.
         """
         with self._lock:
-            self._close(task, self._ledger.last(task) if counts is None else counts, age)
+            known = self._ledger.last(task) if counts is None else self._folding.counts(counts)
+            self._close(task, self._stages.failed(known), ages or {})
             self._failed += 1
 
     def complete(self) -> None:
         """Note that all tasks have ended: the clock stops and, where none failed, the count is the total."""
-        self._complete = True
+        self._stages.whole = not self._failed
         self._ended = self._clock()
 
     def snapshot(self) -> Snapshot:
         """The state now; called by the poller."""
-        reports, age = self.feed.collect()
+        reports, ages = self.feed.collect()
         with self._lock:
+            reports = [report._replace(counts=self._folding.counts(report.counts)) for report in reports]
+            for report in reports:
+                self._stages.note(report.counts)
             self._ledger.merge(reports)
-            self._begin(age)
+            self._begin(ages)
             sums = self._ledger.sums
-            done, total = self._own(sums.pop(None, 0), sums.pop(Declared(None), None))
-            lines = [StageSnapshot(self._desc, done, total)]
-            lines += [
-                StageSnapshot(stage, count, sums.get(Declared(stage), self._limit(total)))
-                for stage, count in sums.items()
-                if isinstance(stage, str)
-            ]
             now = self._clock() if self._ended is None else self._ended
+            own, stages, whole = self._stages.read(sums, self._spans, now)
             return Snapshot(
-                tuple(lines),
-                unit=self._unit,
-                elapsed=0.0 if self._began is None else now - self._began,
-                initial=self._initial,
+                own,
+                stages,
+                whole=whole,
                 tasks_total=self._tasks,
                 task_unit=self._task_unit,
                 tasks_done=self._done,
                 tasks_failed=self._failed,
                 retries=self._retries,
-                phase=self.phase,
+                phase=self._busy_with(sums),
                 final=self._final,
             )
 
-    def _own(self, done: int, declared: int | None) -> tuple[int, int | None]:
-        """What the run's own line shows: never more than the total, and exactly it at a clean end."""
-        done += self._initial
-        total = declared if self._total is None else self._total
-        if self._total is None:
-            return done, total
-        if done > self._total:
-            self._excess = self._excess or f"the tasks reported {done:,} of {self._total:,} items"
-        whole = self._complete and not self._failed
-        return (self._total if whole else min(done, self._total)), total
+    def _busy_with(self, sums: Mapping[Key, Count]) -> str:
+        if self.phase != WAITING or not self._workers:
+            return self.phase
+        come = int(sums.get(Fact("entered", None), 0)) + self._done - self._before + self._failed
+        return f"{WAITING} {come:,}/{self._workers:,}" if come < self._workers else ""
 
-    def _limit(self, total: int | None) -> int | None:
-        """What a total of the run's own says of its stages: nothing, where it is a number of tasks."""
-        return total if self._unit == "items" else None
-
-    def _close(self, task: Task, counts: Mapping[Key, int], age: float | None) -> None:
+    def _close(self, task: Task, counts: Mapping[Key, Count], ages: Ages) -> None:
         self._ledger.commit(task, counts)
-        self._begin(age)
+        self._begin(ages)
         self.feed.forget(task)
 
-    def _begin(self, age: float | None) -> None:
-        if age is not None:
-            began = self._clock() - age
-            if self._began is None:
-                self._began, self.phase = began, ""
-            self._began = min(self._began, began)
+    def _begin(self, ages: Ages) -> None:
+        if ages and None not in self._spans:
+            self.phase = ""
+        self._spans.merge(self._folding.ages(ages))
 
     def __enter__(self) -> Run:
         self._poller.start()
@@ -220,15 +209,16 @@ class Run:
         """Show the last state and let go of the terminal. Only the first call does anything."""
         if self._final:
             return
-        if self._ended is None:
-            self._ended = self._clock()
-        self._final, self.phase = True, ""
+        with self._lock:  # a reading that is under way is the last one, or none of it
+            if self._ended is None:
+                self._ended = self._clock()
+            self._final, self.phase = True, ""
         self._poller.stop()
-        if self._excess:
+        if self._stages.excess:
             logger.warning(
                 "%s: counted as no more than that. Where items pass through several steps, name them: "
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
-                self._excess,
+                self._stages.excess,
             )
 
 
@@ -237,6 +227,7 @@ def draws_here() -> bool:
     return owns_terminal() and not in_ray_worker()
 
 
-def display_here(progress: bool) -> Display:
-    """The display of a run that starts here."""
-    return choose_display(progress) if draws_here() else NullDisplay()
+def display_here(progress: Progress, *, leave: bool = True) -> Display:
+    """The display of a run that starts here: a run in a task draws nothing, but may tell a function."""
+    silent = not draws_here() and isinstance(progress, bool)
+    return choose_display(not silent and progress, leave=leave)

@@ -1,124 +1,142 @@
-"""What a program prints while bars are up goes above them, in whole lines.
+"""Puts streams in place of ``sys.stdout`` and ``sys.stderr``, and takes them away again.
 
-While there are bars on a terminal, ``sys.stdout`` and ``sys.stderr`` are streams that take the bars away,
-write, and draw them again. Ray looks both up each time it prints what its workers say, so that arrives here
-too. A logging handler that kept the former stream writes past it.
+Ray looks both up each time it prints what its workers say, so that arrives there too. Handlers of ``logging``
+keep what they found when they were made; they get the streams as well.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from contextlib import AbstractContextManager
-from threading import get_ident
-from typing import Any, Protocol, TextIO
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TextIO
 
-from tqdm import tqdm
+from .printed import Desk, Printed
 
-
-class Line(Protocol):
-    """A line of the screen that is drawn again and again: a tqdm bar."""
-
-    def clear(self, nolock: bool = False) -> None:
-        """Take it off the screen."""
-        ...
-
-    def refresh(self, nolock: bool = False) -> Any:
-        """Draw it."""
-        ...
+_NAMES = ("stdout", "stderr")
+_lock = threading.Lock()
+_desks: list[Desk] = []
+"""Who draws."""
+_holders = 0
+"""How many others need the streams."""
 
 
-_lines: dict[Line, None] = {}
+def real_terminal(file: TextIO | None) -> TextIO:
+    """A file, or what is ``sys.stderr`` by rights where it is None."""
+    stream = sys.stderr if file is None else file
+    return stream.real if isinstance(stream, Printed) else stream
 
 
-def _lock() -> AbstractContextManager[Any]:
-    """The lock under which tqdm draws."""
-    # The stubs of tqdm leave it untyped.
-    lock: AbstractContextManager[Any] = tqdm.get_lock()  # type: ignore[no-untyped-call]
-    return lock
-
-
-class AboveBars:
-    """A stream that writes whole lines above the bars; in all else it is the real one.
+def take_streams(desk: Desk, file: TextIO) -> None:
+    """Let what is printed on a terminal go to a desk.
 
     Args:
-        real: The terminal.
+        desk: Where it goes.
+        file: The terminal that the desk draws on.
     """
-
-    def __init__(self, real: TextIO) -> None:
-        self.real = real
-        self._rests: dict[int, str] = {}  # by thread: print() writes a line and its end one after the other
-
-    def write(self, text: str) -> int:
-        """Write the lines that are complete, and keep the rest until it is, or until it is flushed."""
-        if not _lines:  # somebody kept this stream after the bars had gone
-            return self.real.write(text)
-        with _lock():
-            whole, end, rest = (self._rests.pop(get_ident(), "") + text).rpartition("\n")
-            if rest:
-                self._rests[get_ident()] = rest
-            self._put(whole + end)
-        return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        """Write several texts."""
-        self.write("".join(lines))
-
-    def flush(self) -> None:
-        """Write this thread's rest too: a prompt has no line end."""
-        with _lock():
-            self._put(self._rests.pop(get_ident(), ""))
-            self.real.flush()
-
-    def finish(self) -> None:
-        """Write all that is left."""
-        with _lock():
-            while self._rests:
-                self._put(self._rests.popitem()[1])
-
-    def _put(self, text: str) -> None:
-        if not text:
-            return
-        lines = list(_lines)
-        for line in lines:
-            line.clear(nolock=True)
-        self.real.write(text)
-        self.real.flush()
-        if text.endswith("\n"):
-            for line in lines:
-                line.refresh(nolock=True)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-
-def real_stderr() -> TextIO:
-    """The stream that bars are drawn on."""
-    return sys.stderr.real if isinstance(sys.stderr, AboveBars) else sys.stderr
-
-
-def keep_below(line: Line) -> None:
-    """Keep a line below what is printed, until :func:`let_go`."""
-    with _lock():
-        _lines[line] = None
-        for name in ("stdout", "stderr"):
+    with _lock:
+        if desk not in _desks:
+            _desks.append(desk)
+        for name in _NAMES:
             stream = getattr(sys, name)
-            if stream is not None and not isinstance(stream, AboveBars) and stream.isatty():
-                setattr(sys, name, AboveBars(stream))
+            if _is_terminal(stream):
+                printed = _replaced(name, stream)
+                if printed.desk is not desk:
+                    printed.lead_to(desk, shared=_same_terminal(printed.real, file))
 
 
-def let_go(line: Line) -> None:
-    """End what :func:`keep_below` began; after the last line the streams are the former ones again."""
-    with _lock():
-        _lines.pop(line, None)
-        if _lines:
-            return
-        for name in ("stdout", "stderr"):
+def give_streams_back(desk: Desk) -> None:
+    """End what :func:`take_streams` began."""
+    with _lock:
+        if desk in _desks:
+            _desks.remove(desk)
+        _restore()
+
+
+def hold_streams() -> None:
+    """Let all that is printed pass through :class:`Printed`, also where it is no terminal."""
+    global _holders
+    with _lock:
+        _holders += 1
+        for name in _NAMES:
             stream = getattr(sys, name)
-            if isinstance(stream, AboveBars):
-                setattr(sys, name, stream.real)
-                stream.finish()
+            if stream is not None:  # a daemon has none
+                _replaced(name, stream)
 
 
-# A child has no bars, and may have been forked while a thread of its parent held the lock.
-os.register_at_fork(after_in_child=_lines.clear)
+def release_streams() -> None:
+    """End what :func:`hold_streams` began."""
+    global _holders
+    with _lock:
+        _holders -= 1
+        _restore()
+
+
+def _replaced(name: str, stream: Any) -> Printed:
+    if isinstance(stream, Printed):
+        return stream
+    printed = Printed(stream)
+    setattr(sys, name, printed)
+    _divert(stream, printed)
+    return printed
+
+
+def _restore() -> None:
+    """Take away what nobody needs any more."""
+    for name in _NAMES:
+        stream = getattr(sys, name)
+        # Who put a stream of their own there meanwhile will put back what they found.
+        if isinstance(stream, Printed) and not _holders and stream.desk not in _desks:
+            setattr(sys, name, stream.real)
+            _divert(stream, stream.real)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
+
+
+def _same_terminal(one: Any, other: Any) -> bool:
+    """Whether one write to ``one`` may hold what belongs to either."""
+    if one is other:
+        return True
+    # Anything but Python's own streams may do more with a text than write it; and an encoding that lacks
+    # a character of the block would raise in the thread of somebody who prints.
+    if type(one) is not type(other) or type(one).__module__ != "_io":
+        return False
+    if not one.encoding.lower() == other.encoding.lower() == "utf-8":
+        return False
+    try:
+        return os.ttyname(one.fileno()) == os.ttyname(other.fileno())
+    except (OSError, ValueError):
+        return False
+
+
+def _divert(former: Any, stream: Any) -> None:
+    """Let the handlers of ``logging`` that took one stream when they were made write to another."""
+    for handler in _stream_handlers():
+        if handler.stream is former:
+            # Not setStream(): it waits for the handler, which may be waiting for the terminal.
+            with suppress(AttributeError):  # one that looks its stream up each time
+                handler.stream = stream
+
+
+def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
+    # A logger's place in the dictionary may be held by a placeholder.
+    for logger in [logging.root, *list(logging.root.manager.loggerDict.values())]:
+        for handler in list(getattr(logger, "handlers", ())):
+            if isinstance(handler, logging.StreamHandler):
+                yield handler
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -19,13 +19,11 @@ class Spec:
     Args:
         function: The decorated function, unbound.
         total: See :func:`tracked`.
-        every: See :func:`tracked`.
         desc: See :func:`tracked`.
     """
 
-    def __init__(self, function: Callable[..., Any], total: Total | None, every: int, desc: Stage) -> None:
+    def __init__(self, function: Callable[..., Any], total: Total | None, desc: Stage) -> None:
         self.function = function
-        checked_count(every, "every", least=1)
         self.total = total
         self.desc = checked_name(desc)
         name = getattr(function, "__qualname__", repr(function))

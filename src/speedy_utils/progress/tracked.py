@@ -11,6 +11,8 @@ from typing import Any, TypeVar, overload
 
 import wrapt
 
+from ..checks import checked_count
+from ..errors import shorten
 from .calls import active, count_call
 from .ledger import Stage
 from .totals import Spec, Total
@@ -106,9 +108,9 @@ class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
 
     __bound_function_wrapper__ = _Bound
 
-    def __init__(self, wrapped: Any, total: Total | None, every: int, desc: Stage) -> None:
+    def __init__(self, wrapped: Any, total: Total | None, desc: Stage) -> None:
         inner = wrapped.__func__ if inspect.ismethod(wrapped) else wrapped
-        spec = Spec(inner, total, every, desc)
+        spec = Spec(inner, total, desc)
         kind = _kind(inner)
         if kind == "call" and not inspect.isroutine(inner):
             kind = _kind(type(inner).__call__)
@@ -121,7 +123,7 @@ class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
             )
 
         super().__init__(wrapped, wrapper)
-        self._self_options = (total, every, desc)
+        self._self_options = (total, desc)
         self._self_spec = spec
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -143,14 +145,14 @@ def tracked(
     A call counts for ``total`` items once it returns; what its body reports meanwhile counts toward that.
     A call that raises counts for what its body had reported. A generator counts one item a yield.
 
-    Called in the driver, outside any run, a function with ``total`` is itself a run and draws a bar. In a
-    worker or a child process it never draws.
+    Called in the driver, outside any run, a function with ``total`` is itself a run and draws a bar, and
+    bars that it makes with tqdm count for it as in a task. In a worker or a child process it never draws.
 
     Args:
         function: The function, where the decorator is used without arguments.
         total: Items of a call: a number, the name of a parameter that has a length, or a function of the
             same arguments as the call (``self`` included). 1 where it is not given.
-        every: As in ``track``.
+        every: As in ``track``: no more than a bound, which calls keep in any case.
         desc: The stage that the call's items belong to; None for the run's own line.
 
     Returns:
@@ -158,7 +160,7 @@ def tracked(
 
     Raises:
         TypeError: It is used on something that can't be called, or an argument has the wrong type.
-        ValueError: ``total`` names no parameter of the function, or is negative.
+        ValueError: ``total`` names no parameter of the function, or is negative, or ``every`` is below 1.
 
     Example:
         >>> from speedy_utils import tracked
@@ -168,22 +170,24 @@ def tracked(
         >>> double(21)
         42
     """
+    checked_count(every, "every", least=1)
     if function is None:
-        return functools.partial(_track_function, total=total, every=every, desc=desc)
-    return _track_function(function, total=total, every=every, desc=desc)
+        return functools.partial(_track_function, total=total, desc=desc)
+    return _track_function(function, total=total, desc=desc)
 
 
-def _track_function(function: Any, *, total: Total | None, every: int, desc: Stage) -> Any:
+def _track_function(function: Any, *, total: Total | None, desc: Stage) -> Any:
     if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
         raise TypeError(
-            f"@tracked needs a function or method, not {function!r}; options go by name: @tracked(total=…)"
+            f"@tracked needs a function or method, not {shorten(function)}; "
+            "options go by name: @tracked(total=…)"
         )
     if isinstance(function, (classmethod, staticmethod)):
-        counted = _track_function(function.__func__, total=total, every=every, desc=desc)
+        counted = _track_function(function.__func__, total=total, desc=desc)
         return type(function)(counted)
     if not inspect.isfunction(function):
-        return _Bindable(function, total, every, desc)
-    spec = Spec(function, total, every, desc)
+        return _Bindable(function, total, desc)
+    spec = Spec(function, total, desc)
     counted = functools.wraps(function)(_counted(spec, function, _kind(function)))
     # A function may carry attributes; the types have no word for it.
     counted.__tracked__ = spec  # type: ignore[attr-defined]

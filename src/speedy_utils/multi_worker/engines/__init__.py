@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ..worker_logs import WorkerLogs
 
 if TYPE_CHECKING:
     from ...progress.run import Run
@@ -22,12 +25,14 @@ class Work:
         kwargs: Its arguments besides the item.
         workers: How many tasks may run at once.
         options: ``ray_options``.
+        worker_logs: Whose printed lines are shown.
     """
 
     function: Callable[..., Any]
     kwargs: Mapping[str, Any]
     workers: int
     options: Mapping[str, Any]
+    worker_logs: WorkerLogs = "all"
 
 
 class Engine(Protocol):
@@ -50,13 +55,18 @@ class Engine(Protocol):
         ...
 
 
-ENGINES = {"ray": "RayEngine", "mp": "ThreadEngine", "seq": "SequentialEngine"}
-_MODULES = {"ray": ".ray", "mp": ".threads", "seq": ".sequential"}
+ENGINES = {
+    "ray": (".ray", "RayEngine"),
+    "mp": (".threads", "ThreadEngine"),
+    "seq": (".sequential", "SequentialEngine"),
+}
+"""The module and the class of each backend's engine: loaded when it is used, as one of them needs Ray."""
 
 
 def default_workers(backend: str) -> int:
     """How many workers a run has where nobody says: the CPUs of this machine, or of a Ray that is running."""
-    if backend == "ray":
+    # Importing Ray takes seconds, in which there is no bar yet: not where none can be running.
+    if backend == "ray" and ("ray" in sys.modules or os.environ.get("RAY_ADDRESS")):
         from .ray_start import running_cpus
 
         return running_cpus() or cpus()
@@ -78,6 +88,6 @@ def open_engine(backend: str, work: Work, run: Run) -> Engine:
     """
     if backend == "ray":
         run.phase = "starting Ray"  # importing it takes long enough to say so
-    module = import_module(_MODULES[backend], __name__)
-    engine: Engine = getattr(module, ENGINES[backend])(work, run)
+    module, name = ENGINES[backend]
+    engine: Engine = getattr(import_module(module, __name__), name)(work, run)
     return engine

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from ...errors import shorten
 from ...progress.actor import start_actor
-from ...progress.link import ActorFeed, ActorName, ActorSink
-from ...progress.run import Run
+from ...progress.gatherer import plan_sinks, start_gatherers
+from ...progress.ledger import Task
+from ...progress.link import ActorFeed, ActorName, whereabouts
+from ...progress.run import WAITING, Run
 from ..task import Call, Failure, Outcome
 from . import Work
+from .ray_logs import choose_logs
 from .ray_start import connect, own_cpus
 from .ray_task import perform_shared
 
 _GRACE = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
+
+_BRIEF = 0.2
+"""Seconds that a run lasts before actors are started for it."""
+
+_START = 10.0
+"""Seconds to wait for actors that are still starting when their run ends."""
 
 _LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -38,7 +49,8 @@ class RayEngine:
         task = ray.remote(perform_shared)
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
-        run.phase = "waiting for workers"
+        options["name"] = choose_logs(options["name"], work.worker_logs)
+        run.phase = WAITING
         if own := own_cpus():  # all workers fit in a Ray that is ours, also where it was started for fewer
             # Ray counts in parts of 10,000.
             options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
@@ -49,10 +61,13 @@ class RayEngine:
             kwargs = ray.put(dict(work.kwargs))
         self._run = run
         self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
-        self._actor: Any = None
+        self._actors: list[Any] = []
+        self._started: list[Any] = []
         self._feed: ActorFeed | None = None
+        self._begun = time.monotonic()
+        self._gatherers, sinks = plan_sinks(self._name, work.workers)
         # In a list: an argument that is itself a reference would be read again for each task.
-        self._box = [ray.put((function, kwargs, ActorSink(self._name, work.workers)))]
+        self._box = [ray.put((function, kwargs, sinks))]
         self._calls: dict[Any, Call] = {}
 
     def submit(self, call: Call, item: Any) -> None:
@@ -63,14 +78,34 @@ class RayEngine:
 
     def wait(self) -> list[tuple[Call, Outcome]]:
         """Wait for the next tasks to end, half a second at most."""
-        if self._feed is None:
-            # Only now: it would take a worker process that Ray has ready, and a task wait for another.
-            self._actor = start_actor(None, "", self._name)
-            self._feed = self._run.feed = ActorFeed(self._actor)
-        ready, _ = ray.wait(list(self._calls), timeout=0.5)
+        if self._feed is None and time.monotonic() - self._begun >= _BRIEF:
+            self._start_actors()
+        ready, _ = ray.wait(list(self._calls), timeout=_BRIEF if self._feed is None else 0.5)
         if ready:
             ready, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
-        return [(self._calls.pop(ref), _outcome(ref)) for ref in ready]
+        ended = [(self._calls.pop(ref), _outcome(ref)) for ref in ready]
+        return self._placed(ended)
+
+    def _start_actors(self) -> None:
+        """Start what gathers live counts.
+
+        Not at once: actors would take worker processes that Ray has ready, and tasks wait for others. And
+        a run that is over before anybody could look needs none.
+        """
+        actor = start_actor(None, "", self._name)
+        self._actors = [actor, *start_gatherers(self._name, self._gatherers)]
+        self._started = [each.__ray_ready__.remote() for each in self._actors]
+        self._feed = self._run.feed = ActorFeed(actor, calm=not self._gatherers)
+
+    def _placed(self, ended: list[tuple[Call, Outcome]]) -> list[tuple[Call, Outcome]]:
+        """Add where the workers were that died: Ray's own errors don't tell."""
+        died: dict[Task, int] = {
+            call.task: call.attempt for call, outcome in ended if outcome.failure and outcome.counts is None
+        }
+        if not died:
+            return ended
+        places = whereabouts(self._actors, died)
+        return [(call, _at(places.get(call.task, ""), outcome)) for call, outcome in ended]
 
     def cancel(self) -> None:
         """Interrupt the tasks, and kill the workers of those that go on."""
@@ -98,10 +133,19 @@ class RayEngine:
         return ray.wait(refs, num_returns=len(refs), timeout=timeout)[1] if refs else []
 
     def close(self) -> None:
-        """End the actor; Ray goes on."""
+        """End the actors; Ray goes on."""
         if self._feed is not None:
             self._feed.close()
-            ray.kill(self._actor)
+        try:
+            if self._started:  # Ray prints an error about an actor that ends while it starts
+                ray.wait(self._started, num_returns=len(self._started), timeout=_START)
+        finally:
+            for actor in self._actors:
+                ray.kill(actor)
+            # What is Ray's goes now, and not when the garbage collector finds this run: that may be in a
+            # child that the program has forked. There Ray would tell of it on its parent's connections, and
+            # what the parent says next, such as that it waits for news of actors, would not be heard.
+            self._actors, self._started, self._box, self._calls = [], [], [], {}
 
 
 @contextmanager
@@ -128,6 +172,13 @@ def _outcome(ref: Any) -> Outcome:
     except ray.exceptions.RayError as error:
         return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
     return outcome
+
+
+def _at(place: str, outcome: Outcome) -> Outcome:
+    """Add where a worker was lost, if that is known."""
+    if not place or outcome.failure is None:
+        return outcome
+    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{place}]"))
 
 
 def _first_line(error: BaseException) -> str:

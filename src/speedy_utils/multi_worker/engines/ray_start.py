@@ -6,15 +6,22 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
 import ray
 
 _own_cpus = 0
 """CPUs of the Ray that this process has started; 0 where it has started none."""
+
+
+_connecting = threading.Lock()
+"""Held while Ray starts: runs in several threads may want it at once."""
 
 
 def own_cpus() -> int:
@@ -40,11 +47,14 @@ def connect(workers: int) -> None:
         ConnectionError: No Ray answers at RAY_ADDRESS.
     """
     global _own_cpus
-    if ray.is_initialized():
-        return
-    _own_cpus = 0
-    with _keeping_ctrl_c():
-        _own_cpus = _connect(workers)
+    with _connecting:
+        if ray.is_initialized():
+            return
+        _own_cpus = 0
+        if sys.stderr is None:  # Ray hands it to faulthandler, which needs one as long as Ray is there
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+        with keeping_ctrl_c():
+            _own_cpus = _connect(workers)
 
 
 def _connect(workers: int) -> int:
@@ -57,24 +67,72 @@ def _connect(workers: int) -> int:
         with _environment(
             "RAY_worker_maximum_startup_concurrency", str(max(os.cpu_count() or 1, workers // 2))
         ):
-            ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
+            _lasting(lambda: ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR))
     except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
         ray.init(logging_level=logging.WARNING)
         return 0
     return workers
 
 
+def _lasting(start: Callable[[], object]) -> None:
+    """Call in a thread that lasts as long as the program.
+
+    On Linux Ray lets the kernel kill its processes with their parent, and that is the *thread* which has
+    started them: PR_SET_PDEATHSIG in prctl(2). A run's own thread may end while others still need Ray.
+    """
+    global _starter
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    if _starter is None or not _starter.is_alive():  # none yet, or left behind by a fork
+        _starter = _Starter()
+        _starter.start()
+    _starter.call(start)
+
+
+class _Starter(threading.Thread):
+    """A thread that calls what it is given, and never ends."""
+
+    def __init__(self) -> None:
+        super().__init__(name="speedy_utils-ray", daemon=True)
+        self._calls: SimpleQueue[tuple[Callable[[], object], Future[None]]] = SimpleQueue()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function in this thread, and raise what it raises."""
+        ended: Future[None] = Future()
+        self._calls.put((function, ended))
+        ended.result()
+
+    def run(self) -> None:
+        """Call what comes."""
+        while True:
+            function, ended = self._calls.get()
+            try:
+                function()
+            except BaseException as error:  # it is raised again where the call came from
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+
+_starter: _Starter | None = None
+
+
 @contextmanager
-def _keeping_ctrl_c() -> Iterator[None]:
+def keeping_ctrl_c() -> Iterator[None]:
     """Raise again what was swallowed in the block: Ray loses some KeyboardInterrupts while it starts."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
-    pressed = False
+    pressed, here = False, os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
+        if os.getpid() != here:
+            # A child that is about to be another program: Python would print what is raised in it.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         try:
             handler(number, frame)
         except KeyboardInterrupt:

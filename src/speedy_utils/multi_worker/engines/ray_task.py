@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 import ray
 from ray import cloudpickle
 
-from ...progress.link import ActorSink
+from ...progress.context import set_progress_context
+from ...progress.link import ActorSink, worker_place
 from ..task import Call, Outcome, perform
 
 
@@ -37,14 +39,25 @@ def perform_shared(box: list[Any], item: Any, call: Call) -> Outcome:
     name = box[0].binary()
     if name not in _unpacked:
         _unpacked.clear()
-        *refs, sink = ray.get(box[0])
+        *refs, sinks = ray.get(box[0])
         function, kwargs = ray.get(refs)
+        sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
         _unpacked[name] = _Shared(function, kwargs, sink)
     shared = _unpacked[name]
-    outcome = perform(shared.function, item, shared.kwargs, call.reporter(), shared.sink)
-    if outcome.failure is None or _survives(outcome.failure.error):
+    # Ray gives a worker process the next task when one has returned: whoever bound it and did not unbind it
+    # is done, and threads of this task are not to wonder whose they are.
+    set_progress_context(None)
+    outcome = perform(
+        shared.function, item, shared.kwargs, call.reporter(), shared.sink, adopt_tqdm=call.adopt_tqdm
+    )
+    failure = outcome.failure
+    if failure is None:
         return outcome
-    return replace(outcome, failure=replace(outcome.failure, error=None))
+    if failure.lost:
+        failure = replace(failure, reason=f"{failure.reason} [{worker_place()}]")
+    if not _survives(failure.error):
+        failure = replace(failure, error=None)
+    return replace(outcome, failure=failure)
 
 
 def _survives(error: BaseException | None) -> bool:

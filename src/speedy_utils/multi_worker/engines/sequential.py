@@ -6,6 +6,7 @@ from typing import Any
 
 from ...progress.run import LocalFeed, Run
 from ..task import Call, Outcome, perform
+from ..worker_logs import ThreadLogs
 from . import Work
 
 
@@ -15,6 +16,7 @@ class SequentialEngine:
     def __init__(self, work: Work, run: Run) -> None:
         self._work = work
         self._feed = run.feed = LocalFeed()
+        self._logs = ThreadLogs(work.worker_logs)
         self._waiting: list[tuple[Call, Any]] = []
 
     def submit(self, call: Call, item: Any) -> None:
@@ -27,7 +29,11 @@ class SequentialEngine:
         reporter = call.reporter()
         self._feed.add(reporter)
         try:
-            return [(call, perform(self._work.function, item, self._work.kwargs, reporter))]
+            with self._logs.of(self):
+                outcome = perform(
+                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm
+                )
+            return [(call, outcome)]
         finally:
             self._feed.remove(reporter)
 
@@ -35,4 +41,5 @@ class SequentialEngine:
         """Do nothing: no call runs while the driver's thread is here."""
 
     def close(self) -> None:
-        """Do nothing: the engine holds nothing."""
+        """Let the streams go."""
+        self._logs.close()

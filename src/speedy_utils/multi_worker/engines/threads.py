@@ -12,6 +12,7 @@ from typing import Any
 
 from ...progress.run import LocalFeed, Run
 from ..task import Call, Cancelled, Outcome, perform
+from ..worker_logs import ThreadLogs
 from . import Work
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class ThreadEngine:
     def __init__(self, work: Work, run: Run) -> None:
         self._work = work
         self._feed = run.feed = LocalFeed()
+        self._logs = ThreadLogs(work.worker_logs)
         self._waiting: SimpleQueue[tuple[Call, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Call, Outcome | KeyboardInterrupt]] = SimpleQueue()
         self._busy: set[int] = set()
@@ -67,7 +69,7 @@ class ThreadEngine:
         with suppress(Empty):
             while True:
                 self._waiting.get_nowait()
-        self.close()
+        self._let_end()
         with self._lock:
             for thread in self._busy:
                 # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
@@ -86,7 +88,11 @@ class ThreadEngine:
             )
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, and the streams go."""
+        self._let_end()
+        self._logs.close()
+
+    def _let_end(self) -> None:
         for _ in self._threads:
             self._waiting.put(None)
 
@@ -108,7 +114,10 @@ class ThreadEngine:
         with self._lock:
             self._busy.add(thread)
         try:
-            return perform(self._work.function, item, self._work.kwargs, reporter)
+            with self._logs.of(thread):
+                return perform(
+                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm
+                )
         finally:
             with self._lock:
                 self._busy.discard(thread)

@@ -1,0 +1,234 @@
+"""Bars that a task's code makes with tqdm count for its run, and do not draw.
+
+While a task runs, a few methods of tqdm have hooks. None of them is called for an item: tqdm counts by
+itself, and what it has counted is read where it keeps it. So a loop costs what it costs with tqdm alone, and
+the bar behaves as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+from . import adopted
+from .adopted import AdoptedBar, Names
+from .context import current, tally_here
+from .hooks import Hooks
+from .link import in_ray_worker
+from .quiet import draws_elsewhere, make_quiet, options_by_name
+from .reporter import Reporter, Tally
+
+_PART = "_speedy_utils_part"
+"""Where a bar keeps what counts for it."""
+
+_FILES = (
+    "Creating CSV from",
+    "Creating SQL from",
+    "Creating json from",
+    "Creating parquet from",
+    "Downloading ",
+    "Extracting data files",
+    "Flattening the indices",
+    "Generating ",
+    "Loading dataset ",
+    "Resolving data files",
+    "Saving the dataset",
+    "Uploading the dataset",
+)
+"""How ``datasets`` begins to describe the reading and writing of files."""
+
+_around: ContextVar[tuple[AdoptedBar, ...]] = ContextVar("speedy_utils_bars", default=())
+"""The bars made in this context that may be open."""
+
+_hushed: ContextVar[bool] = ContextVar("speedy_utils_hushed", default=False)
+
+_tasks: dict[Reporter, _Task] = {}
+"""The tasks whose bars are adopted."""
+
+_worker = False
+"""Whether this process is a Ray worker: then every thread in it is its task's."""
+
+_child = False
+"""Whether this process was forked by a task: its bars stay quiet, and it is the parent that counts."""
+
+
+class _Task:
+    """A task and the bars that it has open: a part of its own tally, as which it is looked at regularly."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.names = Names()
+        self.around: tuple[AdoptedBar, ...] = ()
+        self.open: dict[AdoptedBar, bool] = {}  # each with whether another thread than the task's made it
+
+    def adopt(self, bar: Any, tally: Tally, *, quiet: bool) -> AdoptedBar:
+        mine = [part for part in _around.get() if not part.closed]
+        elsewhere = threading.get_ident() != self.thread
+        with adopted.lock:
+            # A thread has no context of the task's, but it works for the loop that the task is in meanwhile.
+            nested = any(part.covers(tally) for part in (*mine, *(self.around if elsewhere else ())))
+            part = AdoptedBar(bar, tally, self.names, nested=nested, quiet=quiet, forget=self.forget)
+            _around.set((*mine, part))
+            if not elsewhere:
+                self.around = _around.get()
+                # In ``tqdm(pool.map(...))`` the threads are at work before the bar is there.
+                for other, away in list(self.open.items()):
+                    if away:
+                        other.enclose(tally)
+            self.open[part] = elsewhere
+        return part
+
+    def forget(self, part: AdoptedBar) -> None:
+        self.open.pop(part, None)
+
+    def read(self) -> int:
+        """Let bars find out whether they have begun to count; they count elsewhere."""
+        for part in list(self.open):
+            part.look()
+        return 0
+
+    def close(self) -> None:
+        for part in list(self.open):
+            part.close()
+
+
+def _here() -> tuple[_Task, Tally] | None:
+    """The task that a bar made here belongs to, and the tally that counts here."""
+    # Outside Ray's workers a thread without a context need not be the task's: its bars are left alone.
+    tally = tally_here() if _worker else current.get()
+    task = _tasks.get(tally.reporter) if tally is not None else None
+    return None if task is None or tally is None else (task, tally)
+
+
+def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    here = _here()
+    options = options_by_name(args, kwargs)
+    if not (here or _child) or options is None or options.get("disable"):
+        original(bar, *args, **kwargs)
+        return
+    quiet = not draws_elsewhere(options)
+    options["disable"] = False  # where nobody said so, or where the environment says so of the display
+    if quiet:
+        make_quiet(bar, options)
+    original(bar, **options)
+    if here and not _hushed.get() and not _moves_files(bar, options.get("desc")):
+        task, tally = here
+        setattr(bar, _PART, task.adopt(bar, tally, quiet=quiet))
+
+
+def _moves_files(bar: Any, desc: Any) -> bool:
+    """Whether a bar of ``datasets`` tells of files read or written, which is not what the task is for."""
+    theirs = any(kind.__module__.startswith("datasets.") for kind in type(bar).__mro__)
+    return theirs and isinstance(desc, str) and desc.startswith(_FILES)
+
+
+def _iter(original: Callable[[Any], Iterator[Any]], bar: Any) -> Iterator[Any]:
+    part = _part(bar)
+    if part is not None:
+        part.start(bar)
+    return original(bar)
+
+
+def _describe(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    part = _part(bar)
+    if part is not None:
+        part.look(bar)  # what it has counted by now, it has counted under the old name
+    original(bar, *args, **kwargs)
+
+
+def _reset(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    part = _part(bar)
+    if part is None:
+        original(bar, *args, **kwargs)
+    else:
+        with part.restarting(bar):
+            original(bar, *args, **kwargs)
+
+
+def _close(original: Callable[[Any], None], bar: Any) -> None:
+    part = _part(bar)
+    if part is not None:
+        part.close(bar)
+    original(bar)
+
+
+def _part(bar: Any) -> AdoptedBar | None:
+    part = vars(bar).get(_PART)
+    return part if isinstance(part, AdoptedBar) else None
+
+
+_HOOKS: dict[str, Callable[..., Any]] = {
+    "__init__": _init,
+    "__iter__": _iter,
+    "close": _close,
+    "reset": _reset,
+    "set_description": _describe,
+    "set_description_str": _describe,
+}
+
+_hooks = Hooks(_HOOKS)
+
+
+def _after_fork() -> None:
+    """A child's bars stay quiet, and nobody holds its locks."""
+    global _child
+    _child = _child or bool(_tasks)
+    _tasks.clear()
+    adopted.renew_lock()
+    _hooks.renew_lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def adopting(tally: Tally | None = None) -> Iterator[None]:
+    """Let bars of tqdm count for a task, and draw nothing, until the block ends.
+
+    They are the bars that are made where the task counts: in its context and, in a Ray worker, in threads
+    that it starts. Each counts for the stage that its description names. One without a name counts where
+    the task's unnamed counts go, as long as nothing else does, and unless it is inside another bar.
+
+    Args:
+        tally: What counts for the task; what counts here where None.
+    """
+    global _worker
+    tally = current.get() if tally is None else tally
+    if tally is None or tally.reporter in _tasks:
+        yield
+        return
+    _worker = _worker or in_ray_worker()
+    own, task = tally.reporter.own, _Task()
+    token = _around.set(())
+    own.open(task)
+    _tasks[tally.reporter] = task
+    _hooks.install()
+    try:
+        yield
+    finally:
+        _hooks.remove()
+        del _tasks[tally.reporter]
+        task.close()
+        own.close(task, 0)
+        # A generator may be closed in a context other than the one it was begun in, and need not reset that.
+        with suppress(ValueError):
+            _around.reset(token)
+
+
+def adopted_here() -> bool:
+    """Whether a bar that is made here is adopted."""
+    return _here() is not None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Let bars that would be adopted count for nobody, and draw nothing either, until the block ends."""
+    token = _hushed.set(True)
+    try:
+        yield
+    finally:
+        _hushed.reset(token)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from speedy_utils import Snapshot
+from speedy_utils import ProgressPoller, Snapshot
 from speedy_utils.progress.display import Display, NullDisplay
 from speedy_utils.progress.run import draws_here
 from speedy_utils.testing import RecordingDisplay
@@ -20,7 +22,7 @@ from speedy_utils.testing import RecordingDisplay
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     """Poll until a condition holds, and return its value; fail after a while. It works in tasks too."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -42,7 +44,7 @@ class Shown:
         self.displays: list[RecordingDisplay] = []
         self.hook: Callable[[Snapshot], None] = lambda snapshot: None
 
-    def __call__(self, progress: bool) -> Display:
+    def __call__(self, progress: bool, *, leave: bool = True) -> Display:
         """The display of a run that starts here."""
         if not (progress and draws_here()):
             return NullDisplay()
@@ -74,6 +76,11 @@ class Shown:
         return self.only.last
 
     @property
+    def done(self) -> int:
+        """What the newest run showed last as done; 0 before it has shown anything."""
+        return sum(snapshot.done for display in self.displays[-1:] for snapshot in display.snapshots[-1:])
+
+    @property
     def last_of_all(self) -> Snapshot:
         """What the newest run showed last."""
         return self.displays[-1].last
@@ -88,9 +95,48 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
 
 
 @pytest.fixture
+def first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no run begin before its first reading is shown: on a busy machine it may be over by then."""
+    looked: set[ProgressPoller] = set()
+    start, poll = ProgressPoller.start, ProgressPoller.poll
+
+    def start_and_look(poller: ProgressPoller) -> ProgressPoller:
+        start(poller)
+        wait_until(lambda: poller in looked)
+        return poller
+
+    def note(poller: ProgressPoller) -> None:
+        poll(poller)
+        looked.add(poller)
+
+    monkeypatch.setattr(ProgressPoller, "start", start_and_look)
+    monkeypatch.setattr(ProgressPoller, "poll", note)
+
+
+@pytest.fixture
 def until() -> Callable[..., Any]:
     """Wait for a condition, for a while."""
     return wait_until
+
+
+@pytest.fixture
+def here() -> Callable[[float], float]:
+    """How many seconds what is promised within so many may take here: more where all CPUs are busy."""
+    return lambda seconds: seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rays_apart() -> Iterator[None]:
+    """Keep the tests' Rays, and one that somebody runs on this machine, from finding each other."""
+    folder = tempfile.mkdtemp(prefix="su-", dir="/tmp")  # short: Ray's sockets have long names in it
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = folder
+    yield
+    if before is None:
+        del os.environ["RAY_TMPDIR"]
+    else:
+        os.environ["RAY_TMPDIR"] = before
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from speedy_utils import multi_process
+from speedy_utils.multi_worker import process
 from speedy_utils.progress.display import NullDisplay
 
 # name: (arguments, the error, what it must say)
@@ -37,6 +39,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "interval is no number": ({"poll_interval": math.nan}, ValueError, ["poll_interval", "nan"]),
     "endless interval": ({"poll_interval": math.inf}, ValueError, ["poll_interval", "inf"]),
     "desc is no text": ({"desc": 3}, TypeError, ["desc", "3"]),
+    "unknown worker_logs": (
+        {"worker_logs": "last"},
+        ValueError,
+        ["worker_logs", "all", "first", "none", "last"],
+    ),
+    "worker_logs as a number": ({"worker_logs": 1}, ValueError, ["worker_logs", "1"]),
+    "worker_logs as a list": ({"worker_logs": ["all"]}, ValueError, ["worker_logs", "['all']"]),
     "options are no mapping": ({"ray_options": ["num_cpus"]}, TypeError, ["ray_options", "num_cpus"]),
     "retries of Ray": ({"ray_options": {"max_retries": 1}}, ValueError, ["ray_options", "max_retries"]),
     "returns of Ray": ({"ray_options": {"num_returns": 2}}, ValueError, ["ray_options", "num_returns"]),
@@ -83,6 +92,21 @@ def test_bad_arguments_are_errors_without_items_too(items: list[int]) -> None:
         multi_process(abs, items, backend="seq", total_items=-1)
 
 
+def test_numpy_numbers_of_workers_are_plain(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's integers will do, and an engine gets Python's own: Ray refuses others."""
+    workers: list[int] = []
+    start = process.open_engine
+
+    def note(backend: str, work: Any, run: Any) -> Any:
+        workers.append(work.workers)
+        return start(backend, work, run)
+
+    monkeypatch.setattr(process, "open_engine", note)
+    two = np.int64(2)
+    assert multi_process(abs, [-1, 2, 3], backend="seq", num_workers=two, max_retries=two) == [1, 2, 3]  # type: ignore[arg-type]
+    assert [type(number) for number in workers] == [int]
+
+
 def test_bad_arguments_do_not_even_import_ray(
     driver: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -113,8 +137,8 @@ class Choices:
         self.chosen: list[Any] = []
         choose = run.choose_display
 
-        def choose_and_note(progress: bool) -> Any:
-            self.chosen.append(choose(progress))
+        def choose_and_note(progress: bool, *, leave: bool) -> Any:
+            self.chosen.append(choose(progress, leave=leave))
             return self.chosen[-1]
 
         monkeypatch.setattr(run, "choose_display", choose_and_note)

@@ -50,7 +50,7 @@ def over_a_generator(words: list[str]) -> int:
 
 def with_numpy(words: list[str]) -> int:
     """Report NumPy's kind of integer."""
-    report_progress(np.int64(len(words)))  # type: ignore[arg-type]
+    report_progress(np.int64(len(words)))
     return len(words)
 
 
@@ -201,7 +201,7 @@ def test_nothing_to_count_is_no_error(backend: str, shown: Any) -> None:
 def test_the_bar_has_the_given_name(backend: str, shown: Any) -> None:
     """Desc names the bar."""
     multi_process(abs, [1], backend=backend, desc="Absolutely")
-    assert [stage.name for stage in shown.last.stages] == ["Absolutely"]
+    assert [line.name for line in shown.last.lines] == ["Absolutely"]
 
 
 def test_named_stages_have_lines_of_their_own(backend: str, shown: Any) -> None:
@@ -212,11 +212,10 @@ def test_named_stages_have_lines_of_their_own(backend: str, shown: Any) -> None:
             report_progress(2, desc="Tokens")
 
     multi_process(steps, WORDS, backend=backend, num_workers=2, total_items=len, desc="All")
-    lines = {stage.name: (stage.done, stage.total) for stage in shown.last.stages}
-    assert lines["All"] == (300, 300)
+    assert (shown.last.desc, shown.last.done, shown.last.total) == ("All", 300, 300)
+    lines = {line.name: (line.done, line.total) for line in shown.last.lines}
     assert lines["Tokenize"] == (300, 300)
-    assert set(lines) == {"All", "Tokenize", "Tokens"}
-    assert shown.last.stages[0].name == "All"
+    assert list(lines) == ["Tokenize", "Tokens"]  # they tell the whole: the run's own line has gone
 
 
 def test_a_stage_counts_what_was_finished(backend: str, shown: Any) -> None:
@@ -228,7 +227,7 @@ def test_a_stage_counts_what_was_finished(backend: str, shown: Any) -> None:
                 break
 
     multi_process(some, WORDS, backend=backend, num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages] == [
+    assert [(stage.name, stage.done) for stage in shown.last.lines] == [
         ("Processing 3 tasks", 3),
         ("Read", 15),
     ]
@@ -250,7 +249,7 @@ def test_threads_of_a_task_count(backend: str, shown: Any) -> None:
 
     # In one process only the threads of a task that runs alone can be told apart.
     multi_process(task, WORDS, backend=backend, num_workers=1 if backend == "mp" else 2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("In threads", 900)]
+    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("In threads", 900)]
 
 
 def test_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
@@ -272,7 +271,7 @@ def test_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
             report_progress(desc="In asyncio")
 
     multi_process(task, WORDS, backend=backend, num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("In asyncio", 900)]
+    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("In asyncio", 900)]
 
 
 def test_tracked_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
@@ -296,7 +295,7 @@ def test_tracked_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
         return asyncio.run(main())
 
     assert multi_process(task, WORDS, backend=backend, num_workers=2) == [7, 250, 43]
-    lines = {stage.name: stage.done for stage in shown.last.stages[1:]}
+    lines = {stage.name: stage.done for stage in shown.last.stages}
     assert lines == {"Fetched": 300, "Streamed": 300}
 
 
@@ -339,11 +338,12 @@ def test_a_slow_item_shows_without_another_call(
     assert shown.last.done == 7
 
 
+@pytest.mark.usefixtures("first_look")
 def test_the_clock_starts_with_the_first_item(backend: str, shown: Any) -> None:
     """The time shown leaves out what came before work began, and has passed at the end."""
     multi_process(in_a_loop, WORDS, backend=backend, total_items=len)
     assert shown.snapshots[0].elapsed == 0
-    assert 0 < shown.last.elapsed < 30
+    assert shown.last.elapsed > 0
     assert shown.last.rate == pytest.approx(300 / shown.last.elapsed)
 
 

@@ -71,7 +71,7 @@ def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "mp"], indirect=True)
 def test_a_failure_stops_the_tasks_that_run(
-    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any], here: Callable[[float], float]
 ) -> None:
     """The first failure interrupts the tasks that are running, soon."""
 
@@ -90,7 +90,7 @@ def test_a_failure_stops_the_tasks_that_run(
     start = time.monotonic()
     with pytest.raises(TaskError):
         multi_process(task, range(2), backend=backend, num_workers=2)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < here(15)
     if backend == "mp":  # a Ray worker may also be killed
         until((tmp_path / "ended").exists)
     assert not (tmp_path / "finished").exists()
@@ -297,24 +297,33 @@ def test_the_exceptions_own_cause_is_in_the_traceback(backend: str) -> None:
 
 
 class FailingDisplay(RecordingDisplay):
-    """Fails at its second snapshot."""
+    """Fails at its second snapshot, and leaves a file to tell."""
+
+    def __init__(self, failed: Path) -> None:
+        super().__init__()
+        self.failed = failed
 
     def show(self, snapshot: Snapshot) -> None:
         """Show, or fail."""
         super().show(snapshot)
         if len(self.snapshots) > 1:
+            self.failed.touch()
             raise OSError("the terminal is gone")
 
 
 def test_a_failing_display_is_told_once_and_work_goes_on(
-    backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    backend: str,
+    tmp_path: Path,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where the display fails the run goes on without it, with one warning that has the cause."""
-    display = FailingDisplay()
-    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", lambda progress: display)
+    display = FailingDisplay(tmp_path / "failed")
+    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", lambda progress, leave: display)
 
     def task(i: int) -> int:
-        time.sleep(0.05)
+        until((tmp_path / "failed").exists)
         return i
 
     assert multi_process(task, range(4), backend=backend, num_workers=1, poll_interval=0.01) == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Drivers in a terminal of their own."""
+"""What fault tests share: drivers in a terminal of their own, and the progress actors of a test's runs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,12 +36,15 @@ class Terminal:
     Args:
         script: The program.
         env: Its environment.
+        size: Its columns and rows.
     """
 
-    def __init__(self, script: Path, env: dict[str, str]) -> None:
+    def __init__(self, script: Path, env: dict[str, str], size: tuple[int, int]) -> None:
         self.mark = uuid.uuid4().hex
+        self.sizes = [(0, size)]  # each with how much had been written before
+        self._master: int | None
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(script)],
             stdin=slave,
@@ -50,18 +56,51 @@ class Terminal:
         )
         os.close(slave)
         self._output = bytearray()
+        self._reading = threading.Lock()
+        self._wake, self._woken = os.pipe()[::-1]
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone once nobody has it open
-            while data := os.read(self._master, 65536):
-                self._output += data
+            while self._woken not in select.select([self._master, self._woken], [], [])[0]:
+                with self._reading:
+                    self._output += os.read(self._master, 65536)
 
     @property
     def text(self) -> str:
         """What was written to the terminal so far."""
         return self._output.decode(errors="replace")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the terminal another size, once all has been read that was written before."""
+        assert self._master is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            while not self._stands_still():
+                time.sleep(0.001)
+            with self._reading:
+                fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+                self.sizes.append((len(self._output), (columns, rows)))
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        """Whether the program is stopped, or has ended, and nothing is left to be read."""
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            for stat in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
+                if stat.read_text().rpartition(")")[2].split()[0] not in "tTXZ":
+                    return False
+            with self._reading:
+                return fcntl.ioctl(self._master, termios.FIONREAD, bytes(4)) == bytes(4)
+        return False
+
+    @property
+    def parts(self) -> Iterator[tuple[tuple[int, int], str]]:
+        """What was written at each size of the terminal."""
+        ends = [at for at, _ in self.sizes[1:]] + [len(self._output)]
+        for (start, size), end in zip(self.sizes, ends, strict=True):
+            yield size, self._output[start:end].decode(errors="replace")
 
     def press_ctrl_c(self) -> None:
         """Send what the key sends."""
@@ -71,9 +110,25 @@ class Terminal:
         """Kill the program alone, and none of the processes that it has started."""
         self._process.kill()
 
+    def terminate(self) -> None:
+        """Ask the program alone to end, as ``kill`` and job schedulers do."""
+        self._process.terminate()
+
+    def hang_up(self) -> None:
+        """Close the terminal's window."""
+        if self._master is not None:
+            os.write(self._wake, b"x")
+            self._reader.join()  # the terminal is closed by the last who has it open
+            os.close(self._master)
+            self._master = None
+
     def wait(self, seconds: float) -> int:
-        """Wait for the program to end, and return its exit code."""
-        return self._process.wait(seconds)
+        """Wait for the program to end and its last words to be read, and return its exit code."""
+        code = self._process.wait(seconds)
+        # Its end is known here at once, its text once the reader has had its turn. That one ends by itself,
+        # unless what the program has started has the terminal open for longer.
+        self._reader.join(0.5)
+        return code
 
     def processes(self) -> list[int]:
         """The program and all processes that it has started, also those that it let go."""
@@ -90,22 +145,42 @@ class Terminal:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        self._reader.join()
-        os.close(self._master)
+        self.hang_up()
+        os.close(self._wake)
+        os.close(self._woken)
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Callable[[str], Terminal]]:
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Start a program in a terminal."""
     started: list[Terminal] = []
-    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")}
 
-    def start(code: str) -> Terminal:
+    def start(code: str, size: tuple[int, int] = (100, 24)) -> Terminal:
+        env = {
+            name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")
+        }
         script = tmp_path / "driver.py"
         script.write_text(code)
-        started.append(Terminal(script, env))
+        started.append(Terminal(script, env, size))
         return started[-1]
 
     yield start
     for each in started:
         each.close()
+        print(each.text[-3000:])  # pytest shows it where the test has failed
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The progress actors of the runs of a test."""
+    from speedy_utils.multi_worker.engines import ray as engine
+
+    made: list[Any] = []
+    create = engine.start_actor
+
+    def create_and_note(*args: Any) -> Any:
+        made.append(create(*args))
+        return made[-1]
+
+    monkeypatch.setattr(engine, "start_actor", create_and_note)
+    return made

@@ -45,17 +45,20 @@ WORK = {
 
 
 def ends_well(program: Any, until: Callable[..., Any], within: float) -> None:
-    """The program ends by KeyboardInterrupt, its line is closed, and none of its processes is left."""
+    """The program ends by KeyboardInterrupt in time, its line is closed, and no process of it is left."""
     start = time.monotonic()
     code = program.wait(within + 20)
     # With Ray imported an unhandled KeyboardInterrupt ends the program with 1.
     assert code in (-signal.SIGINT, 1), f"exit code {code}: {program.text[-1000:]}"
     assert time.monotonic() - start < within
     assert program.text.removesuffix(RESET).rstrip().endswith("KeyboardInterrupt"), program.text[-1000:]
-    before, _, _ = program.text.partition("Traceback (most recent call last)")
-    assert before.endswith("\n"), before[-300:]  # the line of the bar is closed
-    assert "100%" not in before
-    until(lambda: not program.processes(), 10)
+    # The line of the bar is closed before anything is told: by Python, of what it raises or has to ignore.
+    _, _, after = program.text.rpartition("Processing")
+    line, end, _ = after.partition("\n")
+    assert end, program.text
+    assert not re.search("Traceback|Exception", line), program.text
+    assert "100%" not in program.text
+    until(lambda: not program.processes(), start + within - time.monotonic())
 
 
 def workers_are_busy(program: Any, folder: Path, shown: str) -> Callable[[], bool]:
@@ -66,13 +69,18 @@ def workers_are_busy(program: Any, folder: Path, shown: str) -> Callable[[], boo
 @pytest.mark.parametrize("work", ["a loop", "one long call"])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_ctrl_c_ends_a_run(
-    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any], name: str, work: str
+    terminal: Callable[[str], Any],
+    tmp_path: Path,
+    until: Callable[..., Any],
+    here: Callable[[float], float],
+    name: str,
+    work: str,
 ) -> None:
     """One Ctrl-C stops the tasks, and the program ends by KeyboardInterrupt with the bar closed."""
     program = terminal(SCRIPT.format(backend=name, work=WORK[work]))
-    until(workers_are_busy(program, tmp_path, "5/80" if name == "seq" else "10/80"), 60)
+    until(workers_are_busy(program, tmp_path, "5/80" if name == "seq" else "10/80"), 120)
     program.press_ctrl_c()
-    ends_well(program, until, within=10)
+    ends_well(program, until, within=here(10))
     if (name, work) == ("mp", "one long call"):
         assert "2 threads are busy in calls that can't be interrupted" in program.text
     last = [line for line in re.split(r"[\r\n]+", program.text) if "/80 [" in line][-1]
@@ -82,32 +90,40 @@ def test_ctrl_c_ends_a_run(
 
 @pytest.mark.ray
 def test_a_second_ctrl_c_does_not_wait(
-    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any]
+    terminal: Callable[[str], Any],
+    tmp_path: Path,
+    until: Callable[..., Any],
+    here: Callable[[float], float],
 ) -> None:
     """A second Ctrl-C kills the workers of tasks that do not stop, at once."""
     program = terminal(SCRIPT.format(backend="ray", work=WORK["a stubborn loop"]))
-    until(workers_are_busy(program, tmp_path, "10/80"), 60)
+    until(workers_are_busy(program, tmp_path, "10/80"), 120)
     program.press_ctrl_c()
     threading.Event().wait(0.3)  # an impatient user
     program.press_ctrl_c()
-    ends_well(program, until, within=8)
+    ends_well(program, until, within=here(8))
 
 
 @pytest.mark.ray
 def test_stubborn_tasks_are_killed(
-    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any]
+    terminal: Callable[[str], Any],
+    tmp_path: Path,
+    until: Callable[..., Any],
+    here: Callable[[float], float],
 ) -> None:
     """A task in a Ray worker that ignores its interruption is killed after a moment."""
     program = terminal(SCRIPT.format(backend="ray", work=WORK["a stubborn loop"]))
-    until(workers_are_busy(program, tmp_path, "10/80"), 60)
+    until(workers_are_busy(program, tmp_path, "10/80"), 120)
     program.press_ctrl_c()
-    ends_well(program, until, within=12)
+    ends_well(program, until, within=here(12))
 
 
 @pytest.mark.ray
-def test_ctrl_c_while_ray_starts(terminal: Callable[[str], Any], until: Callable[..., Any]) -> None:
+def test_ctrl_c_while_ray_starts(
+    terminal: Callable[[str], Any], until: Callable[..., Any], here: Callable[[float], float]
+) -> None:
     """Ctrl-C while Ray starts ends the program, and nothing that was started is left."""
     program = terminal(SCRIPT.format(backend="ray", work="pass"))
-    until(lambda: "starting Ray" in program.text and len(program.processes()) > 2, 60)
+    until(lambda: "starting Ray" in program.text and len(program.processes()) > 2, 120)
     program.press_ctrl_c()
-    ends_well(program, until, within=15)
+    ends_well(program, until, within=here(15))

@@ -76,7 +76,7 @@ def test_without_a_total_only_the_last_attempt_counts(ray_session: None, shown: 
             die()
 
     multi_process(task, range(4), num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages][1:] == [("Rows", 280)]
+    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("Rows", 280)]
     assert shown.last.retries == 4
 
 
@@ -86,47 +86,6 @@ def is_ray_worker(pid: int) -> bool:
         return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-@pytest.mark.parametrize("seed", range(ROUNDS))
-def test_workers_may_be_killed_at_any_time(ray_session: None, shown: Any, tmp_path: Path, seed: int) -> None:
-    """Workers that are killed from outside, at any moment, change neither results nor the final count."""
-    pids = tmp_path / "pids"
-    pids.mkdir()
-
-    def task(i: int) -> int:
-        (pids / str(os.getpid())).touch()
-        busy = threading.Event()
-        for done in track(range(ITEMS)):
-            if done % 100 == 0:
-                busy.wait(0.02)
-        return i * i
-
-    random_ = random.Random(seed)
-    ended = threading.Event()
-    killed: list[int] = []
-
-    def kill() -> None:
-        while len(killed) < 5 and not ended.wait(random_.uniform(0.05, 0.4)):
-            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
-            if alive:
-                killed.append(random_.choice(alive))
-                os.kill(killed[-1], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        results = multi_process(
-            task, range(12), num_workers=3, total_items=thousand, max_retries=10, poll_interval=0.05
-        )
-    finally:
-        ended.set()
-        killer.join()
-    assert killed
-    assert results == [i * i for i in range(12)]
-    assert (shown.last.done, shown.last.total) == (12 * ITEMS, 12 * ITEMS)
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (12, 0)
-    assert all(snapshot.done <= 12 * ITEMS for snapshot in shown.snapshots)
 
 
 def test_a_task_that_always_dies_fails(ray_session: None, shown: Any, tmp_path: Path) -> None:
@@ -161,36 +120,6 @@ def test_a_task_that_always_dies_ends_the_run(ray_session: None, shown: Any) -> 
         multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1)
     assert (shown.last.tasks_done, shown.last.tasks_failed) == (0, 1)
     assert shown.only.closed
-
-
-def test_os_exit_is_the_loss_of_a_worker(ray_session: None, shown: Any, tmp_path: Path) -> None:
-    """A task that leaves its process without a word runs again."""
-
-    def task(i: int) -> int:
-        report_progress(6)
-        if not (tmp_path / "left").exists():
-            (tmp_path / "left").touch()
-            os._exit(0)
-        return i
-
-    assert multi_process(task, [3], num_workers=1, total_items=lambda i: 10) == [3]
-    assert (shown.last.done, shown.last.retries) == (10, 1)
-
-
-@pytest.fixture
-def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The progress actors of the runs of a test."""
-    from speedy_utils.multi_worker.engines import ray as engine
-
-    made: list[Any] = []
-    create = engine.start_actor
-
-    def create_and_note(*args: Any) -> Any:
-        made.append(create(*args))
-        return made[-1]
-
-    monkeypatch.setattr(engine, "start_actor", create_and_note)
-    return made
 
 
 def kill_process(actor: Any) -> None:
@@ -239,7 +168,7 @@ def test_the_actor_may_be_killed(
             half.set()
 
     def kill_it() -> None:
-        half.wait(30)
+        half.wait(90)
         kill(actors[0])
         killed.touch()
 
@@ -280,7 +209,7 @@ def test_the_bar_lives_on_after_the_actor_has_restarted(
             seen.touch()
 
     def kill_it() -> None:
-        half.wait(30)
+        half.wait(90)
         kill_process(actors[0])
         killed.touch()
 
@@ -339,7 +268,7 @@ def test_workers_and_the_actor_may_be_killed_together(
         ended.set()
         killer.join()
     assert results == list(range(15))
-    lines = {stage.name: stage.done for stage in shown.last.stages}
+    lines = {stage.name: stage.done for stage in shown.last.lines}
     assert lines == {"Processing 15,000 items": 15_000, "Ends": 45}
     assert (shown.last.tasks_done, shown.last.tasks_failed) == (15, 0)
     assert shown.last.retries >= 3

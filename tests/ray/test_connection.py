@@ -45,6 +45,53 @@ print(int(ray.cluster_resources()["CPU"]))
 """
 
 
+AT_ONCE = """
+import threading, ray
+from speedy_utils import multi_process
+def node(i):
+    import ray
+    return ray.get_runtime_context().get_node_id()
+nodes = []
+threads = [threading.Thread(target=lambda: nodes.extend(multi_process(node, range(2), num_workers=2)))
+           for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(nodes), len(set(nodes)))
+"""
+
+
+def test_runs_in_threads_start_one_ray(driver: Driver) -> None:
+    """Runs that start at once in several threads of a program share the Ray that the first of them starts."""
+    done = driver(AT_ONCE)
+    assert (done.returncode, done.stdout) == (0, "6 1\n"), done.stderr
+
+
+THREAD = """
+import threading, ray
+from speedy_utils import multi_process
+def node(i):
+    import ray
+    return ray.get_runtime_context().get_node_id()
+nodes = []
+def run():
+    nodes.extend(multi_process(node, [0], num_workers=1))
+for _ in range(2):
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+run()
+print(len(nodes), len(set(nodes)))
+"""
+
+
+def test_a_ray_outlives_the_thread_that_started_it(driver: Driver) -> None:
+    """A Ray that a run in a thread has started serves later runs, in other threads and in the main one."""
+    done = driver(THREAD)
+    assert (done.returncode, done.stdout) == (0, "3 1\n"), done.stderr
+
+
 def test_ray_address_is_obeyed_and_that_ray_left_running(head: Any, driver: Driver) -> None:
     """The Ray at RAY_ADDRESS runs the tasks, and still runs for the next program."""
     first, second = (driver(WHERE, env={"RAY_ADDRESS": head.address, "HERE": "1"}) for _ in range(2))
@@ -68,14 +115,14 @@ def test_ray_address_local_starts_a_ray(head: Any, driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_dead_address_fails_soon(driver: Driver, scheme: str) -> None:
+def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float], scheme: str) -> None:
     """Where nothing answers at RAY_ADDRESS the run fails within seconds, and names the address."""
     start = time.monotonic()
     done = driver(
         "from speedy_utils import multi_process\nmulti_process(abs, [1])",
         env={"RAY_ADDRESS": f"{scheme}127.0.0.1:1"},
     )
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < here(20)
     assert done.returncode == 1
     (last,) = done.stderr.strip().splitlines()[-1:]
     assert last.startswith("ConnectionError: ")
@@ -84,7 +131,9 @@ def test_a_dead_address_fails_soon(driver: Driver, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "a web server"])
-def test_an_address_without_a_ray_fails_soon(driver: Driver, answer: bytes) -> None:
+def test_an_address_without_a_ray_fails_soon(
+    driver: Driver, here: Callable[[float], float], answer: bytes
+) -> None:
     """Where something else than a Ray listens at RAY_ADDRESS the run fails within seconds too."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -103,11 +152,29 @@ def test_an_address_without_a_ray_fails_soon(driver: Driver, answer: bytes) -> N
             "from speedy_utils import multi_process\nmulti_process(abs, [1])", env={"RAY_ADDRESS": address}
         )
         thread.join()
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < here(30)
     assert done.returncode == 1
     (last,) = done.stderr.strip().splitlines()[-1:]
     assert last.startswith("ConnectionError: ")
     assert f"RAY_ADDRESS={address}" in last
+
+
+def test_ctrl_c_ends_what_is_being_started_without_a_word(driver: Driver) -> None:
+    """A child that Ray has forked and that is not another program yet ends by Ctrl-C, without a traceback."""
+    done = driver(
+        """
+import os, signal
+from speedy_utils.multi_worker.engines.ray_start import keeping_ctrl_c
+with keeping_ctrl_c():
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status) == -signal.SIGINT)
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_a_local_ray_starts_quietly(driver: Driver) -> None:
@@ -136,18 +203,56 @@ print(multi_process(meet, range(3), num_workers=3))
     assert done.stdout == "[2, 1]\n[0, 1, 2]\n"
     lines = done.stderr.splitlines()
     assert [line for line in lines if not LOG_LINE.fullmatch(line)] == []
-    assert "100% 3/3" in lines[0]
+    for what in ("items", "tasks"):  # where Ray starts slowly there are lines before
+        assert any(f"Processing 3 {what}: 100% 3/3" in line for line in lines)
     assert "\r" not in done.stderr
 
 
-def test_the_actor_ends_with_the_run(ray_session: None, until: Callable[..., Any]) -> None:
+def test_an_actor_ends_once_it_has_started(
+    ray_session: None, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is over while its actor is starting ends it later: Ray would print an error of its own."""
+    import ray
+    from ray._private import state  # the public list of actors needs a dashboard
+    from ray.util import list_named_actors
+
+    states: list[str] = []
+    kill = ray.kill
+
+    def look_and_kill(actor: Any) -> None:
+        states.append(state.actors(actor._actor_id.hex())["State"])
+        kill(actor)
+
+    def linger(i: int) -> int:
+        from ray.util import list_named_actors
+
+        deadline = time.monotonic() + 60
+        while not list_named_actors():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return i
+
+    monkeypatch.setattr(ray, "kill", look_and_kill)
+    for i in range(3):
+        until(lambda: not list_named_actors())  # the former run's may still be known by its name
+        assert multi_process(linger, [i], num_workers=1, progress=False) == [i]
+    assert states == ["ALIVE"] * 3
+
+
+def test_the_actor_ends_with_the_run(
+    ray_session: None, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a run, also after one that failed, none of its actors is left."""
     import ray
     from ray._private import state  # the public list of actors needs a dashboard
 
+    # Else runs that are over at once would start none.
+    monkeypatch.setattr("speedy_utils.multi_worker.engines.ray._BRIEF", 0.0)
+    before = len(state.actors())
     multi_process(abs, range(4), num_workers=2)
     with pytest.raises(RuntimeError):
         multi_process(abs, ["no number"], num_workers=2)
+    assert len(state.actors()) == before + 2
     assert ray.is_initialized()
 
     def alive() -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from speedy_utils import (
     ProgressPoller,
     create_progress_tracker,
+    multi_process,
     report_progress,
     set_progress_context,
     track,
@@ -20,6 +22,9 @@ from speedy_utils import (
 )
 
 pytestmark = pytest.mark.ray
+
+WORKERS = 4
+"""As many as the session's Ray has CPUs."""
 
 
 @pytest.fixture
@@ -44,7 +49,15 @@ def test_an_actor_counts_what_is_added(actor: Any) -> None:
     """update() adds items and returns the sum; get_progress() tells the state."""
     import ray
 
-    assert progress(actor) == {"processed": 0, "total": 100, "elapsed": 0.0, "rate": 0.0, "desc": "Mine"}
+    assert progress(actor) == {
+        "processed": 0,
+        "total": 100,
+        "elapsed": 0.0,
+        "rate": 0.0,
+        "desc": "Mine",
+        "counters": {},
+        "stages": {},
+    }
     assert ray.get([actor.update.remote(30), actor.update.remote()]) == [30, 31]
     state = progress(actor)
     assert (state["processed"], state["total"], state["desc"]) == (31, 100, "Mine")
@@ -57,7 +70,8 @@ def test_an_actor_can_be_given_another_total_and_start_over(actor: Any) -> None:
     import ray
 
     ray.get([actor.update.remote(30), actor.set_total.remote(50), actor.reset.remote()])
-    assert progress(actor) == {"processed": 0, "total": 50, "elapsed": 0.0, "rate": 0.0, "desc": "Mine"}
+    state = progress(actor)
+    assert (state["processed"], state["total"], state["elapsed"], state["rate"]) == (0, 50, 0.0, 0.0)
     assert ray.get(actor.update.remote(2)) == 2
 
 
@@ -124,6 +138,26 @@ def test_an_unbound_end_is_still_sent(actor: Any, until: Callable[..., Any]) -> 
     until(lambda: progress(actor)["processed"] == 12)
 
 
+def test_an_unbound_end_costs_the_next_task_nothing(
+    actor: Any, shown: Any, until: Callable[..., Any]
+) -> None:
+    """In a worker that a task has left bound, threads of the next task of a run count for that task."""
+
+    def task(i: int, actor: Any) -> int:
+        thread = threading.Thread(target=report_progress, args=(4,), kwargs={"desc": "Own"})
+        thread.start()
+        thread.join()
+        set_progress_context(actor)
+        report_progress(2)
+        return os.getpid()
+
+    tasks = 3 * WORKERS  # so one of the workers has to run several of them
+    pids = multi_process(task, range(tasks), num_workers=1, actor=actor)
+    assert len(set(pids)) < tasks
+    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("Own", 4 * tasks)]
+    until(lambda: progress(actor)["processed"] == 2 * tasks)
+
+
 def test_actors_of_the_program_count(actor: Any, until: Callable[..., Any]) -> None:
     """An actor of one's own may be bound, in its constructor or in each call."""
     import ray
@@ -137,7 +171,7 @@ def test_actors_of_the_program_count(actor: Any, until: Callable[..., Any]) -> N
             with set_progress_context(self.actor):
                 return sum(1 for _ in track(words))
 
-    workers = [Worker.remote(actor) for _ in range(2)]  # type: ignore[attr-defined]
+    workers = [Worker.remote(actor) for _ in range(2)]
     counted = ray.get([worker.work.remote(["a"] * n) for worker in workers for n in (5, 10)])
     assert counted == [5, 10, 5, 10]
     until(lambda: progress(actor)["processed"] == 30)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speedy_utils import (
     ProgressActor,
     ProgressPoller,
     Snapshot,
+    StageSnapshot,
     TaskError,
     create_progress_tracker,
     multi_process,
+    multi_process_dataset,
     report_progress,
     set_progress_context,
     track,
@@ -28,6 +31,9 @@ def report() -> None:
     """``report_progress`` takes an int and the name of a stage."""
     assert_type(report_progress(), None)
     report_progress(5, desc="Read")
+    report_progress(5, desc="Read", tokens=51_200, loss=0.5)
+    report_progress(tokens=3)
+    report_progress(tokens="3")  # type: ignore[arg-type]
     report_progress("5")  # type: ignore[arg-type]
     report_progress(1.5)  # type: ignore[arg-type]
     report_progress(1, "Read")  # type: ignore[call-arg]
@@ -121,9 +127,27 @@ def runs() -> None:
     assert_type(multi_process(plain, [1, 2]), list[Any])
     multi_process(plain, range(3), num_workers=2, backend="mp", total_items=3, y="a")
     multi_process(packed, [["a"]], backend="seq", total_items=len, on_error="continue")
+    multi_process(plain, [1], unit="files", leave=False, progress=lambda snapshot: print(snapshot.done))
+    multi_process(plain, [1], desc="Run", poll_interval=1, progress=False, adopt_tqdm=False)
+    multi_process(plain, [1], max_retries=0, ray_options={"num_gpus": 1})
+    multi_process(plain, [1], progress=lambda: None)  # type: ignore[arg-type, misc]
+    multi_process(plain, [1], worker_logs="first")
+    multi_process(plain, [1], worker_logs="last")  # type: ignore[arg-type]
     multi_process(plain, [1], backend="rya")  # type: ignore[arg-type]
     multi_process(plain, [1], on_error="ignore")  # type: ignore[arg-type]
     multi_process(plain, 5)  # type: ignore[arg-type]
+
+
+def dataset_runs(folder: Path) -> None:
+    """``multi_process_dataset`` gives the path of what it made."""
+    assert_type(multi_process_dataset("rows", packed, folder), str)
+    multi_process_dataset(folder, packed, "out", {"y": 1}, 4, backend="seq", num_shards=8, seed=0)
+    multi_process_dataset("rows", packed, "out", debug=True, debug_size=10, max_retries=0, ray_options={})
+    multi_process_dataset("rows", packed, "out", desc="Run", unit="rows", leave=False, poll_interval=1)
+    multi_process_dataset("rows", packed, "out", progress=print, adopt_tqdm=False, worker_logs="none")
+    multi_process_dataset("rows", packed, "out", resume="trust", overwrite=True)
+    multi_process_dataset("rows", packed, "out", resume="always")  # type: ignore[arg-type]
+    multi_process_dataset("rows", packed, "out", on_error="continue")  # type: ignore[call-arg]
 
 
 def by_hand(bar: Any) -> None:
@@ -151,6 +175,11 @@ def errors(error: TaskError, snapshot: Snapshot) -> None:
     assert_type(error.traceback, str)
     assert_type(snapshot.total, int | None)
     assert_type(snapshot.rate, float)
+    assert_type(snapshot.lines, tuple[StageSnapshot, ...])
+    assert_type(snapshot.own, StageSnapshot)
+    assert_type(snapshot.own.counters, Mapping[str, float])
+    assert_type(snapshot.own.growing, bool)
+    assert_type(snapshot.to_dict(), dict[str, Any])
 
 
 def kit() -> None:
@@ -158,6 +187,7 @@ def kit() -> None:
     with RecordingSink() as sink:
         assert_type(sink.done, int)
         assert_type(sink.totals, dict[str | None, int])
+        assert_type(sink.counters, dict[str | None, dict[str, float]])
     assert_type(RecordingDisplay().last, Snapshot)
     assert_type(FakeClock()(), float)
     FailingSink(OSError())

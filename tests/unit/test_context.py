@@ -6,17 +6,21 @@ import asyncio
 import contextvars
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speedy_utils import ProgressActor, report_progress, set_progress_context, track
+from speedy_utils.multi_worker.task import perform
 from speedy_utils.progress import context
 from speedy_utils.progress.context import counting, owns_terminal, registered, tally_here
 from speedy_utils.progress.reporter import Reporter
@@ -42,7 +46,7 @@ def in_fork(work: Callable[[], Any]) -> int:
             code = 0
         finally:
             os._exit(code)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -103,7 +107,7 @@ def test_thread_after_the_task_counts_nothing() -> None:
     go, done = threading.Event(), threading.Event()
 
     def late() -> None:
-        go.wait(5)
+        go.wait(30)
         report_progress(3)
         done.set()
 
@@ -111,7 +115,7 @@ def test_thread_after_the_task_counts_nothing() -> None:
         thread = threading.Thread(target=late)
         thread.start()
     go.set()
-    assert done.wait(5)
+    assert done.wait(30)
     thread.join()
     assert sink.done == 0
 
@@ -185,11 +189,11 @@ def test_forked_child_gets_a_flusher_of_its_own() -> None:
     def hold() -> None:
         with context.flusher._wake:
             held.set()
-            forked.wait(20)
+            forked.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(5)
+    assert held.wait(30)
     code = in_fork(child)
     forked.set()
     holder.join()
@@ -340,4 +344,83 @@ def test_registered_reporters_are_sent_to_their_sink() -> None:
         stack.enter_context(registered(reporter, Signal()))
         stack.enter_context(counting(reporter.own))
         report_progress(2)
-        assert arrived.wait(5)
+        assert arrived.wait(30)
+
+
+def as_rays(signum: int, frame: object) -> None:
+    """Handle a signal as Ray does."""
+    raise SystemExit(1)
+
+
+as_rays.__module__ = "ray._private.worker"
+
+
+def as_users(signum: int, frame: object) -> None:
+    """Handle a signal in another way."""
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "in_task", "ends_with"),
+    [(as_rays, True, -signal.SIGTERM), (as_rays, False, 1), (as_users, True, 3)],
+)
+def test_sigterm_ends_what_a_task_forks(
+    handler: Callable[[int, object], None], in_task: bool, ends_with: int
+) -> None:
+    """A child of a task has not Ray's handler of SIGTERM; it keeps another, and nothing else changes."""
+    before = signal.signal(signal.SIGTERM, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with registered(Reporter(0)) if in_task else nullcontext():
+            assert in_fork(lambda: os.kill(os.getpid(), signal.SIGTERM)) == ends_with
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_sigterm_that_comes_early_is_not_lost() -> None:
+    """It ends a child that has not yet let go of Ray's handler, in which Python drops exceptions."""
+    code = """
+import os, signal
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))  # runs before those of below
+from speedy_utils.progress.context import registered
+from speedy_utils.progress.reporter import Reporter
+def handler(signum, frame):
+    raise SystemExit(1)
+handler.__module__ = "ray._private.worker"
+signal.signal(signal.SIGTERM, handler)
+with registered(Reporter(0)):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGTERM}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("step", "sink"), [("add", RecordingSink()), ("remove", RecordingSink()), ("remove", None)]
+)
+def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, step: str, sink: RecordingSink | None
+) -> None:
+    """Struck while it begins to count, or ends, a task leaves nobody busy with its counts."""
+    struck: list[None] = []
+    where = getattr(context.flusher, step)
+
+    def strike(*args: Any) -> None:
+        if step == "add" or struck:
+            where(*args)
+        if not struck:
+            struck.append(None)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(context.flusher, step, strike)
+    with pytest.raises(KeyboardInterrupt):
+        perform(abs, -1, {}, Reporter(0), sink)
+    assert not context._active
+    assert not context.flusher._routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+
+from speedy_utils.progress.adopt import adopting
+from speedy_utils.testing import RecordingSink
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -156,6 +160,22 @@ def test_the_check_finds_each_token_and_any_change() -> None:
     swapped = examples[0]._replace(labels=examples[1].labels)
     for wrong in (examples[1:], [*examples[1:], examples[1]], [swapped, *examples[1:]]):
         assert pack_sft.summary(wrong)["checksum"] != want["checksum"]
+
+
+def test_plain_tqdm_has_the_same_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written with tqdm the three steps have the counts, totals and result that they have with track."""
+    monkeypatch.setitem(sys.modules, "pack_sft", pack_sft)
+    adopt_tqdm = load("adopt_tqdm")
+    rows = [chat(("user", "a" * n), ("assistant", "b" * (9 - n))) for n in range(1, 9)]
+    shard = Dataset.from_list([*rows, chat(("user", "unanswered"))])
+    packed, stages, totals = [], [], []
+    for module in (pack_sft, adopt_tqdm):
+        with RecordingSink() as sink, adopting():
+            packed.append(module.pack_shard(shard, "", LetterTokenizer(), 200).to_list())
+        stages.append(sink.stages)
+        totals.append(sink.totals)
+    assert stages == totals == [{"Format & filter": 9, "Tokenize": 8, "Pack": 8}] * 2
+    assert packed[0] == packed[1]
 
 
 SOURCE = '''

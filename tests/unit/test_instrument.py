@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -111,14 +113,16 @@ def test_report_adds() -> None:
 
 
 def test_report_to_a_stage() -> None:
-    """Items of a named stage are apart from the run's own."""
+    """Items of a named stage are apart from the run's own, to which an empty name belongs."""
     with RecordingSink() as sink:
         report_progress(2, desc="Read")
         report_progress(desc="Write")
         report_progress(3, desc="Read")
         report_progress(4, desc=None)
+        report_progress(1, desc="")
+        consume(track("ab", desc=""))
     assert sink.stages == {"Read": 5, "Write": 1}
-    assert sink.done == 4
+    assert sink.done == 7
 
 
 @pytest.mark.parametrize("n", [np.int64(3), np.uint8(3), np.int32(3), np.array(3)])
@@ -175,8 +179,106 @@ def test_report_refuses_a_stage_that_is_no_string(inside: bool) -> None:
     """A stage is named by a string, in a run and outside alike."""
     sink = RecordingSink()
     with sink if inside else nullcontext(), pytest.raises(TypeError, match="desc must be a string, not 3"):
-        report_progress(1, desc=3)  # type: ignore[arg-type]
+        report_progress(1, desc=3)
     assert sink.done == 0
+
+
+# counters
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, "Read"]), st.integers(0, 10**20) | st.floats(0, 1e100))))
+def test_counters_add_up_by_stage(counted: list[tuple[str | None, float]]) -> None:
+    """Counters are summed, each stage its own, and leave the count of items alone."""
+    expected: dict[str | None, float] = {}
+    with RecordingSink() as sink:
+        for stage, amount in counted:
+            report_progress(2, desc=stage, tokens=amount)
+            expected[stage] = expected.get(stage, 0) + amount
+    assert sink.counters == {stage: {"tokens": amount} for stage, amount in expected.items()}
+    assert sink.done + sum(sink.stages.values()) == 2 * len(counted)
+
+
+def test_counters_have_names_and_need_no_items() -> None:
+    """Any number of counters goes with a report, also with one of no items; the default is one item."""
+    with RecordingSink() as sink:
+        report_progress(0, tokens=5, loss=0.5)
+        report_progress(tokens=2)
+    assert sink.done == 1
+    assert sink.counters == {None: {"tokens": 7, "loss": 0.5}}
+
+
+@pytest.mark.parametrize("amount", [np.int64(3), np.uint8(3), np.float32(3), np.float64(3), np.float16(3)])
+def test_counters_take_numpy_numbers(amount: Any) -> None:
+    """NumPy's numbers are welcome, don't overflow, and what is counted is plain."""
+    with RecordingSink() as sink:
+        for _ in range(100):
+            report_progress(tokens=amount)
+    (counted,) = sink.counters[None].values()
+    assert counted == 300
+    assert type(counted) in (int, float)
+
+
+@pytest.mark.parametrize(
+    ("counters", "error", "says"),
+    [
+        ({"tokens": -1}, ValueError, "tokens must be at least 0, and finite, not -1"),
+        ({"tokens": float("nan")}, ValueError, "tokens must be at least 0, and finite, not nan"),
+        ({"tokens": float("inf")}, ValueError, "tokens must be at least 0, and finite, not inf"),
+        ({"good": 1, "tokens": np.float32("nan")}, ValueError, "tokens must be at least 0, and finite"),
+        ({"tokens": True}, TypeError, r"tokens must be a number, not True \(bool\)"),
+        ({"tokens": np.True_}, TypeError, "tokens must be a number, not "),
+        ({"tokens": "3"}, TypeError, r"tokens must be a number, not '3' \(str\)"),
+        ({"tokens": None}, TypeError, "tokens must be a number, not None"),
+        ({"two words": 1}, ValueError, "a counter needs a name like a variable's, not 'two words'"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_bad_counters_are_refused_whole(
+    counters: dict[str, Any], error: type[Exception], says: str, inside: bool
+) -> None:
+    """A counter that can't be added up is an error in a run and outside alike, and nothing is counted."""
+    sink = RecordingSink()
+    with sink if inside else nullcontext():
+        for stage in (None, "Read"):
+            with pytest.raises(error, match=says):
+                report_progress(5, desc=stage, **counters)
+    assert (sink.done, sum(sink.stages.values()), sink.counters) == (0, 0, {})
+
+
+def test_a_bad_count_leaves_its_counters_alone() -> None:
+    """Where the number of items is refused the counters beside it aren't added either."""
+    with RecordingSink() as sink, pytest.raises(ValueError, match="n must be at least 0, not -1"):
+        report_progress(-1, tokens=5)
+    assert sink.counters == {}
+
+
+def test_counters_from_threads_lose_nothing() -> None:
+    """Eight threads that add to the same counters, and to new ones, are counted to the last one."""
+    start = threading.Barrier(8)
+
+    def add(thread: int) -> None:
+        start.wait()
+        for turn in range(1_000):
+            report_progress(1, desc="Read", tokens=3, loss=0.5, **{f"step_{turn % 50}": 1})
+            if turn % 100 == thread:
+                report_progress(0, tokens=1)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with RecordingSink() as sink:
+            threads = [threading.Thread(target=add, args=(thread,)) for thread in range(8)]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                assert sink.counters.get("Read", {}).get("tokens", 0) <= 24_000
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    steps = {f"step_{step}": 160 for step in range(50)}
+    assert sink.counters == {None: {"tokens": 80}, "Read": {"tokens": 24_000, "loss": 4_000} | steps}
+    assert sink.stages == {"Read": 8_000}
 
 
 # track: how loops end
@@ -360,12 +462,12 @@ def test_position_is_visible_from_another_thread_amid_an_item() -> None:
         for item in track(range(5), every=1_000_000):
             if item == 3:
                 reached.set()
-                go_on.wait(5)
+                go_on.wait(30)
 
     with RecordingSink() as sink:
         thread = threading.Thread(target=slow)
         thread.start()
-        assert reached.wait(5)
+        assert reached.wait(30)
         assert sink.done == 3
         go_on.set()
         thread.join()
@@ -491,7 +593,7 @@ def test_async_input_is_refused_with_a_hint() -> None:
         yield 1
 
     with pytest.raises(TypeError, match="report_progress"):
-        track(ticks())  # type: ignore[arg-type]
+        track(ticks())
 
 
 # track: datasets
@@ -541,9 +643,48 @@ def test_dataset_that_fails_counts_all_it_gave(
         assert sink.done == 3
 
 
+class Batch(list[Any]):
+    """A list that can be watched."""
+
+
+@pytest.mark.parametrize("sink", [RecordingSink, nullcontext], ids=["in a run", "outside"])
+def test_one_batch_of_rows_is_held_at_a_time(
+    sink: Callable[[], Any], dataset: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of rows is gone when the next is fetched: two would take twice the memory, and more cache."""
+    left: list[bool] = []
+
+    def watched(rows: Any) -> Iterator[Batch]:
+        for start in range(3):
+            batch = Batch([rows[start], rows[start + 1]])
+            watch = weakref.ref(batch)
+            yield batch
+            del batch
+            left.append(watch() is not None)
+
+    monkeypatch.setattr("speedy_utils.progress.instrument.row_batches", watched)
+    with sink():
+        consume(track(dataset))
+    assert left == [False] * 3
+
+
 def test_streamed_dataset_counts_its_rows(dataset: datasets.Dataset) -> None:
     """An iterable dataset is iterated as it is."""
     with RecordingSink() as sink:
         rows = list(track(dataset.to_iterable_dataset()))
     assert rows[-1] == {"id": 2_499, "text": "row 2499"}
     assert sink.done == 2_500
+
+
+class Loader(list[int]):
+    """Has a length that can't be told, as torch's loaders have over a stream."""
+
+    def __len__(self) -> int:
+        raise TypeError("a stream has no length")
+
+
+def test_a_length_that_cannot_be_told_is_none() -> None:
+    """A loop needs no length: where asking for it fails, its stage has no total of its own."""
+    with RecordingSink() as sink:
+        consume(track(Loader([1, 2, 3]), desc="Read"))
+    assert (sink.stages, sink.totals) == ({"Read": 3}, {})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from speedy_utils.progress.ledger import Declared, Key, Ledger, Report
+from speedy_utils.progress.ledger import Fact, Key, Ledger, Report
 
-KEYS: list[Key] = [None, "Tokenize", Declared("Tokenize")]
+KEYS: list[Key] = [None, "Tokenize", Fact("total", "Tokenize")]
 
 counts = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 50), max_size=3)
 reports = st.builds(Report, st.integers(0, 4), st.integers(1, 3), counts)
@@ -196,6 +199,50 @@ def test_last_knows_running_tasks_only() -> None:
     assert (ledger.last(0), ledger.last(1)) == ({None: 4}, {})
     ledger.commit(0, {None: 5})
     assert ledger.last(0) == {}
+
+
+TOKENS = Fact("counter", None, "tokens")
+
+amounts = st.floats(0, sys.float_info.max) | st.integers(0, 10**30)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), amounts), max_size=12), st.data())
+def test_floats_add_up_exactly_in_any_order(told: list[tuple[int, int, float]], data: st.DataObject) -> None:
+    """A counter's sum is the exact sum over the living attempts, rounded once, whatever was taken back."""
+    batch = [Report(task, attempt, {TOKENS: amount}) for task, attempt, amount in told]
+    exact = Fraction(0)
+    for task in {report.task for report in batch}:
+        latest = max(report.attempt for report in batch if report.task == task)
+        exact += Fraction(max(r.counts[TOKENS] for r in batch if (r.task, r.attempt) == (task, latest)))
+    for order in (batch, data.draw(st.permutations(batch))):
+        found = ledger_of(order).sums.get(TOKENS, 0)
+        assert float(found) == (float(exact) if exact < 2**1023 else found)
+
+
+@given(st.lists(amounts, min_size=1, max_size=6))
+def test_what_is_taken_back_leaves_no_trace(counted: list[float]) -> None:
+    """Counters whose tasks are all started again are back at exactly zero."""
+    ledger = ledger_of(Report(task, 1, {TOKENS: amount}) for task, amount in enumerate(counted))
+    ledger.merge([Report(task, 2, {}) for task in range(len(counted))])
+    assert ledger.sums[TOKENS] == 0
+    ledger.commit(0, {TOKENS: 0.1})
+    assert ledger.sums[TOKENS] == 0.1
+
+
+def test_sums_of_whole_numbers_stay_whole() -> None:
+    """Whole numbers add up to whole ones beyond what a float can tell apart; with a float they are one."""
+    ledger = ledger_of([Report(task, 1, {TOKENS: 2**53 + 1}) for task in range(3)])
+    assert ledger.sums == {TOKENS: 3 * (2**53 + 1)}
+    ledger.merge([Report(3, 1, {TOKENS: 0.5})])
+    assert type(ledger.sums[TOKENS]) is float
+
+
+def test_a_sum_beyond_all_floats_is_infinite() -> None:
+    """Floats that add up to more than a float can hold are told as infinite, and can still be taken back."""
+    ledger = ledger_of([Report(task, 1, {TOKENS: sys.float_info.max}) for task in range(2)])
+    assert ledger.sums == {TOKENS: math.inf}
+    ledger.forget([1])
+    assert ledger.sums == {TOKENS: sys.float_info.max}
 
 
 class Cluster(RuleBasedStateMachine):

@@ -298,7 +298,7 @@ def test_arguments_out_of_range_are_refused_by_name(
     """A remote path, an empty one, an unknown way to resume and no shards at all are ValueErrors."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"output_path|resume|num_shards"):
-        start(Path(path) if path == "out" else path, **options)  # type: ignore[arg-type]
+        start(Path(path) if path == "out" else path, **options)
     assert os.listdir(tmp_path) == []
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from speedy_utils.errors import MergeError
 from speedy_utils.multi_worker import merge
+from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 from speedy_utils.multi_worker.identity import Identity
 from speedy_utils.multi_worker.manifest import open_partial
 from speedy_utils.multi_worker.merge import common_features, merge_shards
 from speedy_utils.multi_worker.run_folder import Partial
 from speedy_utils.multi_worker.shard_output import begin_shard, finish_shard
-from speedy_utils.multi_worker.shards import quiet_datasets
 
 A, B, C = {"id": 1, "text": "a"}, {"id": 2, "text": "b"}, {"id": 3, "text": "c"}
 

@@ -6,12 +6,20 @@ import io
 import logging
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tqdm import tqdm
 
-from speedy_utils import ProgressActor, ProgressPoller, Snapshot, StageSnapshot
+from speedy_utils import (
+    ProgressActor,
+    ProgressPoller,
+    Snapshot,
+    StageSnapshot,
+    report_progress,
+    set_progress_context,
+)
 from speedy_utils.testing import RecordingDisplay
 
 LONG = 3_600.0
@@ -29,7 +37,7 @@ class Counter:
         self.readings += 1
         if self.readings == 5:
             self.reached.set()
-        return Snapshot((StageSnapshot("Readings", self.readings, None),))
+        return Snapshot(StageSnapshot("Readings", self.readings, None))
 
 
 class FailingDisplay(RecordingDisplay):
@@ -59,8 +67,22 @@ def test_readings_go_on_by_themselves() -> None:
     """Between first and last there is a reading every interval."""
     source, display = Counter(), RecordingDisplay()
     with ProgressPoller(source, display, 0.001):
-        assert source.reached.wait(5)
+        assert source.reached.wait(30)
     assert [snapshot.done for snapshot in display.snapshots] == list(range(1, source.readings + 1))
+
+
+def test_the_end_is_shown_once() -> None:
+    """A reading that was under way when the run ended is the last that is shown."""
+
+    class Ended(Counter):
+        def snapshot(self) -> Snapshot:
+            return replace(super().snapshot(), final=self.readings > 1)
+
+    source, display = Ended(), RecordingDisplay()
+    with ProgressPoller(source, display, 0.001):
+        assert source.reached.wait(30)
+    assert [(snapshot.done, snapshot.final) for snapshot in display.snapshots] == [(1, False), (2, True)]
+    assert display.closed
 
 
 def test_only_the_pollers_thread_touches_the_display() -> None:
@@ -85,7 +107,7 @@ def test_failing_display_is_told_once_and_the_source_still_read(caplog: pytest.L
     """A display that fails is logged once, with its cause; it is left alone, and the reading goes on."""
     source, display = Counter(), FailingDisplay()
     with ProgressPoller(source, display, 0.001):
-        assert source.reached.wait(5)
+        assert source.reached.wait(30)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "can't be shown (OSError: no terminal); the work goes on" in record.message
@@ -178,4 +200,18 @@ def test_display_of_an_actor_gets_its_state() -> None:
     actor, display = ProgressActor(total=10, desc="Reading"), RecordingDisplay()
     actor.update(4)
     ProgressPoller(actor, display, LONG).poll()
-    assert display.last.stages == (StageSnapshot("Reading", 4, 10),)
+    assert display.last.lines == (StageSnapshot("Reading", 4, 10, elapsed=display.last.elapsed),)
+
+
+def test_display_of_an_actor_gets_its_stages_and_counters() -> None:
+    """What tasks count in named stages, and beside the items, is shown too."""
+    actor, display = ProgressActor(total=10, desc="Reading"), RecordingDisplay()
+    with set_progress_context(actor):
+        report_progress(2, tokens=7)
+        report_progress(3, desc="Pack")
+    ProgressPoller(actor, display, LONG).poll()
+    assert [(line.name, line.done, line.total) for line in display.last.lines] == [
+        ("Reading", 2, 10),
+        ("Pack", 3, None),
+    ]
+    assert display.last.own.counters == {"tokens": 7}

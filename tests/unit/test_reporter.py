@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from speedy_utils.progress.ledger import Declared, Report
-from speedy_utils.progress.reporter import RESEND_AFTER, Flusher, Reporter, Tally
+from speedy_utils.progress.flusher import RESEND_AFTER, Flusher
+from speedy_utils.progress.ledger import Fact, Report, Stage
+from speedy_utils.progress.reporter import Reporter, Tally
+from speedy_utils.progress.spans import Ages
 from speedy_utils.testing import FailingSink, FakeClock, RecordingSink
 
 
@@ -37,9 +40,9 @@ class BusySink(RecordingSink):
 
     busy = False
 
-    def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
+    def send(self, reports: Sequence[Report], ages: Ages, *, last: bool = False) -> bool:
         """Keep the reports, unless an earlier one is under way."""
-        return (last or not self.busy) and super().send(reports, age, last=last)
+        return (last or not self.busy) and super().send(reports, ages, last=last)
 
 
 @pytest.fixture
@@ -65,7 +68,17 @@ def tiny_switches() -> Iterator[None]:
 
 def counts(sink: RecordingSink) -> list[int]:
     """The own counts that a sink was sent, in order."""
-    return [report.counts[None] for report in sink.reports]
+    return [int(report.counts[None]) for report in sink.reports]
+
+
+def items(counts: Mapping[Any, Any]) -> dict[Stage, int]:
+    """The items of a report, without its facts."""
+    return {key: count for key, count in counts.items() if not isinstance(key, Fact)}
+
+
+def facts(counts: Mapping[Any, Any], kind: str) -> dict[Stage, Any]:
+    """The facts of one kind in a report, by stage."""
+    return {key.stage: n for key, n in counts.items() if isinstance(key, Fact) and key.kind == kind}
 
 
 def test_tally_adds_its_parts() -> None:
@@ -84,7 +97,7 @@ def test_tally_adds_its_parts() -> None:
 
 def test_limit_stops_the_count_but_not_what_was_reported() -> None:
     """A tally counts no further than its limit, and still knows what was reported."""
-    tally = Tally(Reporter(0), 10)
+    tally = Tally(Reporter(0), None, 10)
     tally.n += 8
     tally.open(Fixed(5))
     assert (tally.read(), tally.reported()) == (10, 13)
@@ -149,6 +162,27 @@ def test_threads_that_add_to_one_tally_lose_nothing() -> None:
     assert max(high, default=0) <= tally.read()
 
 
+@pytest.mark.usefixtures("tiny_switches")
+def test_threads_that_declare_at_once_lose_nothing() -> None:
+    """A stage's total is the sum of what all threads of a task declare for it, and clamps to no less."""
+    reporter = Reporter(0)
+    start = threading.Barrier(8)
+
+    def add() -> None:
+        start.wait()
+        for _ in range(4_000):
+            reporter.declare("Read", 1)
+            reporter.stage("Read").n += 1
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = reporter.report().counts
+    assert (counts["Read"], counts[Fact("total", "Read")]) == (32_000, 32_000)
+
+
 def test_stages_are_apart() -> None:
     """Each stage has one tally, and None is the task's own."""
     reporter = Reporter(3, 2)
@@ -156,7 +190,8 @@ def test_stages_are_apart() -> None:
     reporter.stage("Read").n += 1
     reporter.stage(None).n += 4
     assert reporter.stage(None) is reporter.own
-    assert reporter.report() == Report(3, 2, {None: 4, "Read": 3})
+    task, attempt, counted = reporter.report()
+    assert (task, attempt, items(counted)) == (3, 2, {None: 4, "Read": 3})
 
 
 def test_a_report_is_within_limits_and_reported_is_not() -> None:
@@ -164,8 +199,8 @@ def test_a_report_is_within_limits_and_reported_is_not() -> None:
     reporter = Reporter(0, total=10)
     reporter.own.n += 12
     reporter.stage("Read").n += 11
-    assert reporter.report().counts == {None: 10, "Read": 10}
-    assert reporter.reported() == {None: 12, "Read": 11}
+    assert items(reporter.report().counts) == {None: 10, "Read": 10}
+    assert items(reporter.reported()) == {None: 12, "Read": 11}
 
 
 def test_declared_totals_add_up_and_limit_their_stage() -> None:
@@ -176,7 +211,66 @@ def test_declared_totals_add_up_and_limit_their_stage() -> None:
     reporter.declare(None, 50)
     reporter.stage("Read").n += 9
     reporter.own.n += 60
-    assert reporter.report().counts == {None: 60, "Read": 7, Declared("Read"): 7, Declared(None): 50}
+    counted = reporter.report().counts
+    assert items(counted) == {None: 60, "Read": 7}
+    assert facts(counted, "total") == {None: 50, "Read": 7}
+
+
+def test_a_report_tells_where_its_task_has_come() -> None:
+    """A task says that it is at work, and to which stages it has come, with items there or without."""
+    reporter = Reporter(0)
+    assert facts(reporter.report().counts, "entered") == {None: 1}
+    reporter.stage("Read")
+    reporter.declare("Write", 5)
+    assert facts(reporter.report().counts, "entered") == {None: 1, "Read": 1, "Write": 1}
+
+
+@pytest.mark.parametrize("total", [None, 9])
+def test_a_report_tells_how_much_a_stage_has(total: int | None) -> None:
+    """A stage has the task's total, or a part of its own, or, where nobody can tell, an open one."""
+    reporter = Reporter(0, total=total)
+    for stage, declared in {"Same": 9, "Less": 4, "Loose": None}.items():
+        reporter.declare(stage, declared)
+    reporter.declare("Mixed", 4)
+    reporter.declare("Mixed", None)
+    reporter.stage("Counted").n += 1
+    counted = reporter.report().counts
+    own = {} if total is None else dict.fromkeys(("Same", "Loose", "Mixed", "Counted"), 9)
+    assert facts(counted, "total") == {"Same": 9, "Less": 4} | own
+    assert facts(counted, "part").keys() == ({"Same", "Less"} if total is None else {"Less"})
+    assert facts(counted, "open").keys() == ({"Loose", "Mixed", "Counted"} if total is None else set())
+
+
+def test_a_report_tells_units_and_counters_of_its_stages() -> None:
+    """Units are told as names, counters as sums; floats stay within what a float can hold."""
+    reporter = Reporter(0)
+    reporter.unit("Download", "B")
+    reporter.own.add_to_counters({"tokens": 3, "loss": 0.5})
+    reporter.own.add_to_counters({"tokens": 4})
+    for _ in range(2):
+        reporter.stage("Read").add_to_counters({"tokens": sys.float_info.max})
+    counted = reporter.report().counts
+    assert counted[Fact("unit", "Download", "B")] == 1
+    assert counted[Fact("counter", None, "tokens")] == 7
+    assert counted[Fact("counter", None, "loss")] == 0.5
+    assert counted[Fact("counter", "Read", "tokens")] == sys.float_info.max
+
+
+def test_a_tally_counts_for_its_own_stage_and_leads_to_others() -> None:
+    """Where a stage is named, a tally stands for it if it is the same, and else leads to that stage's."""
+    reporter = Reporter(0)
+    call = Tally(reporter, "Pack", 10)
+    assert call.within(None) is call.within("Pack") is call
+    assert call.within("Read") is reporter.stage("Read")
+
+
+def test_unnamed_bars_count_only_where_nothing_else_does() -> None:
+    """What adopted bars without a name have counted stands for the task's own until there is some."""
+    reporter = Reporter(0, total=10)
+    reporter.own.bars.n += 12
+    assert (items(reporter.report().counts), items(reporter.reported())) == ({None: 10}, {None: 12})
+    reporter.own.n += 3
+    assert (items(reporter.report().counts), items(reporter.reported())) == ({None: 3}, {None: 3})
 
 
 def test_a_run_over_tasks_leaves_out_unnamed_items() -> None:
@@ -184,24 +278,24 @@ def test_a_run_over_tasks_leaves_out_unnamed_items() -> None:
     reporter = Reporter(0, items=False)
     reporter.own.n += 5
     reporter.stage("Read").n += 3
-    assert reporter.report().counts == {"Read": 3}
-    assert reporter.reported() == {"Read": 3}
+    assert items(reporter.report().counts) == {"Read": 3}
+    assert items(reporter.reported()) == {"Read": 3}
 
 
 def test_clock_starts_at_the_last_reading_that_showed_nothing(clock: FakeClock) -> None:
     """Work began when the count was last seen at zero: later than the start, never after the first item."""
     reporter = Reporter(0, clock=clock)
-    assert reporter.age() is None
+    assert reporter.ages() == {}
     clock.advance(10)
     reporter.report()
     clock.advance(0.05)
     reporter.own.n += 1
-    assert reporter.age() is None
+    assert reporter.ages() == {}
     reporter.report()
-    assert reporter.age() == pytest.approx(0.05)
+    assert reporter.ages() == {None: (pytest.approx(0.05), 0)}
     clock.advance(2)
     reporter.report()
-    assert reporter.age() == pytest.approx(2.05)
+    assert reporter.ages() == {None: (pytest.approx(2.05), 2)}
 
 
 def test_clock_starts_with_the_task_where_nobody_looked(clock: FakeClock) -> None:
@@ -211,26 +305,54 @@ def test_clock_starts_with_the_task_where_nobody_looked(clock: FakeClock) -> Non
     clock.advance(3)
     reporter.own.n += 1
     reporter.report()
-    assert reporter.age() == pytest.approx(3)
+    assert reporter.ages() == {None: (3, 0)}
 
 
 def test_begin_sets_the_clock_once(clock: FakeClock) -> None:
     """A loop that starts says when, and the first one counts."""
     reporter = Reporter(0, clock=clock)
     clock.advance(1)
-    reporter.begin()
+    reporter.begin(None)
     clock.advance(1)
-    reporter.begin()
-    assert reporter.age() == pytest.approx(1)
+    reporter.begin(None)
+    assert reporter.ages() == {None: (1, 1)}
+
+
+def test_a_count_does_not_move_a_beginning_that_was_told(clock: FakeClock) -> None:
+    """Where a loop said when it starts, its first items don't move that back to the last reading."""
+    reporter = Reporter(0, clock=clock)
+    reporter.report()
+    clock.advance(60)
+    reporter.begin("Read")
+    clock.advance(1)
+    reporter.stage("Read").n += 5
+    reporter.report()
+    assert reporter.ages() == {None: (1, 0), "Read": (1, 0)}
+
+
+def test_stages_have_clocks_of_their_own(clock: FakeClock) -> None:
+    """Each stage began with its own first item and moved with its own last one; the run spans them all."""
+    reporter = Reporter(0, clock=clock)
+    reporter.begin("Read")
+    clock.advance(1)
+    reporter.stage("Read").n += 1
+    reporter.report()
+    clock.advance(4)
+    reporter.report()
+    reporter.begin("Write")
+    clock.advance(2)
+    reporter.stage("Write").add_to_counters({"tokens": 3})
+    reporter.report()
+    assert reporter.ages() == {None: (7, 0), "Read": (7, 6), "Write": (2, 0)}
 
 
 def test_lifetime_is_known_also_of_a_task_that_reports_nothing(clock: FakeClock) -> None:
     """The lifetime runs from the first work on items, or from the attempt's start where there was none."""
     silent, busy = Reporter(0, clock=clock), Reporter(1, clock=clock)
     clock.advance(4)
-    busy.begin()
+    busy.begin(None)
     clock.advance(1)
-    assert (silent.lifetime(), busy.lifetime()) == (pytest.approx(5), pytest.approx(1))
+    assert (silent.lifetime(), busy.lifetime()) == ({None: (5, 0)}, {None: (1, 1)})
 
 
 def test_only_changes_are_sent(flusher: Flusher) -> None:
@@ -284,7 +406,8 @@ def test_last_state_is_sent_on_request(flusher: Flusher) -> None:
     flusher.remove(other)
     flusher.remove(other, last=True)
     flusher.flush()
-    assert sink.reports == [Report(0, 1, {None: 5})]
+    (report,) = sink.reports
+    assert (report.task, items(report.counts)) == (0, {None: 5})
 
 
 def test_last_state_is_sent_even_to_a_busy_sink(flusher: Flusher) -> None:
@@ -313,16 +436,35 @@ def test_failing_sink_is_logged_once(flusher: Flusher, caplog: pytest.LogCapture
     assert counts(good) == [0]
 
 
+def test_a_part_that_cannot_be_read_ends_no_flusher(
+    flusher: Flusher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where counting itself fails, as a bar of somebody's may, that is logged and others get their states."""
+
+    class Broken:
+        def read(self) -> int:
+            raise RuntimeError("no count")
+
+    reporter, good = Reporter(7), RecordingSink()
+    reporter.own.open(Broken())
+    flusher.add(reporter, RecordingSink())
+    flusher.add(Reporter(8), good)
+    flusher.flush()
+    assert "task 7" in caplog.text
+    assert "RuntimeError: no count" in caplog.text
+    assert counts(good) == [0]
+
+
 def test_sink_that_recovers_gets_the_state(flusher: Flusher, caplog: pytest.LogCaptureFixture) -> None:
     """What a failing sink missed is offered again, also where it has not changed since."""
 
     class Flaky(RecordingSink):
         fails = True
 
-        def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
+        def send(self, reports: Sequence[Report], ages: Ages, *, last: bool = False) -> bool:
             if self.fails:
                 raise ConnectionError("not yet")
-            return super().send(reports, age, last=last)
+            return super().send(reports, ages, last=last)
 
     sink = Flaky()
     flusher.add(Reporter(0), sink)
@@ -333,22 +475,44 @@ def test_sink_that_recovers_gets_the_state(flusher: Flusher, caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
+def test_a_state_that_is_known_to_be_lost_goes_again_at_once(flusher: Flusher) -> None:
+    """Where its receiver was gone the same state is sent once more without delay, and only then."""
+
+    class Losing(RecordingSink):
+        loses = False
+
+        def lost(self) -> bool:
+            return self.loses
+
+    sink = Losing()
+    flusher.add(Reporter(0), sink)
+    flusher.flush()
+    flusher.flush()
+    assert counts(sink) == [0]
+    sink.loses = True
+    flusher.flush()
+    assert counts(sink) == [0, 0]
+    sink.loses = False
+    flusher.flush()
+    assert counts(sink) == [0, 0]
+
+
 def test_age_travels_with_the_state(flusher: Flusher, clock: FakeClock) -> None:
     """A sink hears since when a task has worked on items, from the first state that shows some."""
-    ages: list[float | None] = []
+    heard: list[Ages] = []
 
-    class Ages(RecordingSink):
-        def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
-            ages.append(age)
+    class Hearing(RecordingSink):
+        def send(self, reports: Sequence[Report], ages: Ages, *, last: bool = False) -> bool:
+            heard.append(ages)
             return True
 
     reporter = Reporter(0, clock=clock)
-    flusher.add(reporter, Ages())
+    flusher.add(reporter, Hearing())
     flusher.flush()
     clock.advance(1)
     reporter.own.n += 1
     flusher.flush()
-    assert ages == [None, pytest.approx(1)]
+    assert heard == [{}, {None: (1, 0)}]
 
 
 def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:
@@ -360,7 +524,7 @@ def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:
         class Signal(RecordingSink):
             interval = 0.001
 
-            def send(self, reports: Sequence[Report], age: float | None, *, last: bool = False) -> bool:
+            def send(self, reports: Sequence[Report], ages: Ages, *, last: bool = False) -> bool:
                 if reports[0].counts[None] == 3:
                     arrived.set()  # noqa: B023 - it is this turn's
                 return True
@@ -371,7 +535,7 @@ def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:
         (thread,) = set(threading.enumerate()) - before
         assert thread.daemon
         reporter.own.n += 3
-        assert arrived.wait(5)
+        assert arrived.wait(30)
         flusher.remove(reporter)
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()

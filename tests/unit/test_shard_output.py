@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Value, load_from_disk
 
 from speedy_utils.errors import ShardError
+from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 from speedy_utils.multi_worker.shard_output import ShardRecord, begin_shard, finish_shard, read_record
-from speedy_utils.multi_worker.shards import ShardSpec, quiet_datasets
+from speedy_utils.multi_worker.shards import ShardSpec
 
 SPEC = ShardSpec(3, 30, 40)
 ROWS = Dataset.from_list([{"id": i, "text": f"t{i}"} for i in range(10)])
@@ -61,7 +63,7 @@ def test_every_way_to_give_rows_back_makes_a_finished_shard(
     assert contents(record, shard_dir) == ROWS.to_list()
     assert (record.rows, record.spec) == (10, SPEC)
     assert Features.from_dict(record.features) == ROWS.features
-    assert record.num_bytes == sum((shard_dir / name).stat().st_size for name, _ in record.files)
+    assert all(size == (shard_dir / name).stat().st_size for name, size in record.files)
     assert read_record(shard_dir, SPEC) == record
 
 
@@ -200,7 +202,17 @@ def test_a_worker_without_the_storage_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ["cut", "gone", "link", "link inside", "garbled record", "half a record", "other rows", "path outside"],
+    [
+        "cut",
+        "written over",
+        "gone",
+        "link",
+        "link inside",
+        "garbled record",
+        "half a record",
+        "other rows",
+        "path outside",
+    ],
 )
 def test_a_damaged_shard_is_not_finished(damage: str, shard_dir: Path, tmp_path: Path) -> None:
     """A shard whose record or files are not as they were written counts as unfinished."""
@@ -210,6 +222,12 @@ def test_a_damaged_shard_is_not_finished(damage: str, shard_dir: Path, tmp_path:
     spec = SPEC
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "written over":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        written = file.stat().st_mtime_ns
+        file.write_bytes(content)
+        os.utime(file, ns=(written, written + 10**9))  # the clock of a file system may tick slowly
     elif damage == "gone":
         file.unlink()
     elif damage == "link":
@@ -228,6 +246,22 @@ def test_a_damaged_shard_is_not_finished(damage: str, shard_dir: Path, tmp_path:
         file.rename(tmp_path / "moved")
         note.write_text(note.read_text().replace(record.files[0][0], "../../moved"))
     assert read_record(shard_dir, spec) is None
+
+
+@pytest.mark.parametrize("how", ["touched", "copied", "of the first release"])
+def test_a_whole_shard_stays_finished(how: str, shard_dir: Path) -> None:
+    """Neither a new time of its file, nor a record that has no checksum, makes a whole shard run again."""
+    record = finish_shard(ROWS, begin_shard(shard_dir), SPEC)
+    note, file = shard_dir / "record.json", shard_dir / record.files[0][0]
+    if how == "touched":
+        os.utime(file, (0, 0))
+    elif how == "copied":
+        file.write_bytes(file.read_bytes())
+    else:
+        note.write_text(json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "sums"}))
+    found = read_record(shard_dir, SPEC)
+    assert found is not None
+    assert (found.rows, found.files) == (record.rows, record.files)
 
 
 def test_nested_columns_survive_the_record(shard_dir: Path) -> None:

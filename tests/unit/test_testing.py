@@ -43,6 +43,16 @@ def test_sink_collects_what_its_block_counts() -> None:
     assert (sink.done, sink.stages, sink.totals) == (8, {"Read": 3}, {"Read": 3})
 
 
+def test_sink_collects_counters_by_stage() -> None:
+    """What is counted beside the items can be asked for by stage; None is the task's own."""
+    with RecordingSink() as sink:
+        assert sink.counters == {}
+        report_progress(1, tokens=5)
+        report_progress(1, tokens=0.5)
+        report_progress(1, desc="Read", bytes=9)
+    assert sink.counters == {None: {"tokens": 5.5}, "Read": {"bytes": 9}}
+
+
 def test_sink_ends_with_its_block_also_on_an_error() -> None:
     """An exception passes the block, which ends, and what was counted is kept."""
     sink = RecordingSink()
@@ -80,19 +90,19 @@ def test_nested_sinks_are_apart() -> None:
 def test_sink_keeps_reports() -> None:
     """As a reporter's sink it keeps every state in order."""
     sink, reports = RecordingSink(), [Report(0, 1, {None: n}) for n in range(3)]
-    assert sink.send(reports[:1], None)
-    assert sink.send(reports[1:], 1.0)
+    assert sink.send(reports[:1], {})
+    assert sink.send(reports[1:], {None: (1.0, 0.0)})
     assert sink.reports == reports
 
 
 def test_failing_sink_fails() -> None:
     """A failing sink raises what it was given, and counts how often."""
     with pytest.raises(ConnectionError, match="this sink fails"):
-        FailingSink().send([], None)
+        FailingSink().send([], {})
     sink, error = FailingSink(OSError("mine")), None
     for _ in range(2):
         with pytest.raises(OSError, match="mine") as caught:
-            sink.send([], None)
+            sink.send([], {})
         assert error in (None, caught.value)
         error = caught.value
     assert sink.calls == 2
@@ -102,7 +112,7 @@ def test_display_keeps_snapshots() -> None:
     """A recording display keeps all it was shown, and notes that it was closed."""
     display = RecordingDisplay()
     assert (display.snapshots, display.closed) == ([], False)
-    first, second = (Snapshot((StageSnapshot("Run", n, 2),)) for n in (1, 2))
+    first, second = (Snapshot(StageSnapshot("Run", n, 2)) for n in (1, 2))
     display.show(first)
     display.show(second)
     display.close()

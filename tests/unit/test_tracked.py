@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import logging
@@ -20,6 +21,7 @@ from typing import Any
 
 import dill
 import pytest
+from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked
 from speedy_utils.progress.tracked import items_of
@@ -98,7 +100,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> RecordingDisplay:
     """What a run that draws shows, in place of a terminal."""
     display = RecordingDisplay()
     monkeypatch.setattr(
-        "speedy_utils.progress.run.choose_display", lambda progress: display if progress else None
+        "speedy_utils.progress.run.choose_display", lambda progress, leave: display if progress else None
     )
     return display
 
@@ -715,7 +717,7 @@ def test_bad_total_of_a_call_is_an_error_before_it_starts(
 def test_wrong_arguments_are_the_functions_own_error() -> None:
     """A call with missing arguments fails as it would undecorated."""
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
-        tracked(work)()  # type: ignore[call-arg]
+        tracked(work)()
 
 
 # what stays
@@ -728,7 +730,7 @@ def test_function_stays_what_it_was() -> None:
     for name in ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__"):
         assert getattr(counted, name) == getattr(work, name)
     assert inspect.isfunction(counted)
-    assert counted.__wrapped__ is work  # type: ignore[attr-defined]
+    assert counted.__wrapped__ is work
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -851,9 +853,79 @@ def test_closure_pickles_by_value() -> None:
     assert items_of(copy, ([1, 2],), {}) == 6
 
 
+# stages and counters in a call
+
+
+def test_reports_to_a_calls_own_stage_count_toward_the_call() -> None:
+    """Naming the stage that a call is for already changes nothing: the call counts for its total once."""
+
+    @tracked(total=10, desc="Pack")
+    def call() -> None:
+        report_progress(4, desc="Pack")
+        assert sink.stages == {"Pack": 4}
+        report_progress(3)
+        assert sink.stages == {"Pack": 7}
+        report_progress(2, desc="Read")
+
+    with RecordingSink() as sink:
+        call()
+    assert sink.stages == {"Pack": 10, "Read": 2}
+    assert (sink.done, sink.totals) == (0, {"Pack": 10})
+
+
+@pytest.mark.parametrize("desc", ["Pack", None])
+def test_loops_in_a_calls_own_stage_count_toward_the_call(desc: str | None) -> None:
+    """A loop that names its call's stage, or none, moves the call, and its length is told once."""
+
+    @tracked(total="rows", desc="Pack")
+    def call(rows: str) -> None:
+        for turn, _ in enumerate(track(rows, desc=desc)):
+            assert sink.stages == {"Pack": turn}
+
+    with RecordingSink() as sink:
+        call("abcd")
+    assert (sink.stages, sink.totals, sink.done) == ({"Pack": 4}, {"Pack": 4}, 0)
+
+
+def test_calls_nested_in_their_own_stage_count_once() -> None:
+    """A tracked call inside another of the same stage is a part of it."""
+    inner = tracked(total=2, desc="Pack")(lambda: None)
+    outer = tracked(total=4, desc="Pack")(lambda: [inner(), inner()])
+    with RecordingSink() as sink:
+        outer()
+    assert (sink.stages, sink.totals) == ({"Pack": 4}, {"Pack": 4})
+
+
+def test_counters_in_a_call_belong_to_its_stage() -> None:
+    """What a call counts beside its items goes to its stage, also where the call fails."""
+
+    @tracked(total=3, desc="Pack")
+    def call(fails: bool) -> None:
+        report_progress(1, tokens=5)
+        report_progress(0, desc="Pack", tokens=2)
+        report_progress(0, desc="Read", tokens=0.5)
+        if fails:
+            raise Boom
+
+    with RecordingSink() as sink:
+        call(False)
+        with pytest.raises(Boom):
+            call(True)
+        report_progress(0, tokens=100)
+        tracked(total=2)(lambda: report_progress(0, tokens=1))()
+    assert sink.counters == {None: {"tokens": 101}, "Pack": {"tokens": 14}, "Read": {"tokens": 1.0}}
+
+
+def test_counters_of_a_run_of_its_own_are_shown(display: RecordingDisplay) -> None:
+    """A call that is a run shows its counters at the end."""
+    tracked(total=3)(lambda: report_progress(1, tokens=5))()
+    assert display.last.own.counters == {"tokens": 5}
+
+
 # runs of their own
 
 
+@pytest.mark.usefixtures("first_look")
 def test_outermost_call_is_a_run(display: RecordingDisplay) -> None:
     """Outside any run, a call with a total has a bar, which ends at exactly that total."""
 
@@ -874,7 +946,7 @@ def test_outermost_call_is_a_run(display: RecordingDisplay) -> None:
 def test_run_is_called_what_desc_says(display: RecordingDisplay) -> None:
     """The bar of a run is named by ``desc``, and its items are the run's own."""
     tracked(total=3, desc="Packing")(lambda: report_progress(1))()
-    assert [(stage.name, stage.done, stage.total) for stage in display.last.stages] == [("Packing", 3, 3)]
+    assert [(line.name, line.done, line.total) for line in display.last.lines] == [("Packing", 3, 3)]
 
 
 def test_run_shows_its_stages(display: RecordingDisplay) -> None:
@@ -886,7 +958,7 @@ def test_run_shows_its_stages(display: RecordingDisplay) -> None:
             pass
 
     call()
-    lines = [(stage.name, stage.done, stage.total) for stage in display.last.stages]
+    lines = [(line.name, line.done, line.total) for line in display.last.lines]
     assert lines == [("Processing 3 items", 3, 3), ("Read", 5, 5)]
 
 
@@ -900,7 +972,7 @@ def test_run_counts_threads_of_its_own(display: RecordingDisplay, monkeypatch: p
         thread = threading.Thread(target=lambda: report_progress(2))
         thread.start()
         thread.join()
-        return shown.wait(5)
+        return shown.wait(30)
 
     assert call()
 
@@ -964,6 +1036,59 @@ def test_coroutine_is_a_run(display: RecordingDisplay) -> None:
 
     asyncio.run(call())
     assert display.last.done == 3
+
+
+def test_bars_of_tqdm_count_for_a_run_of_its_own(
+    display: RecordingDisplay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a call that is a run tqdm's bars join as in a task: they feed its lines, and draw nothing."""
+
+    @tracked(total="rows")
+    def call(rows: str) -> None:
+        for _ in tqdm(rows):
+            pass
+        for _ in tqdm("abcde", desc="Read"):
+            pass
+
+    call("abc")
+    lines = [(line.name, line.done, line.total) for line in display.last.lines]
+    assert lines == [("Processing 3 items", 3, 3), ("Read", 5, 5)]
+    assert capfd.readouterr() == ("", "")
+    list(tqdm("ab", desc="After"))
+    assert "After: 100%" in capfd.readouterr().err
+
+
+def test_bars_of_a_generators_consumer_are_left_alone(
+    display: RecordingDisplay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While a generator is a run its own bars join, and those of whoever iterates over it draw as ever."""
+
+    @tracked(total=2)
+    def numbers() -> Iterator[int]:
+        yield from tqdm(range(2), desc="Inside")
+
+    for number in numbers():
+        list(tqdm("ab", desc=f"Outside {number}"))
+    assert [(line.name, line.done) for line in display.last.lines][-1] == ("Inside", 2)
+    drawn = capfd.readouterr().err
+    assert "Outside 0: 100%" in drawn
+    assert "Outside 1: 100%" in drawn
+    assert "Inside" not in drawn
+
+
+def test_bars_of_a_run_that_ends_elsewhere_are_let_go(display: RecordingDisplay) -> None:
+    """A generator that is closed in another context than the one it began in leaves tqdm as it was."""
+
+    @tracked(total=3)
+    def numbers() -> Iterator[int]:
+        yield from tqdm(range(3), desc="Inside")
+
+    before = vars(tqdm)["__init__"]
+    running = numbers()
+    contextvars.copy_context().run(next, running)
+    assert vars(tqdm)["__init__"] is not before
+    running.close()
+    assert vars(tqdm)["__init__"] is before
 
 
 def test_over_report_of_a_run_is_told_once(

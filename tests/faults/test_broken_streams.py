@@ -1,0 +1,85 @@
+"""Streams that are closed, and readers that go away: the work finishes, and it is told once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import json, pathlib, time
+from speedy_utils import multi_process, track
+from speedy_utils.progress.log_lines import LogDisplay
+LogDisplay.__init__.__defaults__ = (0.0, *LogDisplay.__init__.__defaults__[1:])
+
+def work(i):
+    for _ in track(range(50)):
+        time.sleep(0.002)
+    return i
+
+if __name__ == "__main__":
+    results = multi_process(work, range(8), backend="@backend@", num_workers=2, total_items=lambda i: 50,
+                            poll_interval=0.02)
+    pathlib.Path("results").write_text(json.dumps(results))
+"""
+
+
+def run(shell: str, folder: Path, backend: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the program in a shell."""
+    (folder / "driver.py").write_text(SCRIPT.replace("@backend@", backend))
+    return subprocess.run(
+        ["bash", "-c", shell.replace("@program@", f"{sys.executable} driver.py")],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """The environment of a program: this one, without what would change a run."""
+    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")}
+
+
+CASES = {
+    "stderr closed": "@program@ 2>&-",
+    "all closed": "@program@ <&- >&- 2>&-",
+    "broken pipe": "@program@ 2>&1 | head -n 1",
+    "stderr full": "@program@ 2>/dev/full",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        *((name, case) for name in ("mp", "seq") for case in CASES),
+        *(pytest.param("ray", case, marks=pytest.mark.ray) for case in ("all closed", "broken pipe")),
+    ],
+)
+def test_work_finishes_whatever_becomes_of_the_streams(
+    name: str, case: str, tmp_path: Path, env: dict[str, str]
+) -> None:
+    """Where nobody reads the progress, or nothing can be written, all results are there at the end."""
+    done = run(CASES[case], tmp_path, name, env)
+    assert (tmp_path / "results").read_text() == "[0, 1, 2, 3, 4, 5, 6, 7]", done
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_terminal_that_goes_away_stops_no_work(
+    terminal: Callable[[str], Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """A program that ignores the hang-up, as under ``nohup``, finishes without its terminal."""
+    ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    program = terminal(ignoring + SCRIPT.replace("@backend@", "mp").replace("0.002", "0.01"))
+    until(lambda: "Processing 400 items" in program.text, 60)
+    program.hang_up()
+    program.wait(60)
+    assert (tmp_path / "results").read_text() == "[0, 1, 2, 3, 4, 5, 6, 7]"

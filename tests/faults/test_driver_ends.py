@@ -1,0 +1,105 @@
+"""A driver that is ended from outside: nothing stays behind, and the same call goes on.
+
+SIGKILL and a single Ctrl-C are in test_dataset_faults.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+from speedy_utils.multi_worker.datasets_bars import quiet_datasets
+
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
+
+SHARDS, ROWS = 8, 40
+
+SCRIPT = """
+import os, pathlib, time
+from datasets import Dataset
+from speedy_utils import multi_process_dataset, track
+
+here = pathlib.Path(__file__).parent
+
+def process(dataset, output_path):
+    rows = []
+    for row in track(dataset):
+        time.sleep(float(os.environ.get("PAUSE", "0.02")))
+        rows.append({"id": row["id"]})
+    Dataset.from_list(rows).save_to_disk(output_path)
+    return output_path
+
+if __name__ == "__main__":
+    multi_process_dataset(here / "data", process, here / "out", num_workers=2, num_shards=8,
+                          backend="@backend@", poll_interval=0.05, ray_options={"num_cpus": 1})
+"""
+
+
+def finished(folder: Path) -> list[str]:
+    """The shards of an interrupted run that are finished."""
+    return [record.parent.name for record in (folder / "out.partial" / "shards").glob("*/record.json")]
+
+
+def hang_up(program: Any) -> None:
+    """Close the terminal."""
+    program.hang_up()
+
+
+def terminate(program: Any) -> None:
+    """Send SIGTERM."""
+    program.terminate()
+
+
+def interrupt_twice(program: Any) -> None:
+    """Press Ctrl-C, and once more, as fast as one can."""
+    program.press_ctrl_c()
+    program.press_ctrl_c()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A folder with what the driver works on."""
+    with quiet_datasets():
+        Dataset.from_dict({"id": list(range(SHARDS * ROWS))}).save_to_disk(str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("end", [hang_up, terminate, interrupt_twice])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_an_ended_driver_leaves_nothing_behind(
+    name: str,
+    end: Callable[[Any], None],
+    terminal: Callable[[str], Any],
+    prepared: Path,
+    until: Callable[..., Any],
+    here: Callable[[float], float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However the driver ends, no process stays, nothing is under the final name, and the call goes on."""
+    script = SCRIPT.replace("@backend@", name)
+    program = terminal(script)
+    until(lambda: len(finished(prepared)) >= 2, 120)
+    end(program)
+    until(lambda: not program.processes(), here(10))
+    # Which code it ends with is up to Ray too: it aborts a driver that goes on for 3 s after SIGTERM.
+    assert program.wait(1) != 0, program.text[-2000:]
+    assert not os.path.lexists(prepared / "out")
+    kept = finished(prepared)
+    assert len(kept) < SHARDS
+    # Whatever backend goes on: with threads that takes no Ray to start.
+    monkeypatch.setenv("PAUSE", "0.001")
+    again = terminal(SCRIPT.replace("@backend@", "mp"))
+    assert again.wait(60) == 0, again.text[-2000:]
+    drawn = [line for line in re.split(r"[\r\n]+", again.text) if "Processing" in line]
+    assert f"{len(kept) * ROWS}/320" in drawn[0]
+    assert "320/320" in drawn[-1]
+    assert list(load_from_disk(str(prepared / "out"))["id"]) == list(range(SHARDS * ROWS))
+    with contextlib.suppress(FileNotFoundError):
+        assert os.listdir(prepared / "out.partial") == []

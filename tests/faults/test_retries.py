@@ -1,0 +1,221 @@
+"""Workers that are lost, in each of the ways: exact end, right results, and a line that says which."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import TaskError, multi_process, report_progress, track
+from speedy_utils.progress.wording import remarks
+
+LOGGER = "speedy_utils.multi_worker.process"
+
+ITEMS = 1000
+
+
+def thousand(item: Any) -> int:
+    """Any item stands for a thousand."""
+    return ITEMS
+
+
+def retries(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about tasks that run again."""
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
+
+
+def kill() -> None:
+    """Be killed from outside."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    """Touch memory that is nobody's, in C code."""
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # Ray's handler prints pages of C++ before it gives up
+    ctypes.string_at(0)
+
+
+def leave() -> None:
+    """Leave the process without a word."""
+    os._exit(3)
+
+
+def leave_politely() -> None:
+    """Leave the process as a script would."""
+    sys.exit(3)
+
+
+WAYS = [kill, crash, leave, leave_politely]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("die", WAYS)
+def test_a_lost_worker_is_told_with_task_node_and_cause(
+    ray_session: None,
+    shown: Any,
+    tmp_path: Path,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    die: Callable[[], None],
+) -> None:
+    """However a worker ends, its task runs again, one line says which, where and why; the end is exact."""
+    import ray
+
+    # On a busy machine nobody may answer in three seconds where the lost task was at work.
+    monkeypatch.setattr("speedy_utils.progress.link._SEARCH", 60.0)
+    seen = tmp_path / "seen"
+
+    def task(i: int) -> int:
+        report_progress(600)
+        if i == 1 and not (tmp_path / "died").exists():
+            until(seen.exists)  # the driver has heard of it
+            (tmp_path / "died").touch()
+            die()
+        return i * i
+
+    shown.hook = lambda snapshot: snapshot.done == 1600 and seen.touch()
+    results = multi_process(task, range(3), num_workers=1, total_items=thousand, poll_interval=0.02)
+    assert results == [0, 1, 4]
+    assert (shown.last.done, shown.last.total, shown.last.retries) == (3 * ITEMS, 3 * ITEMS, 1)
+    (line,) = retries(caplog)
+    assert line.startswith("task 1 (item 1) runs again, attempt 2 of 4: ")
+    assert ("sys.exit(3)" if die is leave_politely else "WorkerCrashedError") in line
+    (host, node) = re.findall(r"\[(\S+) \(node (\w+), process \d+\)\]", line)[0]
+    assert host == socket.gethostname()
+    assert ray.get_runtime_context().get_node_id().startswith(node)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("die", WAYS)
+def test_a_task_that_always_dies_says_how(ray_session: None, shown: Any, die: Callable[[], None]) -> None:
+    """After max_retries the error names the task, its attempts and its end; with "continue" others finish."""
+
+    def task(i: int) -> int:
+        if i == 1:
+            die()
+        return i
+
+    results = multi_process(task, range(4), num_workers=2, max_retries=1, on_error="continue")
+    error = results.pop(1)
+    assert results == [0, 2, 3]
+    assert isinstance(error, TaskError)
+    assert (error.index, error.item, error.attempts) == (1, 1, 2)
+    expected = "sys.exit(3) in the function" if die is leave_politely else "the worker was lost"
+    assert error.reason.startswith(expected)
+    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["mp", "seq"])
+def test_without_workers_an_exit_is_told_the_same(
+    name: str, shown: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where tasks run in the driver's own process ``sys.exit`` is a lost attempt too, with its line."""
+
+    def task(i: int) -> int:
+        report_progress(600)
+        if i == 1 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            sys.exit("enough")
+        return i
+
+    assert multi_process(task, range(3), backend=name, num_workers=2, total_items=thousand) == [0, 1, 2]
+    assert retries(caplog) == [
+        "task 1 (item 1) runs again, attempt 2 of 4: sys.exit('enough') in the function"
+    ]
+    assert (shown.last.done, shown.last.retries) == (3 * ITEMS, 1)
+
+
+def is_ray_worker(pid: int) -> bool:
+    """Whether this process is a Ray worker: its number may have been given to another one."""
+    try:
+        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+KILLS = 30
+
+
+@pytest.mark.ray
+def test_thirty_kills_in_one_run(
+    ray_session: None, shown: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thirty workers killed at random moments of one run: exact end, right results, one line for each."""
+    import ray
+
+    pids, enough = tmp_path / "pids", tmp_path / "enough"
+    pids.mkdir()
+
+    def task(i: int) -> int:
+        mark = pids / str(os.getpid())
+        mark.touch()
+        busy = threading.Event()
+        for done in track(range(ITEMS)):
+            if done % 100 == 0:
+                busy.wait(0.02)
+        while i >= 4 and not enough.exists():  # somebody is left to be killed until all kills have been
+            busy.wait(0.02)
+        mark.unlink()
+        return i * i
+
+    random_ = random.Random(30)
+    ended = threading.Event()
+    killed: list[int] = []
+
+    def kill_workers() -> None:
+        while len(killed) < KILLS and not ended.wait(random_.uniform(0.0, 0.3)):
+            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
+            if alive:
+                killed.append(random_.choice(alive))
+                (pids / str(killed[-1])).unlink(missing_ok=True)
+                os.kill(killed[-1], signal.SIGKILL)
+        enough.touch()
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    try:
+        results = multi_process(
+            task, range(12), num_workers=4, total_items=thousand, max_retries=KILLS, poll_interval=0.05
+        )
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) == KILLS
+    assert results == [i * i for i in range(12)]
+    assert (shown.last.done, shown.last.total) == (12 * ITEMS, 12 * ITEMS)
+    assert (shown.last.tasks_done, shown.last.tasks_failed) == (12, 0)
+    assert max(snapshot.done for snapshot in shown.snapshots) <= 12 * ITEMS
+    lines = retries(caplog)
+    assert len(lines) == shown.last.retries
+    assert f"{len(lines)} retried" in remarks(shown.last)
+    # A worker may be killed between two tasks, or with its result on its way.
+    assert KILLS - 6 <= len(lines) <= KILLS
+    told = [
+        re.match(
+            r"task \d+ \(item \d+\) runs again, attempt \d+ of 31: the worker was lost: WorkerCrashedError.*?"
+            r"(?: \[(\S+) \(node (\w+), process (\d+)\)\])?$",
+            line,
+        )
+        for line in lines
+    ]
+    # Where it was is not known of a worker that died before anything had been heard of its task.
+    places = [each.groups() for each in told if each and each[1]]
+    assert None not in told
+    assert len(places) > KILLS / 6
+    assert {int(process) for _, _, process in places} <= set(killed)
+    assert len({process for _, _, process in places}) == len(places)
+    assert {host for host, _, _ in places} == {socket.gethostname()}
+    assert all(ray.get_runtime_context().get_node_id().startswith(node) for _, node, _ in places)
+    assert all(record.levelno == logging.WARNING for record in caplog.records)

@@ -1,0 +1,236 @@
+"""The whole screen of a run whose workers print, hold bars of their own and map datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from emulator import Emulator
+
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
+
+PROGRAM = """
+import logging, os, sys, threading, warnings
+os.environ["RAY_DEDUP_LOGS"] = "0"
+os.environ["RAY_COLOR_PREFIX"] = "0"
+from datasets import Dataset
+from tqdm import tqdm
+from speedy_utils import multi_process, track
+
+def work(worker):
+    rows = Dataset.from_dict({{"n": list(range(100))}})
+    rows.map(lambda row: {{"n": row["n"] + 1}}, desc="Map", new_fingerprint=f"map{{worker}}")
+    warnings.formatwarning = lambda message, *_: f"{{message}} end\\n"
+    warnings.warn(f"warning {{worker}}")
+    for n in track(range(50), desc="Tokenize"):
+        print(f"out {{worker}} {{n}} end")
+        print(f"err {{worker}} {{n}} end", file=sys.stderr)
+        for _ in tqdm(range(20), desc="Load", leave=False):
+            threading.Event().wait(0.0005)
+    for _ in tqdm(range(100), desc="Pack"):
+        threading.Event().wait(0.002)
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="log %(message)s end")
+    def speak():
+        for n in range(20):
+            print(f"driver {{n}} end")
+            logging.warning("%d", n)
+            threading.Event().wait(0.05)
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    multi_process(work, range(8), backend={backend!r}, num_workers=8, total_items=lambda _: 50,
+                  poll_interval=0.05)
+    speaker.join()
+    print("after end")
+"""
+
+STAGES = ("Processing 400 items", "Map", "Tokenize", "Load", "Pack")
+WORDS = r"((?:out|err) \d \d+|(?:driver|log|warning) \d+|after) end"
+# Ray forwards a line's end as an empty line if it comes to read between the two. After the run it prints by
+# itself, a line and then its end: the program's last word may come between.
+SAID = re.compile(rf"(?:\(\w+ pid=\d+\) ?)?(?:{WORDS})?(?:(?<=end)after end)?")
+
+
+def states(parts: Iterator[tuple[tuple[int, int], str]]) -> Iterator[Emulator]:
+    """The terminal before each drawing of the block, and at the end."""
+    emulator = None
+    for size, text in parts:
+        resized = emulator is not None
+        if emulator is None:
+            emulator = Emulator(*size)
+        else:
+            emulator.resize(*size)
+        # After a resize the block is whole once it has been drawn again, and not by somebody who had
+        # looked at the size before: that one is fed, and not judged. Whoever prints a line erases twice in
+        # one write, the second time where the block begins.
+        first, *rest = re.split(r"(?=\r\x1b\[J)", text)
+        late = rest[:2] if resized else []
+        emulator.feed(first + "".join(late))
+        for drawn in rest[len(late) :]:
+            emulator.feed(drawn)
+            yield emulator
+
+
+def stage_of(row: str) -> str | None:
+    """The stage that a row tells of; a narrow terminal shows less of a name."""
+    for name in STAGES:
+        start = row.partition(":")[0].rstrip("….")
+        if start and name.startswith(start) and ":" in row:
+            return name
+    return None
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_each_stage_has_one_row_at_any_moment(
+    terminal: Callable[..., Any], until: Callable[..., Any], name: str, columns: int
+) -> None:
+    """Whatever workers print and draw, each stage has one whole row, below all lines, also after a resize."""
+    program = terminal(PROGRAM.format(backend=name), size=(columns, 24))
+    until(lambda: "Tokenize" in program.text, 150)
+    program.resize(120 - columns, 30)
+    assert program.wait(100) == 0, program.text[-1000:]
+    text = program.text
+    assert "Traceback" not in text
+    final = None
+    for emulator in states(program.parts):
+        final = emulator
+        seen: list[str] = []
+        below = emulator.lines(history=False)[1:]  # the first may be the end of a wrapped one
+        # Ray goes on printing until the program ends, and the block is ordinary text by then.
+        late = name == "ray" and any(line.startswith("400 items in ") for line in below)
+        for line in below:
+            stage = stage_of(line)
+            if stage is not None:
+                assert len(line) < emulator.size[0], line
+                assert re.search(r"\d+/\d+\+?( \[.*\])?$|\d+%$|\[.*\]$", line), line
+                seen.append(stage)
+            else:
+                assert SAID.fullmatch(line) or line.startswith("400 items in "), emulator.rows
+                assert not seen or late or not line or line[:3] in ("400", "aft", "dri", "log"), emulator.rows
+        assert len(seen) == len(set(seen)), emulator.rows
+    assert final is not None
+    lines = final.lines()
+    said = [text for line in lines if SAID.fullmatch(line) for text in re.findall(WORDS, line)]
+    assert len(said) == len(set(said))
+    assert "after" in (said if name == "ray" else said[-1:])
+    expected = {
+        f"{stream} {worker} {n}" for stream in ("out", "err") for worker in range(8) for n in range(50)
+    }
+    expected |= {f"{stream} {n}" for stream in ("driver", "log") for n in range(20)} | {"after"}
+    expected |= {f"warning {worker}" for worker in range(8)}
+    assert set(said) <= expected
+    # What Ray would bring after the end of the program is lost with it.
+    assert len(said) == len(expected) or (name == "ray" and len(said) > 0.3 * len(expected))
+    ended = [stage for line in lines if (stage := stage_of(line)) is not None]
+    assert ended == list(STAGES[1:])  # they tell the whole, and the run sums up
+    assert sum(line.startswith("400 items in ") for line in lines) == 1
+
+
+LOOP = """
+import sys, threading
+from tqdm import tqdm
+from speedy_utils import multi_process, track
+
+both = threading.Barrier(2)
+
+def work(worker, fails=False):
+    while getattr(sys.stdout, "desk", None) is None:  # before, threads cut each other's lines
+        threading.Event().wait(0.001)
+    for n in track(range(20)):
+        print(f"out {worker} {n} end")
+        threading.Event().wait(0.005)
+    if fails:
+        both.wait(60)  # the first that fails stops the other, which is to have said all it has to say
+        raise ValueError(worker)
+
+def run(name, **more):
+    multi_process(work, range(2), backend="mp", total_items=lambda _: 20, desc=name, poll_interval=0.02,
+                  **more)
+"""
+
+IN_A_LOOP = """
+for epoch in tqdm(range(3), desc="epoch"):
+    run(f"run {epoch}")
+print("after end")
+"""
+
+AT_ONCE = """
+threads = [threading.Thread(target=run, args=(f"run {n}",)) for n in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("after end")
+"""
+
+FAILING = """
+before = sys.stdout, sys.stderr
+try:
+    run("run 0", fails=True)
+except Exception:
+    assert (sys.stdout, sys.stderr) == before
+    print("after end")
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(IN_A_LOOP, ["run 0", "run 1", "run 2", "epoch", "after"], id="in a loop under a bar"),
+        pytest.param(AT_ONCE, ["run 0", "run 1", "run 2", "after"], id="three at once"),
+        pytest.param(FAILING, ["run 0", "after"], id="one that fails"),
+    ],
+)
+def test_runs_and_bars_share_the_screen(terminal: Callable[..., Any], body: str, expected: list[str]) -> None:
+    """Runs under a bar of the program's own, at once in threads, or that fail, have each their row."""
+    program = terminal(LOOP + body, size=(80, 24))
+    assert program.wait(60) == 0, program.text[-1000:]
+    final = None
+    printed = re.compile(r"out \d \d+ end|after end|")
+    for emulator in states(program.parts):
+        final = emulator
+        drawn = [line for line in emulator.lines(history=False) if not printed.fullmatch(line)]
+        names = [line.partition(":")[0] for line in drawn]
+        assert len(names) == len(set(names)), emulator.rows
+        assert all(re.fullmatch(r"(run \d|epoch): +\d+%\|.*\| \d+/\d+ \[.*\]", line) for line in drawn), drawn
+    assert final is not None
+    lines = final.lines()
+    ends = [line for line in lines if not line.startswith("out ")]
+    assert sorted(line.partition(":")[0].removesuffix(" end") for line in ends) == sorted(expected)
+    assert ends[-1] == "after end"
+    runs = sum(name.startswith("run") for name in expected)
+    assert len([line for line in lines if line.startswith("out ")]) == 40 * runs
+
+
+CALL = """
+from tqdm import tqdm
+from speedy_utils import tracked
+
+@tracked(total="rows", desc="Call")
+def call(rows):
+    for _ in tqdm(rows):
+        for _ in tqdm("abc", desc="Letters", leave=False):
+            print("out end")
+
+call("a" * 50)
+"""
+
+
+def test_a_call_that_is_a_run_takes_in_its_bars(terminal: Callable[..., Any]) -> None:
+    """A tracked call with tqdm bars inside has its own row and one a name, and nobody else draws."""
+    program = terminal(CALL, size=(80, 24))
+    assert program.wait(60) == 0, program.text[-1000:]
+    final = None
+    for emulator in states(program.parts):
+        final = emulator
+        drawn = [line.partition(":")[0] for line in emulator.lines(history=False) if "out end" not in line]
+        assert [name for name in drawn if name] in ([], ["Call"], ["Call", "Letters"]), emulator.rows
+    assert final is not None
+    ends = [line for line in final.lines() if line != "out end"]
+    assert [re.split(r": +|\|", line)[:2] for line in ends] == [["Call", "100%"], ["Letters", "100%"]]
+    assert "50/50" in ends[0]
+    assert "150/150" in ends[1]

@@ -24,8 +24,9 @@ import pytest
 MARK = "SPEEDY_UTILS_TEST_RUN"
 
 START = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes Ctrl-C in the terminal a signal to the process
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs would ignore
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 

@@ -164,7 +164,7 @@ def test_ctrl_c_ends_what_is_being_started_without_a_word(driver: Driver) -> Non
     done = driver(
         """
 import os, signal
-from speedy_utils.multi_worker.engines.ray_start import keeping_ctrl_c
+from speedy_utils.multi_worker.ctrl_c import keeping_ctrl_c
 with keeping_ctrl_c():
     child = os.fork()
     if child == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speedy_utils import multi_process_dataset
 from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 from speedy_utils.multi_worker.shards import (
     ShardSpec,
@@ -256,3 +258,36 @@ def test_bars_stay_off_while_any_thread_is_inside() -> None:
     leave.set()
     thread.join(30)
     assert not are_progress_bars_disabled()
+
+
+@pytest.fixture
+def ctrl_c_while_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C where datasets takes it for arguments of a transform that can't be hashed."""
+    from datasets.fingerprint import Hasher
+
+    def update(hasher: Hasher, value: object) -> None:
+        if isinstance(value, range) or value == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Hasher, "update", update)
+    monkeypatch.setattr("datasets.fingerprint._CACHING_ENABLED", False)  # so that it tells nobody
+
+
+@pytest.mark.usefixtures("ctrl_c_while_hashing")
+def test_ctrl_c_while_a_shard_is_cut_is_not_swallowed(in_memory: Dataset) -> None:
+    """Ctrl-C that datasets swallows while it cuts a shard ends the run all the same."""
+    with pytest.raises(KeyboardInterrupt):
+        cut_shard(in_memory, ShardSpec(0, 0, 10))
+
+
+@pytest.mark.usefixtures("ctrl_c_while_hashing")
+@pytest.mark.parametrize("options", [{"seed": 1}, {"debug": True, "debug_size": 10}], ids=str)
+def test_ctrl_c_while_rows_are_chosen_is_not_swallowed(
+    in_memory: Dataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Nor is it where the rows are shuffled or shortened, before the run has made anything."""
+    with pytest.raises(KeyboardInterrupt):
+        multi_process_dataset(
+            in_memory, lambda shard, path: shard, tmp_path / "out", backend="seq", progress=False, **options
+        )
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from ..checks import checked_count, checked_name, checked_optional
 from ..errors import FailedShardsError, ShardError, TaskError, shorten
 from ..progress.display import Progress, checked_progress
 from ..progress.run import Run, display_here
+from .ctrl_c import keeping_ctrl_c
 from .datasets_bars import quiet_datasets
 from .engines import Work, default_workers, open_engine
 from .identity import identify
@@ -184,10 +185,11 @@ def multi_process_dataset(
 
 def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
     """The rows to process, in their order."""
-    if seed is not None:
-        # In memory: the indices of a saved dataset would be cached in the user's own folder.
-        dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
-    return dataset if size is None else dataset.select(range(min(size, len(dataset))))
+    with keeping_ctrl_c():
+        if seed is not None:
+            # In memory: the indices of a saved dataset would be cached in the user's own folder.
+            dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
+        return dataset if size is None else dataset.select(range(min(size, len(dataset))))
 
 
 @dataclass(frozen=True, slots=True)

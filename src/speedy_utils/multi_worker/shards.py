@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .ctrl_c import keeping_ctrl_c
 from .datasets_bars import quiet_datasets
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
     """
     from datasets import Dataset
 
-    shard = dataset.select(range(spec.start, spec.stop))
+    with keeping_ctrl_c():
+        shard = dataset.select(range(spec.start, spec.stop))
     # Private: there is no public way to tell a dataset with an indices mapping from one without, and
     # the mapping is what makes a shard of a shuffled table carry the whole table.
     data, indices = shard.data, shard._indices

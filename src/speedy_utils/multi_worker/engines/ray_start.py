@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -12,9 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
-from types import FrameType
 
 import ray
+
+from ..ctrl_c import keeping_ctrl_c
 
 _own_cpus = 0
 """CPUs of the Ray that this process has started; 0 where it has started none."""
@@ -116,36 +116,6 @@ class _Starter(threading.Thread):
 
 
 _starter: _Starter | None = None
-
-
-@contextmanager
-def keeping_ctrl_c() -> Iterator[None]:
-    """Raise again what was swallowed in the block: Ray loses some KeyboardInterrupts while it starts."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    pressed, here = False, os.getpid()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if os.getpid() != here:
-            # A child that is about to be another program: Python would print what is raised in it.
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        try:
-            handler(number, frame)
-        except KeyboardInterrupt:
-            pressed = True
-            raise
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def _address() -> str:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import std
 
 from speedy_utils import ProgressActor, report_progress, set_progress_context, track
 from speedy_utils.multi_worker.task import perform
-from speedy_utils.progress import context
+from speedy_utils.progress import adopt, context
 from speedy_utils.progress.context import counting, owns_terminal, registered, tally_here
 from speedy_utils.progress.reporter import Reporter
 from speedy_utils.testing import RecordingSink
@@ -403,24 +404,35 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.parametrize(
-    ("step", "sink"), [("add", RecordingSink()), ("remove", RecordingSink()), ("remove", None)]
+    ("place", "step", "sink"),
+    [
+        (context.flusher, "add", RecordingSink()),
+        (context.flusher, "remove", RecordingSink()),
+        (context.flusher, "remove", None),
+        (adopt._hooks, "install", None),
+        (adopt._hooks, "remove", None),
+        (adopt._Task, "close", None),
+    ],
 )
 def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch, step: str, sink: RecordingSink | None
+    monkeypatch: pytest.MonkeyPatch, place: Any, step: str, sink: RecordingSink | None
 ) -> None:
-    """Struck while it begins to count, or ends, a task leaves nobody busy with its counts."""
+    """Struck while it begins to count, or ends, a task leaves nobody busy with its counts or bars."""
     struck: list[None] = []
-    where = getattr(context.flusher, step)
+    where = getattr(place, step)
+    before = dict(vars(std.tqdm))
 
     def strike(*args: Any) -> None:
-        if step == "add" or struck:
+        if step in ("add", "install") or struck:
             where(*args)
         if not struck:
             struck.append(None)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(context.flusher, step, strike)
+    monkeypatch.setattr(place, step, strike)
     with pytest.raises(KeyboardInterrupt):
         perform(abs, -1, {}, Reporter(0), sink)
     assert not context._active
     assert not context.flusher._routes
+    assert not adopt._tasks
+    assert vars(std.tqdm) == before

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import shorten
-from ..progress.adopt import adopting
+from ..progress.adopt import adopting, stop_adopting
 from ..progress.context import counting, forget, registered
 from ..progress.flusher import Sink
 from ..progress.ledger import Count, Key
@@ -104,6 +104,7 @@ def perform(
     try:
         return _performed(function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm)
     finally:  # once more: whoever cancels a task may strike it while it begins to count, or ends
+        stop_adopting(reporter)
         forget(reporter)
 
 

@@ -202,21 +202,27 @@ def adopting(tally: Tally | None = None) -> Iterator[None]:
         yield
         return
     _worker = _worker or in_ray_worker()
-    own, task = tally.reporter.own, _Task()
+    task = _Task()
     token = _around.set(())
-    own.open(task)
+    tally.reporter.own.open(task)
     _tasks[tally.reporter] = task
-    _hooks.install()
+    _hooks.install(tally.reporter)
     try:
         yield
     finally:
-        _hooks.remove()
-        del _tasks[tally.reporter]
-        task.close()
-        own.close(task, 0)
+        stop_adopting(tally.reporter)
         # A generator may be closed in a context other than the one it was begun in, and need not reset that.
         with suppress(ValueError):
             _around.reset(token)
+
+
+def stop_adopting(reporter: Reporter) -> None:
+    """End what :func:`adopting` has begun for a task; to do so twice does no harm."""
+    _hooks.remove(reporter)
+    task = _tasks.pop(reporter, None)
+    if task is not None:
+        task.close()
+        reporter.own.close(task, 0)
 
 
 def adopted_here() -> bool:

@@ -20,14 +20,15 @@ class Hooks:
     def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._users = 0
+        self._users: set[object] = set()
         self._placed: dict[str, tuple[Any, Any]] = {}  # what each took the place of, and itself
 
-    def install(self) -> None:
-        """Put them there, unless they are."""
+    def install(self, user: object) -> None:
+        """Put them there for a user, unless they are."""
         with self._lock:
-            self._users += 1
-            if self._users > 1:
+            others = bool(self._users)
+            self._users.add(user)
+            if others:
                 return
             for name, hook in self._hooks.items():
                 before = vars(std.tqdm)[name]
@@ -35,10 +36,10 @@ class Hooks:
                     self._placed[name] = before, self._hooked(name, hook)
                 setattr(std.tqdm, name, self._placed[name][1])
 
-    def remove(self) -> None:
-        """Undo one :meth:`install`; the last takes them away."""
+    def remove(self, user: object) -> None:
+        """Undo :meth:`install` for a user; the last takes them away. To do so twice does no harm."""
         with self._lock:
-            self._users -= 1
+            self._users.discard(user)
             if self._users:
                 return
             for name, (before, after) in self._placed.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 import time
@@ -14,11 +13,15 @@ from ...progress.run import LocalFeed, Run
 from ..task import Call, Cancelled, Outcome, perform
 from ..worker_logs import ThreadLogs
 from . import Work
+from .interruption import interrupt
 
 logger = logging.getLogger(__name__)
 
 _GRACE = 2.0
 """Seconds in which a cancelled thread may end."""
+
+_LOOK = 0.005
+"""Seconds between two looks at whether a thread may be cancelled now."""
 
 
 class ThreadEngine:
@@ -70,21 +73,19 @@ class ThreadEngine:
             while True:
                 self._waiting.get_nowait()
         self._let_end()
-        with self._lock:
-            for thread in self._busy:
-                # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread), ctypes.py_object(Cancelled)
-                )
+        struck: set[int] = set()
         deadline = time.monotonic() + _GRACE
-        for each in self._threads:
-            each.join(max(0.0, deadline - time.monotonic()))
-        running = sum(each.is_alive() for each in self._threads)
+        while (
+            running := [each for each in self._threads if each.is_alive()]
+        ) and time.monotonic() < deadline:
+            with self._lock:  # a thread that leaves the user's function waits here
+                struck |= {thread for thread in self._busy - struck if interrupt(thread, Cancelled)}
+            running[0].join(_LOOK)
         if running:
             logger.warning(
                 "%d threads are busy in calls that can't be interrupted; they end by themselves, or with the "
                 "program",
-                running,
+                len(running),
             )
 
     def close(self) -> None:

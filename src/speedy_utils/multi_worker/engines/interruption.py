@@ -1,0 +1,53 @@
+"""Raising an exception in another thread, where it leaves no lock taken."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from types import FrameType
+
+_OURS = __name__.partition(".")[0]
+
+_BRIEF = {"_weakrefset", "logging", "tqdm", "weakref", _OURS}
+"""Packages whose code is soon left again, and takes locks in Python: what is raised between taking one and
+the block that gives it back lets all that need it wait for ever. Weak references drop what is raised."""
+
+_PLUMBING = {"contextlib", "functools", "importlib", "multiprocessing", "queue", "threading"}
+"""Packages in which user code waits for others, and that take locks in the functions of :data:`_TAKING`."""
+
+_TAKING = {"__del__", "__enter__", "__exit__", "_acquire_restore", "acquire", "release"}
+
+
+def interrupt(thread: int, error: type[BaseException]) -> bool:
+    """Raise an exception in a thread, unless it is where that would do harm.
+
+    The thread stands still while this looks at it: it does not hold the interpreter's lock. It raises where
+    it stands, or once it is back from the C function that it has called.
+
+    Args:
+        thread: Its ident.
+        error: The exception's class.
+
+    Returns:
+        Whether it was raised: False where the thread is in the middle of something brief, and may be asked
+        again in a moment.
+    """
+    frame = sys._current_frames().get(thread)
+    if frame is None or not _in_user_code(frame):
+        return False
+    # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
+    return bool(ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error)))
+
+
+def _in_user_code(innermost: FrameType) -> bool:
+    """Whether the innermost frame is of user code, or of what that waits in."""
+    if _package(innermost) in _PLUMBING and innermost.f_code.co_name in _TAKING:
+        return False
+    frame: FrameType | None = innermost
+    while frame is not None and _package(frame) in _PLUMBING:
+        frame = frame.f_back
+    return frame is not None and _package(frame) not in _BRIEF
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

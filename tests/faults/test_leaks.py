@@ -74,6 +74,17 @@ def uncollected(kind: type) -> int:
     return sum(issubclass(type(thing), kind) for thing in gc.get_objects())
 
 
+def kept(*kinds: type) -> list[str]:
+    """The objects of some classes that there are, each with what refers to it."""
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+    told = []
+    for thing in found:
+        by = [repr(each)[:200] for each in gc.get_referrers(thing) if each is not found]
+        told.append(f"{type(thing).__name__} kept by {by}")
+    return told
+
+
 def actors() -> list[int]:
     """The progress actors and gatherers among the processes that this one has started, directly or not."""
     parents, kinds = {}, {}
@@ -147,7 +158,7 @@ def test_many_runs_leave_no_thread_no_file_and_no_memory(
     until(lambda: not more_threads(before))
     until(lambda: descriptors() <= files)  # a Ray that earlier tests have started closes and opens its own
     assert (sys.stdout, sys.stderr) == streams
-    assert (alive(Run), alive(Reporter)) == (0, 0)
+    assert not kept(Run, Reporter)
     # What one run needs is some hundred kilobytes; a leak of a hundredth of that a run would show here.
     assert memory() - used < 16 * MEGABYTE * max(1, TIMES / 3)
 
@@ -175,7 +186,7 @@ def test_many_tracked_calls_and_contexts_leave_nothing(until: Callable[..., Any]
     until(lambda: not more_threads(before))
     until(lambda: descriptors() <= files)  # a Ray that earlier tests have started closes and opens its own
     set_progress_context(None)  # a thread remembers its last binding
-    assert (alive(Run), alive(Reporter)) == (0, 0)
+    assert not kept(Run, Reporter)
 
 
 @pytest.fixture
@@ -239,7 +250,7 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
     # Ray keeps connections to workers that it may use again.
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 8
     assert memory() - used < 32 * MEGABYTE * max(1, TIMES / 3)
-    assert (alive(Run), alive(Reporter)) == (0, 0)
+    assert not kept(Run, Reporter)
 
 
 @pytest.mark.ray

@@ -214,15 +214,24 @@ class BadRepr:
         raise RuntimeError("no words")
 
 
+class NosyError(Exception):
+    """Fails where it is asked for anything that it has not, such as its notes."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda: OddError(1, 2), "odd 1 and 2"),
+        (lambda: NosyError("nosy"), "NosyError"),
+        (lambda: SyntaxError("bad", ("f", 1, 1, b"text")), "SyntaxError"),
         (LockedError, "locked"),
         (MuteError, "MuteError"),
         (lambda: ValueError(BadRepr()), "ValueError"),
     ],
-    ids=["odd __init__", "unpicklable", "mute", "bad repr"],
+    ids=["odd __init__", "bad __getattr__", "bad text", "unpicklable", "mute", "bad repr"],
 )
 def test_odd_exceptions_are_told_too(backend: str, make: Callable[[], Exception], reason: str) -> None:
     """An exception that can't be sent, or shown, still gives an error that says what it was."""

@@ -56,6 +56,7 @@ class Terminal:
             start_new_session=True,
         )
         os.close(slave)
+        self._family: dict[int, str] = {}  # of all that were seen: when each was started
         self._output = bytearray()
         self._reading = threading.Lock()
         self._wake, self._woken = os.pipe()[::-1]
@@ -105,18 +106,22 @@ class Terminal:
 
     def press_ctrl_c(self) -> None:
         """Send what the key sends."""
+        self.processes()
         os.write(self._master, b"\x03")
 
     def kill(self) -> None:
         """Kill the program alone, and none of the processes that it has started."""
+        self.processes()
         self._process.kill()
 
     def terminate(self) -> None:
         """Ask the program alone to end, as ``kill`` and job schedulers do."""
+        self.processes()
         self._process.terminate()
 
     def hang_up(self) -> None:
         """Close the terminal's window."""
+        self.processes()
         if self._master is not None:
             os.write(self._wake, b"x")
             self._reader.join()  # the terminal is closed by the last who has it open
@@ -132,12 +137,34 @@ class Terminal:
         return code
 
     def processes(self) -> list[int]:
-        """The program and all processes that it has started, also those that it let go."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
+        """The program and all processes that it has started, also those that it let go.
+
+        They have the program's mark in their environment. Ray's workers write their title over that: they are
+        known as children of the others, and remembered, as they lose their parents when those are killed.
+        """
+        there = {}
+        for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-                if f"{MARK}={self.mark}".encode() in path.read_bytes():
-                    found.append(int(path.parent.name))
+                stat = (path / "stat").read_text().rpartition(")")[2].split()
+                if stat[0] not in "ZX":
+                    there[int(path.name)] = int(stat[1]), stat[19]
+                    if f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes():
+                        self._family[int(path.name)] = stat[19]
+        while news := {
+            pid: born
+            for pid, (parent, born) in there.items()
+            if pid not in self._family and parent in self._family and self._family[parent] == there[parent][1]
+        }:
+            self._family |= news
+        return [pid for pid, (_, born) in there.items() if self._family.get(pid) == born]
+
+    def workers(self) -> list[int]:
+        """Those of them that are Ray's workers, or actors."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+                    found.append(pid)
         return found
 
     def close(self) -> None:

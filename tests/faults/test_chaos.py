@@ -380,6 +380,7 @@ def run_all(plans: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for plan in plans:
         folder = tmp_path / str(plan.seed)
         folder.mkdir()
+        print(f"SPEEDY_UTILS_SEED={plan.seed}")  # pytest shows it also where the run hangs
         try:
             check(plan, folder, monkeypatch)
         except Exception as error:

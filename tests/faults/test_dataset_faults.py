@@ -182,6 +182,7 @@ def test_a_killed_driver_loses_no_finished_shard(
     script = DRIVER.replace("@backend@", name)
     program = terminal(script)
     until(lambda: len(finished(prepared)) >= 6, 120)
+    assert bool(program.workers()) == (name == "ray")
     program.kill()
     program.wait(10)
     until(lambda: not program.processes(), here(10))  # workers that were left behind have ended too
@@ -285,6 +286,37 @@ def test_a_shard_that_always_kills_its_worker_fails_alone(
     assert [display.snapshots[0].initial for display in shown.displays] == [0, 20]
 
 
+@pytest.mark.parametrize("kept", ["old", "new"])
+def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_path: Path) -> None:
+    """Where the old data wait beside the place of the output, the same call finds its input again."""
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+
+    def process(dataset: Any, output_path: str) -> Any:
+        if not broken:
+            raise ValueError("not yet")
+        return dataset.map(lambda row: {"id": row["id"] + 1})
+
+    broken: list[None] = []
+    with dataset_sharding.quiet_datasets():
+        numbered(30).save_to_disk(str(out))
+
+    def run() -> str:
+        return multi_process_dataset(
+            out, process, out, num_shards=3, backend="seq", overwrite=True, progress=False, resume="trust"
+        )
+
+    with pytest.raises(FailedShardsError):
+        run()
+    broken.append(None)
+    os.rename(out, partial / "old")  # what a swap does first
+    if kept == "new":  # and then
+        with dataset_sharding.quiet_datasets():
+            numbered(30).save_to_disk(str(out))
+    run()
+    assert list(load_from_disk(str(out))["id"]) == list(range(1, 31))
+    assert os.listdir(tmp_path) == ["out"]
+
+
 # --- Disks -----------------------------------------------------------------------------------------------
 
 
@@ -308,10 +340,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([umount, "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("name", ["mp", "seq"])
 @pytest.mark.parametrize("returned", [True, False], ids=["saved for it", "saved by it"])
 def test_a_full_disk_is_told_and_the_same_call_goes_on(
-    name: str, returned: bool, shown: Any, small_disk: Path
+    backend: str, returned: bool, shown: Any, small_disk: Path
 ) -> None:
     """A full disk fails shards with the system's own words; with room again the same call ends exact."""
     out, ballast = small_disk / "out", small_disk / "ballast"
@@ -325,7 +356,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(
         return output_path
 
     def run() -> str:
-        return multi_process_dataset(numbered(60), process, out, num_workers=2, num_shards=6, backend=name)
+        return multi_process_dataset(numbered(60), process, out, num_workers=2, num_shards=6, backend=backend)
 
     with pytest.raises(FailedShardsError, match=r"of 6 shards failed") as caught:
         run()

@@ -86,6 +86,7 @@ def test_an_ended_driver_leaves_nothing_behind(
     script = SCRIPT.replace("@backend@", name)
     program = terminal(script)
     until(lambda: len(finished(prepared)) >= 2, 120)
+    assert bool(program.workers()) == (name == "ray")
     end(program)
     until(lambda: not program.processes(), here(10))
     # Which code it ends with is up to Ray too: it aborts a driver that goes on for 3 s after SIGTERM.

@@ -18,7 +18,7 @@ from datasets import Dataset, load_from_disk
 
 import speedy_utils
 from speedy_utils import FailedShardsError, multi_process_dataset
-from speedy_utils.errors import ResumeError
+from speedy_utils.errors import MergeError, ResumeError
 from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 
 ROWS = 20
@@ -184,6 +184,54 @@ def test_a_shard_folder_that_became_a_link_is_not_followed(again: str, outside: 
     assert state(outside)["precious.txt"] == before["precious.txt"]
     assert list(load_from_disk(str(outside / "data"))["id"]) == list(range(10))
     assert sorted(os.listdir(tmp_path)) == ["out", "outside"]
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3], ids=["attempt", "shard", "shards", "run"])
+def test_a_folder_of_the_run_that_became_a_link_is_not_followed(
+    level: int, outside: Path, tmp_path: Path
+) -> None:
+    """Whichever folder of the run a function has replaced by a link, nothing is written or deleted there."""
+    (outside / "00001" / "mine").mkdir(parents=True)
+    (outside / "00001" / "mine" / "precious.txt").write_text("precious")
+    before = state(outside)
+
+    def process(dataset: Any, output_path: str) -> Any:
+        folder = Path(output_path).parents[level]
+        if dataset[0]["id"] == 0:
+            shutil.rmtree(folder)
+            folder.symlink_to(outside)
+        return dataset
+
+    with pytest.raises(FailedShardsError, match="has become a symbolic link"):
+        multi_process_dataset(
+            numbered(), process, tmp_path / "out", num_shards=2, num_workers=1, backend="seq", progress=False
+        )
+    assert state(outside) == before
+    assert not os.path.lexists(tmp_path / "out")
+
+
+def test_a_shard_that_was_replaced_after_it_was_finished_is_not_merged(outside: Path, tmp_path: Path) -> None:
+    """A later shard's function can't put a file of somebody else into the output."""
+    (file,) = (outside / "data").glob("*.arrow")
+    before, broken = state(outside), [True]
+
+    def process(dataset: Any, output_path: str) -> Any:
+        if dataset[0]["id"] and broken:
+            (finished,) = (tmp_path / "out.partial" / "shards" / "00000").glob("*/*/*.arrow")
+            finished.unlink()
+            finished.symlink_to(file)
+        return dataset
+
+    def run() -> str:
+        return multi_process_dataset(
+            numbered(), process, tmp_path / "out", num_shards=2, backend="seq", progress=False, resume="trust"
+        )
+
+    with pytest.raises(MergeError, match="changed after they were finished: 0"):
+        run()
+    broken.clear()
+    assert list(load_from_disk(run())["id"]) == list(range(ROWS))
+    assert state(outside) == before
 
 
 @pytest.mark.parametrize("where", ["absolute", "dotted", "link"])

@@ -132,15 +132,21 @@ def test_functions_may_do_what_they_like(backend: str, shown: Any, work: Callabl
 
 @pytest.mark.parametrize("work", [fork, child_process, pool, program, event_loop, nested])
 def test_what_children_count_is_not_counted(backend: str, shown: Any, work: Callable[[int], int]) -> None:
-    """Where no total is known the count is what the task itself reported, without its children's."""
+    """The count of tasks that fail is what they reported themselves, without their children's."""
 
-    def staged(i: int) -> int:
-        stage = tracked(total=6, desc="Own")(lambda: work(i))
-        return stage()
+    def failing(i: int) -> None:
+        raise ValueError(f"{work(i)} of {i}")
 
-    workers = at_once(backend, work)
-    assert multi_process(staged, range(3), backend=backend, num_workers=workers) == [7, 7, 7]
-    assert [(stage.name, stage.done) for stage in shown.only.last.stages] == [("Own", 18)]
+    errors = multi_process(
+        failing,
+        range(3),
+        backend=backend,
+        num_workers=at_once(backend, work),
+        total_items=lambda i: 100,  # so that no limit hides what is too much
+        on_error="continue",
+    )
+    assert [error.reason for error in errors] == [f"ValueError: 7 of {i}" for i in range(3)]
+    assert max(snapshot.done for snapshot in shown.only.snapshots) == shown.only.last.done == 18
 
 
 def test_threads_of_a_ray_task_count(ray_session: None, shown: Any) -> None:

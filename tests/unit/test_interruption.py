@@ -83,11 +83,26 @@ def test_what_may_hold_a_lock_is_left_first(module: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "around", [("mine.tasks", "work"), ("tqdm.std", "__iter__"), ("speedy_utils.progress.rows", "rows")]
+    "around", [("mine.tasks", "work"), ("tqdm.pandas", "inner"), ("speedy_utils.progress.rows", "rows")]
 )
 def test_user_code_is_stopped_where_it_stands(around: tuple[str, str]) -> None:
-    """So is user code that the packages have called: what a bar goes through, for one."""
+    """So is user code that the packages have called."""
     with thread_in(function_of(*around, CALL), USER) as (thread, story):
+        assert interrupt(thread, Stop)
+    assert story == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("tqdm.std", "__iter__"),
+        ("speedy_utils.progress.instrument", "_sized"),
+        ("speedy_utils.multi_worker.engines.threads", "wait"),
+    ],
+)
+def test_what_waits_for_user_code_is_stopped(where: tuple[str, str]) -> None:
+    """A bar over what threads bring, and a run in a task, may last for ever."""
+    with thread_in(function_of(*where, SPIN)) as (thread, story):
         assert interrupt(thread, Stop)
     assert story == ["stopped"]
 

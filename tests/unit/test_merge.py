@@ -19,7 +19,7 @@ from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 from speedy_utils.multi_worker.identity import Identity
 from speedy_utils.multi_worker.manifest import open_partial
 from speedy_utils.multi_worker.merge import common_features, merge_shards
-from speedy_utils.multi_worker.run_folder import Partial
+from speedy_utils.multi_worker.run_folder import HOLDER, Partial
 from speedy_utils.multi_worker.shard_output import begin_shard, finish_shard
 
 A, B, C = {"id": 1, "text": "a"}, {"id": 2, "text": "b"}, {"id": 3, "text": "c"}
@@ -355,6 +355,26 @@ def test_a_failing_swap_puts_the_old_data_back(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="Input/output"):
         merge_shards(partial)
     assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
+
+
+def test_what_can_not_be_deleted_yet_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old files that another program still uses, as on NFS, stay for a while; the output is in its place."""
+    merged(tmp_path / "out", [[A]])
+    partial = finished(tmp_path / "out", [[B]], overwrite=True)
+
+    def busy(path: Any, *args: Any, **kwargs: Any) -> None:
+        if str(path).endswith((".arrow", HOLDER)):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        unlink(path, *args, **kwargs)
+
+    unlink = os.unlink
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", busy)
+        assert load_from_disk(str(merge_shards(partial))).to_list() == [B]
+    assert partial.published
+    again = finished(tmp_path / "out", [[C]], overwrite=True)
+    assert load_from_disk(str(merge_shards(again))).to_list() == [C]
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_what_is_not_the_runs_own_is_left_in_its_folder(tmp_path: Path) -> None:

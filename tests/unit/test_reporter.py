@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -453,6 +454,29 @@ def test_a_part_that_cannot_be_read_ends_no_flusher(
     assert "task 7" in caplog.text
     assert "RuntimeError: no count" in caplog.text
     assert counts(good) == [0]
+
+
+def test_without_a_thread_the_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the machine has no thread to give the task is not failed for it, and the next one tries again."""
+    flusher, sink = Flusher(), RecordingSink()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        flusher.add(Reporter(0), sink)
+    assert [record.message for record in caplog.records] == [
+        "progress is not sent before tasks have ended: can't start new thread"
+    ]
+    reporter = Reporter(1)
+    reporter.own.n += 3
+    flusher.add(reporter, sink)
+    while not any(report.counts.get(None) == 3 for report in sink.reports):
+        time.sleep(0.001)
+    flusher._routes.clear()
 
 
 def test_sink_that_recovers_gets_the_state(flusher: Flusher, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from speedy_utils import multi_process
 from speedy_utils.multi_worker.engines import ray_logs
 from speedy_utils.multi_worker.engines.ray_logs import choose_logs
 from speedy_utils.multi_worker.worker_logs import Speakers, ThreadLogs, checked_worker_logs
@@ -259,3 +260,24 @@ def test_a_ray_with_other_insides_shows_all(
     assert choose_logs("work", "first") == "work"
     (record,) = caplog.records
     assert "all are shown" in record.getMessage()
+
+
+def test_a_run_that_gets_no_threads_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too few threads to be had the error says so, and nothing of the run stays."""
+    streams, start = (sys.stdout, sys.stderr), threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_two(thread: threading.Thread) -> None:
+        if thread.name.startswith("speedy_utils-worker"):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        multi_process(abs, range(4), backend="mp", num_workers=4, worker_logs="none", progress=False)
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert (sys.stdout, sys.stderr) == streams

@@ -17,7 +17,7 @@ from .ctrl_c import keeping_ctrl_c
 from .datasets_bars import quiet_datasets
 from .engines import Work, default_workers, open_engine
 from .identity import identify
-from .manifest import checked_output, open_partial, refuse_existing
+from .manifest import checked_output, open_partial, put_back, refuse_existing
 from .merge import merge_shards
 from .process import Backend, check_run, drive, task_error
 from .run_folder import Partial
@@ -138,6 +138,7 @@ def multi_process_dataset(
         )
     kwargs = dict(process_func_kwargs or {})
     refuse_existing(checked_output(output_path), overwrite=overwrite)
+    put_back(output_path)
     rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
     workers = num_workers or default_workers(backend)
     with open_partial(
@@ -173,12 +174,14 @@ def multi_process_dataset(
         except ShardError:  # it says itself what is kept
             raise
         except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
-            logger.warning(
-                "stopped: %d of %d shards are finished, and kept in %s; the same call runs only the others",
-                len(partial.finished),
-                len(partial.plan),
-                partial.folder,
-            )
+            if not partial.published:
+                logger.warning(
+                    "stopped: %d of %d shards are finished, and kept in %s; "
+                    "the same call runs only the others",
+                    len(partial.finished),
+                    len(partial.plan),
+                    partial.folder,
+                )
             raise
     return os.fspath(output_path)
 

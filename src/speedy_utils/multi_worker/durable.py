@@ -90,7 +90,7 @@ def swap_in(new: Path, target: Path, aside: Path) -> None:
         os.rename(new, target)
         undo.pop_all()
     sync(target.parent)
-    remove_path(aside)
+    shutil.rmtree(aside, ignore_errors=True)  # what can't be deleted yet is no failure of the swap
 
 
 def undo_swap(target: Path, aside: Path) -> None:

@@ -97,6 +97,27 @@ def open_partial(
     return partial
 
 
+def put_back(output_path: str | os.PathLike[str]) -> None:
+    """Put an output back whose replacement was killed midway: the next call may have it for its input.
+
+    Args:
+        output_path: Where the output was.
+
+    Raises:
+        BusyError: If another run is at work on ``output_path``.
+    """
+    output = checked_output(output_path)
+    folder = output.with_name(f"{output.name}.partial")
+    if os.path.lexists(output) or not (folder / OLD).is_dir():
+        return
+    _refuse_foreign(folder)
+    lock = lock_folder(folder)
+    try:
+        undo_swap(output, folder / OLD)
+    finally:
+        unlock_folder(folder, lock)
+
+
 def checked_output(output_path: str | os.PathLike[str]) -> Path:
     """The output's path, independent of the current folder.
 

@@ -19,7 +19,7 @@ from ..errors import MergeError, shorten
 from .durable import link_or_copy, remove_path, swap_in, sync, write_json
 from .manifest import refuse_existing
 from .run_folder import Partial
-from .shard_output import ShardRecord
+from .shard_output import ShardRecord, read_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,12 +42,19 @@ def merge_shards(partial: Partial) -> Path:
         The path of the dataset.
 
     Raises:
-        MergeError: If shards are missing or don't fit together. Nothing has been merged then.
+        MergeError: If shards are missing, were changed or don't fit together. Nothing has been merged then.
         FileExistsError: If something has appeared at ``output_path`` meanwhile.
     """
     if partial.missing:
         names = ", ".join(str(spec.index) for spec in partial.missing)
         raise MergeError(f"There is nothing to merge yet: these shards are not finished: {names}.")
+    changed = [spec for spec in partial.plan if read_record(partial.shard_dir(spec), spec) is None]
+    if changed:
+        names = ", ".join(str(spec.index) for spec in changed)
+        raise MergeError(
+            f"Nothing was merged, because shards were changed after they were finished: {names}. "
+            "The same call runs them again."
+        )
     records = [partial.finished[spec.index] for spec in partial.plan]
     features = common_features(records)
     remove_path(partial.merged)
@@ -61,6 +68,7 @@ def merge_shards(partial: Partial) -> Path:
     else:
         os.rename(partial.merged, partial.output_path)
         sync(partial.output_path.parent)
+    partial.published = True
     partial.remove()
     return partial.output_path
 

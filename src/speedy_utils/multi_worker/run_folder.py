@@ -55,6 +55,7 @@ class Partial:
         plan: All shards of the run.
         finished: The records of those that are finished, by index.
         overwrite: Whether the output may replace a dataset that is there already.
+        published: Whether the output has its place.
     """
 
     output_path: Path
@@ -63,6 +64,7 @@ class Partial:
     finished: dict[int, ShardRecord]
     overwrite: bool
     _lock: BaseFileLock = field(repr=False)
+    published: bool = False
 
     @property
     def missing(self) -> list[ShardSpec]:
@@ -100,9 +102,9 @@ class Partial:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         if not any(os.path.lexists(self.folder / name) for name in FOLDERS):
             # The manifest before the lock, and after the folders: see the top of this module.
-            for name in (MANIFEST, PUBLISHED, HOLDER, LOCK):
-                (self.folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
+                for name in (MANIFEST, PUBLISHED, HOLDER, LOCK):
+                    (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
         self.close()
 

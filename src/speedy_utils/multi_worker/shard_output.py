@@ -86,8 +86,9 @@ def begin_shard(shard_dir: Path) -> Path:
         The ``output_path`` for ``process_func``. It does not exist yet.
 
     Raises:
-        ShardError: If the run's folder can't be seen from this machine.
+        ShardError: If the run's folder can't be seen from this machine, or has become a link.
     """
+    _refuse_links(*shard_dir.parents[:2])
     if shard_dir.is_symlink():  # an earlier attempt has put it there; what it leads to is not ours to clear
         shard_dir.unlink()
     try:
@@ -123,6 +124,7 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
     from datasets import Dataset
 
     attempt = output.parent
+    _refuse_links(*output.parents[:4])
     with quiet_datasets():
         if isinstance(result, Dataset):
             saved, source = save_dataset(result, attempt / "saved"), None
@@ -170,7 +172,7 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         record = ShardRecord(**raw)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    if shard_dir.is_symlink():
+    if _links(shard_dir, *shard_dir.parents[:2]):
         return None
     home = shard_dir.resolve()
     for name, size in record.files:
@@ -184,6 +186,20 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         if (home / name).stat().st_mtime_ns != time and checksum(home / name) != crc:
             return None
     return record if record.spec == spec else None
+
+
+def _links(*folders: Path) -> list[Path]:
+    """Those that are symbolic links: what they lead to is not the run's own."""
+    return [folder for folder in folders if folder.is_symlink()]
+
+
+def _refuse_links(*folders: Path) -> None:
+    """Raise if a folder of the run has become a link."""
+    for link in _links(*folders):
+        raise ShardError(
+            f"{str(link)!r}, a folder of the run, has become a symbolic link to {os.readlink(link)!r}. The "
+            "run writes and deletes in folders of its own only: remove the link, and call again."
+        )
 
 
 def _locate(result: object, output: Path, spec: ShardSpec) -> Path:

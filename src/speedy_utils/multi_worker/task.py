@@ -134,10 +134,16 @@ def _performed(
 
 
 def _reason(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()
+    try:
+        return traceback.format_exception_only(error)[-1].strip()
+    except Exception:  # it asks the exception for more than its text, and that is the user's code
+        return type(error).__name__
 
 
 def _without_us(error: BaseException) -> str:
     """The traceback from the user's function on."""
-    trace = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, trace.tb_next if trace else None))
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:  # as above
+        return "".join([*traceback.format_tb(trace), _reason(error)])

@@ -62,8 +62,13 @@ class Flusher:
         with self._wake:
             self._routes[reporter] = _Route(sink)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads to be had: the work matters more
+                    logger.warning("progress is not sent before tasks have ended: %s", error)
+                else:
+                    self._thread = thread
 
     def remove(self, reporter: Reporter, *, last: bool = False) -> None:
         """Stop sending a reporter's counts.

@@ -15,6 +15,9 @@ the block that gives it back lets all that need it wait for ever. Weak reference
 _PLUMBING = {"contextlib", "functools", "importlib", "multiprocessing", "queue", "threading"}
 """Packages in which user code waits for others, and that take locks in the functions of :data:`_TAKING`."""
 
+_WAITING = {("tqdm", "__iter__"), (_OURS, "_sized"), (_OURS, "wait")}
+"""Functions of :data:`_BRIEF` in which user code waits: for what it goes through, or for a run of its own."""
+
 _TAKING = {"__del__", "__enter__", "__exit__", "_acquire_restore", "acquire", "release"}
 
 
@@ -46,7 +49,9 @@ def _in_user_code(innermost: FrameType) -> bool:
     frame: FrameType | None = innermost
     while frame is not None and _package(frame) in _PLUMBING:
         frame = frame.f_back
-    return frame is not None and _package(frame) not in _BRIEF
+    if frame is None:
+        return False
+    return _package(frame) not in _BRIEF or (_package(frame), frame.f_code.co_name) in _WAITING
 
 
 def _package(frame: FrameType) -> str:

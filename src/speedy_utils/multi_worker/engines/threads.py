@@ -36,15 +36,19 @@ class ThreadEngine:
         self._feed = run.feed = LocalFeed()
         self._logs = ThreadLogs(work.worker_logs)
         self._waiting: SimpleQueue[tuple[Call, Any] | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[Call, Outcome | KeyboardInterrupt]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Call, Outcome | BaseException]] = SimpleQueue()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
             for n in range(work.workers)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # there may be no more threads to be had
+            self.close()
+            raise
 
     def submit(self, call: Call, item: Any) -> None:
         """Hand the call to a thread."""
@@ -58,7 +62,7 @@ class ThreadEngine:
                 ended.append(self._ended.get_nowait())
         outcomes = []
         for call, outcome in ended:
-            if isinstance(outcome, KeyboardInterrupt):
+            if isinstance(outcome, BaseException):
                 raise outcome
             outcomes.append((call, outcome))
         return outcomes
@@ -98,15 +102,16 @@ class ThreadEngine:
             self._waiting.put(None)
 
     def _run(self) -> None:
-        with suppress(Cancelled):
-            while (task := self._waiting.get()) is not None:
-                call, item = task
-                try:
-                    outcome: Outcome | KeyboardInterrupt = self._perform(call, item)
-                # The function itself has raised it: signals go to the main thread.
-                except KeyboardInterrupt as error:
-                    outcome = error
-                self._ended.put((call, outcome))
+        while (task := self._waiting.get()) is not None:
+            call, item = task
+            try:
+                outcome: Outcome | BaseException = self._perform(call, item)
+            except Cancelled:
+                return
+            # A KeyboardInterrupt that the function itself has raised: signals go to the main thread.
+            except BaseException as error:  # whatever it is, the driver waits for news
+                outcome = error
+            self._ended.put((call, outcome))
 
     def _perform(self, call: Call, item: Any) -> Outcome:
         thread = threading.get_ident()

@@ -79,7 +79,10 @@ class Terminal:
         assert self._master is not None
         os.kill(self._process.pid, signal.SIGSTOP)
         try:
-            while not self._stands_still():
+            # The kernel hands on what was written a moment later, and does not tell what is on its way.
+            still = 0
+            while still < 100:
+                still = still + 1 if self._stands_still() else 0
                 time.sleep(0.001)
             with self._reading:
                 fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

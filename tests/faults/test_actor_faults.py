@@ -29,7 +29,7 @@ PAUSE = 20.0
 """Seconds for which the actor is paused: longer than anybody waits for it, and than states are sent again."""
 
 WAIT = 1.5
-"""Seconds that no call may wait: fewer than anybody waits for an actor, more than a busy machine takes."""
+"""Seconds that no call may wait: fewer than anybody waits for an actor."""
 
 
 @contextlib.contextmanager
@@ -74,11 +74,12 @@ def test_a_paused_actor_slows_no_loop(
     tmp_path: Path,
     until: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
+    here: Callable[[float], float],
 ) -> None:
     """Cut off from the actor for 20 seconds no call waits, and what was counted meanwhile arrives afterwards.
 
-    The network between two machines can't be cut on one. To a worker an actor that is stopped looks the same,
-    calls that nobody answers, except that its connections stay. How fast loops are meanwhile, as a figure, is
+    No network is cut here. To a worker an actor that is stopped looks the same, calls that nobody answers,
+    except that its connections stay. How fast loops are meanwhile, as a figure, is
     told by ``benchmarks/cut_off.py``: that takes a quiet machine.
     """
     paused, resumed, caught_up = tmp_path / "paused", tmp_path / "resumed", tmp_path / "caught up"
@@ -86,13 +87,13 @@ def test_a_paused_actor_slows_no_loop(
     def task(i: int) -> None:
         counted, busiest, waited, costs = 0, 0.0, 0.0, []
 
-        def turns(until_it_is: Callable[[], bool]) -> float:
-            """Report in turns; the median CPU time of a call, over the turns."""
+        def turns(until_it_is: Callable[[], bool]) -> tuple[float, float]:
+            """Report in turns; the median CPU time, and time, of a call, over the turns."""
             nonlocal counted, busiest, waited
-            costs = []
+            costs, times = [], []
             # On a busy machine it may be so before the first turn.
             while len(costs) < 20 or not until_it_is():
-                start = time.thread_time()
+                start, at = time.thread_time(), time.monotonic()
                 for _ in range(1000):
                     before, began = time.thread_time(), time.monotonic()
                     report_progress()
@@ -102,7 +103,8 @@ def test_a_paused_actor_slows_no_loop(
                     waited = max(waited, took - spent)
                     counted += 1
                 costs.append((time.thread_time() - start) / 1000)
-            return statistics.median(costs)
+                times.append((time.monotonic() - at) / 1000)
+            return statistics.median(costs), statistics.median(times)
 
         turns(lambda: counted > 100_000)
         (tmp_path / f"warm-{i}").touch()
@@ -141,8 +143,10 @@ def test_a_paused_actor_slows_no_loop(
     for counted, busiest, waited, (free, cut) in told():
         assert counted > 0
         assert busiest < 0.1  # of CPU time; where the host is busy too, its share counts in
-        assert waited < WAIT
-        assert cut < 2 * free  # far from what is measured, and as near as a busy machine allows
+        assert waited < min(here(WAIT), PAUSE / 2)
+        # Far from what is measured, and as near as a busy machine allows.
+        assert cut[0] < 2 * free[0]
+        assert cut[1] < 10 * free[1]
     assert (shown.last.done, shown.last.total) == (2 * 10**9, 2 * 10**9)
     assert seen == sorted(seen), "the bar went back"
     (warning,) = warnings(caplog)

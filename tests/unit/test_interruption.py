@@ -69,6 +69,7 @@ USER = function_of("mine.tasks", "__enter__", SPIN)
         ("tqdm.std", "update"),
         ("logging", "handle"),
         ("weakref", "remove"),
+        ("importlib._bootstrap", "_get_module_lock"),
         ("speedy_utils.progress.adopt", "_init"),
         ("threading", "__enter__"),
         ("multiprocessing.synchronize", "__exit__"),

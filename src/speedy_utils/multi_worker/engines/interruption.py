@@ -8,11 +8,11 @@ from types import FrameType
 
 _OURS = __name__.partition(".")[0]
 
-_BRIEF = {"_weakrefset", "logging", "tqdm", "weakref", _OURS}
+_BRIEF = {_OURS, "_weakrefset", "importlib", "logging", "tqdm", "weakref"}
 """Packages whose code is soon left again, and takes locks in Python: what is raised between taking one and
 the block that gives it back lets all that need it wait for ever. Weak references drop what is raised."""
 
-_PLUMBING = {"contextlib", "functools", "importlib", "multiprocessing", "queue", "threading"}
+_PLUMBING = {"contextlib", "functools", "multiprocessing", "queue", "threading"}
 """Packages in which user code waits for others, and that take locks in the functions of :data:`_TAKING`."""
 
 _WAITING = {("tqdm", "__iter__"), (_OURS, "_sized"), (_OURS, "wait")}

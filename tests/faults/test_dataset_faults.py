@@ -317,6 +317,68 @@ def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_p
     assert os.listdir(tmp_path) == ["out"]
 
 
+KILLED_MERGES = """
+import os, pathlib, random, signal, time
+from datasets import Dataset, load_from_disk
+from speedy_utils import multi_process_dataset
+
+out, partial = pathlib.Path("out"), pathlib.Path("out.partial")
+rand = random.Random(0)
+
+def process(dataset, path, version):
+    return Dataset.from_dict({"id": dataset["id"][:], "version": [version] * len(dataset)})
+
+def run(version):
+    multi_process_dataset(Dataset.from_dict({"id": list(range(60))}), process, out, {"version": version},
+                          num_shards=8, backend="seq", progress=False, overwrite=True)
+
+def version():
+    rows = load_from_disk(str(out))[:]
+    assert rows["id"] == list(range(60)), rows
+    (found,) = set(rows["version"])
+    return found
+
+run(0)
+took, met = 0.0, []
+for turn in range(1, 25):
+    child = os.fork()
+    if not child:
+        run(turn)
+        os._exit(0)
+    while not (partial / "merged").exists():  # the merge has yet to begin
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+    begun = time.monotonic()
+    if took:
+        time.sleep(rand.uniform(0, 1.5 * took))  # that long after the merge has begun
+        os.kill(child, signal.SIGKILL)
+    else:
+        while (partial / "merged").exists():  # it has not got its place yet
+            pass
+        took = time.monotonic() - begun
+    _, status = os.waitpid(child, 0)
+    before = (version() == turn) if out.exists() else None
+    if before is None:
+        assert (partial / "old").is_dir()
+    if os.WIFSIGNALED(status) and partial.exists():
+        met.append(before)
+    if before is not True or partial.exists():
+        run(turn)
+    assert version() == turn
+    assert sorted(os.listdir()) == ["driver.py", "out"], os.listdir()
+print(met.count(True), len(met) - met.count(True))
+"""
+
+
+def test_a_driver_that_is_killed_while_it_merges_loses_nothing(driver: Callable[..., Any]) -> None:
+    """Killed at any moment of a merge it leaves the old output or the new one, and the same call ends."""
+    done = driver(KILLED_MERGES)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after, before = map(int, done.stdout.split())
+    assert after + before >= 8, "too few were killed before they had ended"
+    assert before > 0, "none was killed before the output had its place"
+
+
 # --- Disks -----------------------------------------------------------------------------------------------
 
 

@@ -1029,6 +1029,19 @@ def test_the_patch_is_undone() -> None:
     assert hooks() == before
 
 
+def test_calls_that_take_turns_leave_no_bar_behind() -> None:
+    """Generators that are runs end in another order than they began, and nothing of them is held."""
+
+    @tracked(total=3, desc="Rows")
+    def rows(count: int) -> Iterator[int]:
+        yield from std.tqdm(range(count))
+
+    assert list(zip(rows(3), rows(3), strict=True)) == [(i, i) for i in range(3)]
+    assert list(zip(rows(3), rows(2), strict=False)) == [(i, i) for i in range(2)]
+    gc.collect()
+    assert not adopt._around.get()
+
+
 def test_where_nobody_counts_nothing_is_patched() -> None:
     """Outside a run there is nobody to adopt for."""
     before = hooks()

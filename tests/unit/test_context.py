@@ -12,19 +12,20 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tqdm import std
 
-from speedy_utils import ProgressActor, report_progress, set_progress_context, track
+from speedy_utils import ProgressActor, multi_process, report_progress, set_progress_context, track
+from speedy_utils.multi_worker.engines.threads import ThreadEngine
 from speedy_utils.multi_worker.task import perform
 from speedy_utils.progress import adopt, context
 from speedy_utils.progress.context import counting, owns_terminal, registered, tally_here
-from speedy_utils.progress.reporter import Reporter
+from speedy_utils.progress.reporter import Reporter, Tally
 from speedy_utils.testing import RecordingSink
 
 
@@ -436,3 +437,41 @@ def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
     assert not context.flusher._routes
     assert not adopt._tasks
     assert vars(std.tqdm) == before
+
+
+def test_what_a_task_leaves_bound_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may strike a task of "seq" before it has unbound what counts: later runs draw all the same."""
+
+    @contextmanager
+    def struck(tally: Tally) -> Iterator[None]:
+        context.current.set(tally)
+        yield
+
+    monkeypatch.setattr("speedy_utils.multi_worker.task.counting", struck)
+    multi_process(abs, range(2), backend="seq", progress=False)
+    assert context.current.get() is None
+    assert owns_terminal()
+
+
+def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it comes before the tasks of "mp" have been cancelled, they are cancelled at the close."""
+    begun = threading.Barrier(2)
+    threads: list[threading.Thread] = []
+
+    def task(i: int) -> None:
+        threads.append(threading.current_thread())
+        begun.wait(60)
+        if i == 0:
+            raise ValueError("as if Ctrl-C was pressed here")
+        while True:
+            pass
+
+    def struck(engine: ThreadEngine) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadEngine, "cancel", struck)
+    with pytest.raises(KeyboardInterrupt):
+        multi_process(task, range(2), backend="mp", num_workers=2, progress=False)
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()

@@ -70,6 +70,7 @@ USER = function_of("mine.tasks", "__enter__", SPIN)
         ("logging", "handle"),
         ("weakref", "remove"),
         ("importlib._bootstrap", "_get_module_lock"),
+        ("tqdm.asyncio", "refresh"),
         ("speedy_utils.progress.adopt", "_init"),
         ("threading", "__enter__"),
         ("multiprocessing.synchronize", "__exit__"),
@@ -79,6 +80,13 @@ USER = function_of("mine.tasks", "__enter__", SPIN)
 def test_what_may_hold_a_lock_is_left_first(module: str, name: str) -> None:
     """A thread in code that takes locks goes on until it is back in user code, and is stopped there."""
     with thread_in(function_of(module, name, SPIN)) as (thread, story):
+        assert not interrupt(thread, Stop)
+    assert story == ["left", "stopped"]
+
+
+def test_a_bar_that_draws_is_left_to_it() -> None:
+    """It holds tqdm's lock while it writes to a stream, which may be user code."""
+    with thread_in(function_of("tqdm.std", "refresh", CALL), USER) as (thread, story):
         assert not interrupt(thread, Stop)
     assert story == ["left", "stopped"]
 

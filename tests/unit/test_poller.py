@@ -215,3 +215,51 @@ def test_display_of_an_actor_gets_its_stages_and_counters() -> None:
         ("Pack", 3, None),
     ]
     assert display.last.own.counters == {"tokens": 7}
+
+
+def test_ctrl_c_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Struck once its thread runs, the poller ends, and closes the display."""
+    display, start = RecordingDisplay(), threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def struck(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", struck)
+        with pytest.raises(KeyboardInterrupt):
+            ProgressPoller(Counter(), display, LONG).start()
+    (thread,) = started
+    thread.join(60)
+    assert display.closed
+
+
+def test_ctrl_c_that_left_tqdms_lock_taken_does_not_hang() -> None:
+    """Struck where it had tqdm's lock, the program's thread gives it back, and the last reading is shown."""
+
+    class Drawing(RecordingDisplay):
+        def show(self, snapshot: Snapshot) -> None:
+            """Draw as tqdm does."""
+            with tqdm.get_lock():  # type: ignore[no-untyped-call]
+                super().show(snapshot)
+
+    display, free = Drawing(), []
+
+    def other() -> None:
+        with tqdm.get_lock():  # type: ignore[no-untyped-call]
+            free.append(True)
+
+    def struck() -> None:
+        with ProgressPoller(Counter(), display, 0.001):
+            tqdm.get_lock().acquire()  # type: ignore[no-untyped-call]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        struck()
+    assert display.closed
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(60)
+    assert free == [True]

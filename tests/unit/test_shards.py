@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speedy_utils import multi_process_dataset
+from speedy_utils.multi_worker.ctrl_c import keeping_ctrl_c
 from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 from speedy_utils.multi_worker.shards import (
     ShardSpec,
@@ -291,3 +292,22 @@ def test_ctrl_c_while_rows_are_chosen_is_not_swallowed(
             in_memory, lambda shard, path: shard, tmp_path / "out", backend="seq", progress=False, **options
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_ctrl_c_has_become_is_ctrl_c_again() -> None:
+    """What a library makes of it, such as a file that is not there, is not what the caller hears of."""
+
+    @keeping_ctrl_c()
+    def look(pressed: bool) -> None:
+        try:
+            if pressed:
+                signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            pass
+        raise FileNotFoundError("no such file")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        look(pressed=True)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    with pytest.raises(FileNotFoundError):
+        look(pressed=False)

@@ -12,9 +12,10 @@ from types import FrameType
 
 @contextmanager
 def keeping_ctrl_c() -> Iterator[None]:
-    """Raise again what the block swallows: a KeyboardInterrupt that a library takes for an error of its own.
+    """Raise again what the block swallows: a KeyboardInterrupt that a library takes for its own error.
 
-    Ray does so while it starts, and ``datasets`` while it hashes the arguments of a transform.
+    Ray does so while it starts, ``datasets`` while it hashes the arguments of a transform, and fsspec while
+    it looks whether a file exists.
     """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
@@ -34,10 +35,18 @@ def keeping_ctrl_c() -> Iterator[None]:
             pressed = True
             raise
 
-    signal.signal(signal.SIGINT, note)
     try:
+        signal.signal(signal.SIGINT, note)
         yield
+    except Exception as error:
+        if pressed:  # it is what came of it
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGINT, handler)
+        try:
+            signal.signal(signal.SIGINT, handler)
+        except KeyboardInterrupt:  # it strikes before it is changed
+            signal.signal(signal.SIGINT, handler)
+            raise
     if pressed:
         raise KeyboardInterrupt

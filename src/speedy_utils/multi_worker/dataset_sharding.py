@@ -186,13 +186,13 @@ def multi_process_dataset(
     return os.fspath(output_path)
 
 
+@keeping_ctrl_c()
 def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
     """The rows to process, in their order."""
-    with keeping_ctrl_c():
-        if seed is not None:
-            # In memory: the indices of a saved dataset would be cached in the user's own folder.
-            dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
-        return dataset if size is None else dataset.select(range(min(size, len(dataset))))
+    if seed is not None:
+        # In memory: the indices of a saved dataset would be cached in the user's own folder.
+        dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
+    return dataset if size is None else dataset.select(range(min(size, len(dataset))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MergeError, shorten
+from .ctrl_c import keeping_ctrl_c
 from .durable import link_or_copy, remove_path, swap_in, sync, write_json
 from .manifest import refuse_existing
 from .run_folder import Partial
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MOST_MISFITS = 10
 
 
+@keeping_ctrl_c()
 def merge_shards(partial: Partial) -> Path:
     """Merge the shards of a run, bring the result to ``output_path`` and clear the run's folder away.
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ShardError, shorten
+from .ctrl_c import keeping_ctrl_c
 from .datasets_bars import quiet_datasets
 from .durable import checksum, sync, write_json
 from .saved import Saved, copy_files, read_saved, save_dataset
@@ -107,6 +108,7 @@ def begin_shard(shard_dir: Path) -> Path:
     return attempt / "output"
 
 
+@keeping_ctrl_c()
 def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
     """Turn what ``process_func`` gave back into a finished shard.
 

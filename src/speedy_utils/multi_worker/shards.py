@@ -69,6 +69,7 @@ def plan_shards(num_rows: int, num_shards: int) -> list[ShardSpec]:
     return [ShardSpec(index, bounds[index], bounds[index + 1]) for index in range(num_shards)]
 
 
+@keeping_ctrl_c()
 def resolve_dataset(dataset: object) -> Dataset:
     """Turn what a caller passed as ``dataset`` into a ``datasets.Dataset``.
 
@@ -129,6 +130,7 @@ def resolve_dataset(dataset: object) -> Dataset:
     )
 
 
+@keeping_ctrl_c()
 def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
     """Cut one shard out of a dataset, in a form that is cheap to pickle.
 
@@ -145,8 +147,7 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
     """
     from datasets import Dataset
 
-    with keeping_ctrl_c():
-        shard = dataset.select(range(spec.start, spec.stop))
+    shard = dataset.select(range(spec.start, spec.stop))
     # Private: there is no public way to tell a dataset with an indices mapping from one without, and
     # the mapping is what makes a shard of a shuffled table carry the whole table.
     data, indices = shard.data, shard._indices

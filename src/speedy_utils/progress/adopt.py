@@ -214,6 +214,8 @@ def adopting(tally: Tally | None = None) -> Iterator[None]:
         # A generator may be closed in a context other than the one it was begun in, and need not reset that.
         with suppress(ValueError):
             _around.reset(token)
+        # Generators may end in another order than they began: then these are of one that has ended.
+        _around.set(tuple(part for part in _around.get() if not part.closed))
 
 
 def stop_adopting(reporter: Reporter) -> None:

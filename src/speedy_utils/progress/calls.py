@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from .context import counting, registered, tally_here
+from .context import counting, forget, registered, tally_here
 from .reporter import Reporter, Tally
 from .totals import Spec
 
@@ -74,7 +74,7 @@ def _draws_here() -> bool:
 @contextmanager
 def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool) -> Iterator[TrackedCall]:
     """Make a call a run with a bar of its own, for which bars of tqdm count as they do in a task."""
-    from .adopt import adopting
+    from .adopt import adopting, stop_adopting
     from .run import LocalFeed, Run, display_here
 
     total = spec.items(args, kwargs)
@@ -82,7 +82,11 @@ def _run(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: b
     reporter = Reporter(spec.name, total=total)
     run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
     feed.add(reporter)
-    with run, registered(reporter):
+    with ExitStack() as stack:
+        stack.enter_context(run)
+        stack.callback(forget, reporter)  # once more: Ctrl-C may strike where it begins to count, or ends
+        stack.callback(stop_adopting, reporter)
+        stack.enter_context(registered(reporter))
         call = TrackedCall(reporter.own, total, yields=yields)
         try:
             with adopting(call.tally):

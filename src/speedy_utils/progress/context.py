@@ -77,9 +77,11 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
 
 
 def forget(reporter: Reporter) -> None:
-    """End what :func:`registered` has begun; to do so twice does no harm."""
+    """End what :func:`registered` has begun, and what counts here; to do so twice does no harm."""
     _active.pop(reporter, None)
     flusher.remove(reporter)
+    if (tally := current.get()) is not None and tally.reporter is reporter:  # Ctrl-C has struck who bound it
+        current.set(None)
 
 
 def _forget_after_fork() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import compress
 from operator import methodcaller
 from typing import Any, ParamSpec, TypeVar
@@ -14,6 +16,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _acquire, _release = methodcaller("acquire"), methodcaller("release")
+
+_PLAIN = type(threading.Lock())
+
+
+def give_back() -> None:
+    """Release what this thread has of tqdm's lock: Ctrl-C may have struck it where it was to do so itself."""
+    for lock in _locks():
+        # A plain lock does not know whose it is; the others refuse to be released by anybody else.
+        with suppress(RuntimeError, AssertionError):
+            while not isinstance(lock, _PLAIN):
+                lock.release()
+
+
+def _locks() -> list[Any]:
+    # The stubs of tqdm leave it untyped.
+    lock: Any = tqdm.get_lock()  # type: ignore[no-untyped-call]
+    return getattr(lock, "locks", None) or [lock]  # a user may have set one of their own
 
 
 def drawing(function: Callable[P, T]) -> Callable[P, T]:
@@ -30,9 +49,7 @@ def drawing(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def locked(*args: P.args, **kwargs: P.kwargs) -> T:
-        # The stubs of tqdm leave it untyped.
-        lock: Any = tqdm.get_lock()  # type: ignore[no-untyped-call]
-        locks = getattr(lock, "locks", None) or [lock]  # a user may have set one of their own
+        locks = _locks()
         held: list[Any] = []
         released: list[Any] = []
         releasing = map(_release, held)

@@ -54,12 +54,14 @@ class Flusher:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._routes: dict[Reporter, _Route] = {}
-        self._wake = threading.Condition()
+        # Taken by itself: a condition takes it in Python, where whoever cancels a task may strike.
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     def add(self, reporter: Reporter, sink: Sink) -> None:
         """Send a reporter's counts to a sink from now on."""
-        with self._wake:
+        with self._lock:
             self._routes[reporter] = _Route(sink)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
@@ -77,7 +79,7 @@ class Flusher:
             reporter: The reporter.
             last: Whether to send its final state; needless where it travels with the task's outcome.
         """
-        with self._wake:
+        with self._lock:
             route = self._routes.pop(reporter, None)
         if route is not None and last:
             route.flush(reporter, self._clock(), final=True)
@@ -91,7 +93,7 @@ class Flusher:
     def _run(self) -> None:
         while True:
             self.flush()
-            with self._wake:
+            with self._lock:
                 interval = min((route.sink.interval for route in self._routes.values()), default=0.05)
                 self._wake.wait(interval)
                 if not self._routes:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
 
 from ..checks import checked_interval
 from .display import Display, GivenBar
+from .drawing import give_back
 from .snapshot import Snapshot, StageSnapshot
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = 3.0
+"""Seconds to wait for the last reading after Ctrl-C."""
 
 
 class Source(Protocol):
@@ -47,7 +52,7 @@ class ProgressPoller:
         self._source: Source = source if hasattr(source, "snapshot") else _ActorSource(source)
         self._display: Display = display if hasattr(display, "show") else GivenBar(display)
         self._interval = checked_interval(poll_interval)
-        self._stop = threading.Event()
+        self._stop: SimpleQueue[None] = SimpleQueue()  # it takes no lock in Python, where Ctrl-C may strike
         self._thread = threading.Thread(target=self._run, name="speedy_utils-poller", daemon=True)
         self._silent = False
         self._failed: set[str] = set()
@@ -58,14 +63,22 @@ class ProgressPoller:
         Returns:
             The poller itself.
         """
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C may strike once it runs
+            self._stop.put(None)
+            raise
         return self
 
-    def stop(self) -> None:
-        """End the thread after one last reading. Only the first call does anything."""
+    def stop(self, patience: float | None = None) -> None:
+        """End the thread after one last reading. To do so twice does no harm.
+
+        Args:
+            patience: Seconds to wait for that; None for as long as it takes.
+        """
+        self._stop.put(None)
         if self._thread.is_alive():
-            self._stop.set()
-            self._thread.join()
+            self._thread.join(patience)
 
     def poll(self) -> None:
         """Read and show once. The thread calls it; a test may."""
@@ -85,13 +98,21 @@ class ProgressPoller:
 
     def _run(self) -> None:
         self.poll()
-        while not self._stop.wait(self._interval):
+        while not self._stopped():
             self.poll()
         self.poll()
         try:
             self._display.close()
         except Exception as error:  # the same
             self._tell("shown", error)
+
+    def _stopped(self) -> bool:
+        """Wait until the next reading, or until there is no more than one."""
+        try:
+            self._stop.get(timeout=self._interval)
+        except Empty:
+            return False
+        return True
 
     def _tell(self, what: str, error: Exception) -> None:
         if what not in self._failed:
@@ -106,7 +127,22 @@ class ProgressPoller:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop(patience_after(kind))
+        finally:  # also where Ctrl-C has struck that
+            self._stop.put(None)
+
+
+def patience_after(kind: type[BaseException] | None) -> float | None:
+    """How long to wait for a last reading after an exception, or none.
+
+    Ctrl-C may have struck this thread where it had taken a lock, of tqdm or of logging, for which the poller
+    waits.
+    """
+    if kind is None or not issubclass(kind, KeyboardInterrupt):
+        return None
+    give_back()
+    return _PATIENCE
 
 
 class _ActorSource:

@@ -14,7 +14,7 @@ from .display import Display, Progress, choose_display
 from .folding import Folding
 from .ledger import Count, Fact, Key, Ledger, Report, Task
 from .link import in_ray_worker
-from .poller import ProgressPoller
+from .poller import ProgressPoller, patience_after
 from .reporter import Reporter
 from .snapshot import Snapshot
 from .spans import Ages, Spans
@@ -203,17 +203,24 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
+        try:
+            self.end(patience_after(kind))
+        finally:  # also where Ctrl-C has struck that
+            self._poller.stop(0)
 
-    def end(self) -> None:
-        """Show the last state and let go of the terminal. Only the first call does anything."""
+    def end(self, patience: float | None = None) -> None:
+        """Show the last state and let go of the terminal. Only the first call does anything.
+
+        Args:
+            patience: Seconds to wait for that; None for as long as it takes.
+        """
         if self._final:
             return
         with self._lock:  # a reading that is under way is the last one, or none of it
             if self._ended is None:
                 self._ended = self._clock()
             self._final, self.phase = True, ""
-        self._poller.stop()
+        self._poller.stop(patience)
         if self._stages.excess:
             logger.warning(
                 "%s: counted as no more than that. Where items pass through several steps, name them: "

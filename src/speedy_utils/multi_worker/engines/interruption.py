@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from itertools import compress, starmap
+from operator import is_, itemgetter
 from types import FrameType
 
 _OURS = __name__.partition(".")[0]
@@ -24,8 +28,7 @@ _TAKING = {"__del__", "__enter__", "__exit__", "_acquire_restore", "acquire", "r
 def interrupt(thread: int, error: type[BaseException]) -> bool:
     """Raise an exception in a thread, unless it is where that would do harm.
 
-    The thread stands still while this looks at it: it does not hold the interpreter's lock. It raises where
-    it stands, or once it is back from the C function that it has called.
+    It is raised where the thread stands, or once that is back from the C function that it has called.
 
     Args:
         thread: Its ident.
@@ -36,14 +39,34 @@ def interrupt(thread: int, error: type[BaseException]) -> bool:
         again in a moment.
     """
     frame = sys._current_frames().get(thread)
-    if frame is None or not _in_user_code(frame):
-        return False
+    return frame is not None and _in_user_code(frame) and _raise(thread, frame, error)
+
+
+def _raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:
+    """Raise in a thread whose innermost frame is still the same.
+
+    Between two calls from Python code the thread may run on. So it is looked at once more, and struck, within
+    one call: ``sum`` pulls the blow through ``compress``, which hands it on where the frame is the same.
+    """
     # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
-    return bool(ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error)))
+    strike = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    blow = [(ctypes.c_ulong(thread), ctypes.py_object(error))]
+    now = map(itemgetter(thread), starmap(sys._current_frames, [()]))
+    collects = gc.isenabled()
+    gc.disable()  # it would run Python code within the call
+    try:
+        return bool(sum(starmap(strike, compress(blow, map(is_, now, [innermost])))))
+    except KeyError:  # the thread has ended
+        return False
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _in_user_code(innermost: FrameType) -> bool:
     """Whether the innermost frame is of user code, or of what that waits in."""
+    if any(_package(frame) == "tqdm" and frame.f_code.co_name == "refresh" for frame in _outwards(innermost)):
+        return False  # it holds tqdm's lock, and writes to a stream that may be anybody's code
     if _package(innermost) in _PLUMBING and innermost.f_code.co_name in _TAKING:
         return False
     frame: FrameType | None = innermost
@@ -52,6 +75,12 @@ def _in_user_code(innermost: FrameType) -> bool:
     if frame is None:
         return False
     return _package(frame) not in _BRIEF or (_package(frame), frame.f_code.co_name) in _WAITING
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _package(frame: FrameType) -> str:

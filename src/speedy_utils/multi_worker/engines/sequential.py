@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any
 
+from ...progress.reporter import Reporter
 from ...progress.run import LocalFeed, Run
 from ..task import Call, Outcome, perform
 from ..worker_logs import ThreadLogs
@@ -29,13 +31,14 @@ class SequentialEngine:
         reporter = call.reporter()
         self._feed.add(reporter)
         try:
-            with self._logs.of(self):
-                outcome = perform(
-                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm
-                )
-            return [(call, outcome)]
+            # In a context of its own, as in a thread: nothing that Ctrl-C leaves bound stays.
+            return [(call, copy_context().run(self._perform, call, item, reporter))]
         finally:
             self._feed.remove(reporter)
+
+    def _perform(self, call: Call, item: Any, reporter: Reporter) -> Outcome:
+        with self._logs.of(self):
+            return perform(self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm)
 
     def cancel(self) -> None:
         """Do nothing: no call runs while the driver's thread is here."""

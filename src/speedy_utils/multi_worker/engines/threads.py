@@ -38,6 +38,7 @@ class ThreadEngine:
         self._waiting: SimpleQueue[tuple[Call, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Call, Outcome | BaseException]] = SimpleQueue()
         self._busy: set[int] = set()
+        self._struck: set[int] = set()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
@@ -73,18 +74,16 @@ class ThreadEngine:
         Python can't stop a thread that is inside a long C call. Such a thread is told about after two
         seconds, and left to end by itself.
         """
-        with suppress(Empty):
-            while True:
-                self._waiting.get_nowait()
         self._let_end()
-        struck: set[int] = set()
         deadline = time.monotonic() + _GRACE
-        while (
-            running := [each for each in self._threads if each.is_alive()]
-        ) and time.monotonic() < deadline:
-            with self._lock:  # a thread that leaves the user's function waits here
-                struck |= {thread for thread in self._busy - struck if interrupt(thread, Cancelled)}
-            running[0].join(_LOOK)
+        try:
+            self._strike()
+            while (running := self._running()) and time.monotonic() < deadline:
+                running[0].join(_LOOK)
+                self._strike()
+        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
+            self._strike()
+            raise
         if running:
             logger.warning(
                 "%d threads are busy in calls that can't be interrupted; they end by themselves, or with the "
@@ -94,12 +93,25 @@ class ThreadEngine:
 
     def close(self) -> None:
         """Let the threads end, and the streams go."""
-        self._let_end()
-        self._logs.close()
+        try:
+            self._let_end()
+            self._strike()  # nobody is busy any more, unless a second Ctrl-C came before the first was heard
+        finally:
+            self._logs.close()
+
+    def _running(self) -> list[threading.Thread]:
+        return [each for each in self._threads if each.is_alive()]
+
+    def _strike(self) -> None:
+        """Cancel the threads that are busy, each once, as far as they may be struck where they are."""
+        with self._lock:  # a thread that leaves the user's function waits here
+            self._struck |= {thread for thread in self._busy - self._struck if interrupt(thread, Cancelled)}
 
     def _let_end(self) -> None:
-        for _ in self._threads:
-            self._waiting.put(None)
+        with suppress(Empty):
+            while True:
+                self._waiting.get_nowait()
+        self._waiting.put(None)
 
     def _run(self) -> None:
         while (task := self._waiting.get()) is not None:
@@ -112,6 +124,7 @@ class ThreadEngine:
             except BaseException as error:  # whatever it is, the driver waits for news
                 outcome = error
             self._ended.put((call, outcome))
+        self._waiting.put(None)  # for the next thread
 
     def _perform(self, call: Call, item: Any) -> Outcome:
         thread = threading.get_ident()

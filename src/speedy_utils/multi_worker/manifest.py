@@ -83,7 +83,7 @@ def open_partial(
         raise ValueError(f'resume must be True, False or "trust", got {shorten(resume)}')
     fresh = plan_shards(identity.num_rows, default_shards if num_shards is None else num_shards)
     output = checked_output(output_path)
-    folder = output.with_name(f"{output.name}.partial")
+    folder = _partial_of(output)
     refuse_existing(output, overwrite=overwrite)
     _refuse_foreign(folder)
     lock = lock_folder(folder)
@@ -107,7 +107,7 @@ def put_back(output_path: str | os.PathLike[str]) -> None:
         BusyError: If another run is at work on ``output_path``.
     """
     output = checked_output(output_path)
-    folder = output.with_name(f"{output.name}.partial")
+    folder = _partial_of(output)
     if os.path.lexists(output) or not (folder / OLD).is_dir():
         return
     _refuse_foreign(folder)
@@ -217,6 +217,11 @@ def _refusal(folder: Path, finished: str, found: list[str], keepable: bool) -> s
         f"{str(folder)!r} holds an interrupted run with {finished} shards finished, and this call differs "
         f"from it:{lines}\nTo give up the finished shards and start over, pass overwrite=True; {trust}"
     )
+
+
+def _partial_of(output: Path) -> Path:
+    """Where the work for an output happens."""
+    return output.with_name(f"{output.name}.partial")
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -150,7 +150,7 @@ class ProgressActor:
         for task in committed:
             self._ledger.commit(task, {})  # with nothing: its last report may still be on its way
         reports = self._ledger.changes(since if epoch == self._epoch else 0)
-        # Plain tuples, which pickle without a reference to their class.
+        # Plain tuples, which the types don't know here: they pickle without a reference to their class.
         return Gathered(self._epoch, self._ledger.version, [tuple(r) for r in reports], self._spans.ages())  # type: ignore[misc]
 
     def where(self, attempts: Mapping[Task, int]) -> dict[Task, str]:

@@ -69,12 +69,10 @@ def _in_user_code(innermost: FrameType) -> bool:
         return False  # it holds tqdm's lock, and writes to a stream that may be anybody's code
     if _package(innermost) in _PLUMBING and innermost.f_code.co_name in _TAKING:
         return False
-    frame: FrameType | None = innermost
-    while frame is not None and _package(frame) in _PLUMBING:
-        frame = frame.f_back
-    if frame is None:
-        return False
-    return _package(frame) not in _BRIEF or (_package(frame), frame.f_code.co_name) in _WAITING
+    for frame in _outwards(innermost):
+        if (package := _package(frame)) not in _PLUMBING:
+            return package not in _BRIEF or (package, frame.f_code.co_name) in _WAITING
+    return False
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

@@ -71,8 +71,9 @@ class ThreadEngine:
     def cancel(self) -> None:
         """Raise :class:`~speedy_utils.multi_worker.task.Cancelled` in the threads.
 
-        Python can't stop a thread that is inside a long C call. Such a thread is told about after two
-        seconds, and left to end by itself.
+        One that may hold a lock of tqdm or logging is asked again in a moment. Python can't stop a thread
+        that is inside a long C call. Such a thread is told about after two seconds, and left to end by
+        itself.
         """
         self._let_end()
         deadline = time.monotonic() + _GRACE

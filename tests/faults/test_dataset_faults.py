@@ -318,65 +318,70 @@ def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_p
 
 
 KILLED_MERGES = """
-import os, pathlib, random, signal, time
+import os, pathlib, signal, sys
 from datasets import Dataset, load_from_disk
 from speedy_utils import multi_process_dataset
 
 out, partial = pathlib.Path("out"), pathlib.Path("out.partial")
-rand = random.Random(0)
 
 def process(dataset, path, version):
     return Dataset.from_dict({"id": dataset["id"][:], "version": [version] * len(dataset)})
 
 def run(version):
-    multi_process_dataset(Dataset.from_dict({"id": list(range(60))}), process, out, {"version": version},
-                          num_shards=8, backend="seq", progress=False, overwrite=True)
+    multi_process_dataset(Dataset.from_dict({"id": list(range(20))}), process, out, {"version": version},
+                          num_shards=2, backend="seq", progress=False, overwrite=True)
 
 def version():
     rows = load_from_disk(str(out))[:]
-    assert rows["id"] == list(range(60)), rows
+    assert rows["id"] == list(range(20)), rows
     (found,) = set(rows["version"])
     return found
 
+def die_before(step):
+    # Python tells each step on files before it is done: openings, links, renamings, removals.
+    seen = []
+    def watch(event, args):
+        if seen or (event == "os.mkdir" and os.path.basename(args[0]) == "merged"):  # where it begins
+            if event == "open" or event.startswith(("os.", "shutil.")):
+                seen.append(event)
+                if len(seen) == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+
 run(0)
-took, met = 0.0, []
-for turn in range(1, 25):
+met, turn, killed = [], 0, True
+while killed:
+    turn += 1
     child = os.fork()
     if not child:
+        die_before(turn)
         run(turn)
         os._exit(0)
-    while not (partial / "merged").exists():  # the merge has yet to begin
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
-    begun = time.monotonic()
-    if took:
-        time.sleep(rand.uniform(0, 1.5 * took))  # that long after the merge has begun
-        os.kill(child, signal.SIGKILL)
-    else:
-        while (partial / "merged").exists():  # it has not got its place yet
-            pass
-        took = time.monotonic() - begun
     _, status = os.waitpid(child, 0)
-    before = (version() == turn) if out.exists() else None
-    if before is None:
+    killed = os.WIFSIGNALED(status)
+    assert killed or status == 0, status
+    if out.exists():
+        met.append("after" if version() == turn else "before")
+    else:
+        met.append("between")
         assert (partial / "old").is_dir()
-    if os.WIFSIGNALED(status) and partial.exists():
-        met.append(before)
-    if before is not True or partial.exists():
+    if killed:
         run(turn)
     assert version() == turn
     assert sorted(os.listdir()) == ["driver.py", "out"], os.listdir()
-print(met.count(True), len(met) - met.count(True))
+print(*met)
 """
 
 
 def test_a_driver_that_is_killed_while_it_merges_loses_nothing(driver: Callable[..., Any]) -> None:
-    """Killed at any moment of a merge it leaves the old output or the new one, and the same call ends."""
+    """Killed before any step of a merge it leaves the old output or the new one, and the same call ends."""
     done = driver(KILLED_MERGES)
     assert done.returncode == 0, done.stderr[-2000:]
-    after, before = map(int, done.stdout.split())
-    assert after + before >= 8, "too few were killed before they had ended"
-    assert before > 0, "none was killed before the output had its place"
+    met = done.stdout.split()
+    assert met == sorted(met, key=["before", "between", "after"].index), "the output went back"
+    assert met.count("before") >= 10, met
+    assert met.count("between") >= 1, met
+    assert met.count("after") >= 5, met
 
 
 # --- Disks -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from speedy_utils import ProgressPoller, Snapshot
+from speedy_utils import Snapshot
 from speedy_utils.progress.display import Display, NullDisplay
 from speedy_utils.progress.run import draws_here
 from speedy_utils.testing import RecordingDisplay
@@ -92,25 +92,6 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     shown = Shown()
     monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", shown)
     return shown
-
-
-@pytest.fixture
-def first_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no run begin before its first reading is shown: on a busy machine it may be over by then."""
-    looked: set[ProgressPoller] = set()
-    start, poll = ProgressPoller.start, ProgressPoller.poll
-
-    def start_and_look(poller: ProgressPoller) -> ProgressPoller:
-        start(poller)
-        wait_until(lambda: poller in looked)
-        return poller
-
-    def note(poller: ProgressPoller) -> None:
-        poll(poller)
-        looked.add(poller)
-
-    monkeypatch.setattr(ProgressPoller, "start", start_and_look)
-    monkeypatch.setattr(ProgressPoller, "poll", note)
 
 
 @pytest.fixture

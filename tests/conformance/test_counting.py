@@ -338,7 +338,6 @@ def test_a_slow_item_shows_without_another_call(
     assert shown.last.done == 7
 
 
-@pytest.mark.usefixtures("first_look")
 def test_the_clock_starts_with_the_first_item(backend: str, shown: Any) -> None:
     """The time shown leaves out what came before work began, and has passed at the end."""
     multi_process(in_a_loop, WORDS, backend=backend, total_items=len)

@@ -672,7 +672,6 @@ def fragile(calls: Calls, tmp_path: Path) -> Callable[..., Any]:
     return process
 
 
-@pytest.mark.usefixtures("first_look")
 def test_one_failing_shard_does_not_stop_the_others(
     backend: str, shown: Any, out: Path, tmp_path: Path, calls: Calls, fragile: Any
 ) -> None:

@@ -109,7 +109,6 @@ def test_clock_of_a_finished_stage_stands(backend: str, shown: Any, until: Any, 
     assert standing[-1] > standing[0] + 0.5
 
 
-@pytest.mark.usefixtures("first_look")
 def test_a_function_gets_the_snapshots(backend: str) -> None:
     """``progress=`` takes a function, which is handed what a bar would show, and the end."""
     seen: list[Snapshot] = []

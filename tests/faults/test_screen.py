@@ -138,8 +138,6 @@ from speedy_utils import multi_process, track
 both = threading.Barrier(2)
 
 def work(worker, fails=False):
-    while getattr(sys.stdout, "desk", None) is None:  # before, threads cut each other's lines
-        threading.Event().wait(0.001)
     for n in track(range(20)):
         print(f"out {worker} {n} end")
         threading.Event().wait(0.005)

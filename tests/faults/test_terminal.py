@@ -66,8 +66,6 @@ import os, sys, time
 os.environ["RAY_DEDUP_LOGS"] = "0"
 from speedy_utils import multi_process, track
 def talk(worker):
-    while {backend!r} == "mp" and getattr(sys.stdout, "desk", None) is None:
-        time.sleep(0.001)  # until the block is there threads cut each other's lines
     for i in track(range(150)):
         time.sleep({pause})
         print(f"out {{worker}} {{i}}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import logging
 import math
@@ -61,6 +62,22 @@ def test_first_and_last_reading_are_shown() -> None:
         pass
     assert [snapshot.done for snapshot in display.snapshots] == [1, 2]
     assert display.closed
+
+
+def test_ctrl_c_before_anything_is_shown_ends_the_thread() -> None:
+    """Struck while it waits for the first reading the caller leaves no thread and no open display behind."""
+
+    class InterruptingDisplay(RecordingDisplay):
+        def show(self, snapshot: Snapshot) -> None:
+            super().show(snapshot)
+            if len(self.snapshots) == 1:
+                _thread.interrupt_main()
+
+    display = InterruptingDisplay()
+    with pytest.raises(KeyboardInterrupt):
+        ProgressPoller(Counter(), display, LONG).start(30)
+    assert display.closed
+    assert "speedy_utils-poller" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_readings_go_on_by_themselves() -> None:

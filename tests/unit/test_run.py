@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speedy_utils import StageSnapshot
+from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils.progress import run as runs
 from speedy_utils.progress.context import counting
 from speedy_utils.progress.display import NullDisplay
 from speedy_utils.progress.ledger import Count, Fact, Key, Report
@@ -388,6 +390,37 @@ def test_bar_is_there_in_the_block_and_closed_after(feed: Feed) -> None:
     with pytest.raises(ZeroDivisionError):
         failing()
     assert (display.last.done, display.last.final, display.closed) == (4, True, True)
+    assert len(display.snapshots) == 2
+
+
+class SlowDisplay(RecordingDisplay):
+    """Takes its time to show something, and notes whether the work had begun by then."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self._seconds = seconds
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Note it."""
+        if self.begun.wait(self._seconds):
+            super().show(snapshot)
+
+
+def test_the_bar_is_there_before_the_work_begins() -> None:
+    """What the work prints first finds the lines in their place."""
+    display = SlowDisplay(0.05)
+    with Run("Run", 10, display=display, poll_interval=LONG):
+        display.begun.set()
+    assert len(display.snapshots) == 1  # the last: the first one was over
+
+
+def test_a_display_that_hangs_holds_up_the_work_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that takes nothing for a while lets the work begin."""
+    monkeypatch.setattr(runs, "_PATIENCE", 0.01)
+    display = SlowDisplay(60)
+    with Run("Run", 10, display=display, poll_interval=LONG):
+        display.begun.set()
     assert len(display.snapshots) == 2
 
 

@@ -925,7 +925,6 @@ def test_counters_of_a_run_of_its_own_are_shown(display: RecordingDisplay) -> No
 # runs of their own
 
 
-@pytest.mark.usefixtures("first_look")
 def test_outermost_call_is_a_run(display: RecordingDisplay) -> None:
     """Outside any run, a call with a total has a bar, which ends at exactly that total."""
 

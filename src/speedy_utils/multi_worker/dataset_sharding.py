@@ -15,7 +15,7 @@ from ..progress.display import Progress, checked_progress
 from ..progress.run import Run, display_here
 from .ctrl_c import keeping_ctrl_c
 from .datasets_bars import quiet_datasets
-from .engines import Work, default_workers, open_engine
+from .engines import Work, default_workers, open_engine, starting
 from .identity import identify
 from .manifest import checked_output, open_partial, put_back, refuse_existing
 from .merge import merge_shards
@@ -160,6 +160,7 @@ def multi_process_dataset(
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
             display=display_here(progress, leave=leave),
+            phase=starting(backend) if missing else "",
             poll_interval=poll_interval,
         )
         try:

@@ -11,7 +11,7 @@ from ..errors import TaskError, shorten
 from ..progress.display import Progress, checked_progress
 from ..progress.run import Run, display_here
 from ..progress.tracked import items_of
-from .engines import ENGINES, Engine, Work, default_workers, open_engine
+from .engines import ENGINES, Engine, Work, default_workers, open_engine, starting
 from .task import Call, Failure, Outcome
 from .worker_logs import WorkerLogs, checked_worker_logs
 
@@ -117,6 +117,7 @@ def multi_process(
         unit=unit,
         by_task=not counts_items,
         display=display_here(progress, leave=leave),
+        phase=starting(backend),
         poll_interval=poll_interval,
     )
     results: list[Any] = [None] * len(items)

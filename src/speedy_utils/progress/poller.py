@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
@@ -52,21 +53,29 @@ class ProgressPoller:
         self._source: Source = source if hasattr(source, "snapshot") else _ActorSource(source)
         self._display: Display = display if hasattr(display, "show") else GivenBar(display)
         self._interval = checked_interval(poll_interval)
-        self._stop: SimpleQueue[None] = SimpleQueue()  # it takes no lock in Python, where Ctrl-C may strike
+        # They take no lock in Python, where Ctrl-C may strike.
+        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._shown: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="speedy_utils-poller", daemon=True)
         self._silent = False
         self._failed: set[str] = set()
 
-    def start(self) -> ProgressPoller:
+    def start(self, patience: float = 0) -> ProgressPoller:
         """Start the thread.
+
+        Args:
+            patience: Seconds to wait until it has read and shown for the first time.
 
         Returns:
             The poller itself.
         """
         try:
             self._thread.start()
-        except BaseException:  # Ctrl-C may strike once it runs
-            self._stop.put(None)
+            if patience:
+                with suppress(Empty):
+                    self._shown.get(timeout=patience)
+        except BaseException as error:  # Ctrl-C may strike once it runs
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -98,6 +107,7 @@ class ProgressPoller:
 
     def _run(self) -> None:
         self.poll()
+        self._shown.put(None)
         while not self._stopped():
             self.poll()
         self.poll()

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 WAITING = "waiting for workers"
 """The phase in which a run also says how many of them have come."""
 
+_PATIENCE = 1.0
+"""Seconds that a display which is slow to show anything may hold up the start of the work."""
+
 
 class Feed(Protocol):
     """Where a run reads live counts."""
@@ -80,6 +83,7 @@ class Run:
         initial: Items that were done before.
         display: What shows it.
         feed: Where it reads live counts; it may be set later.
+        phase: What it does before the first count.
         poll_interval: Seconds between two readings.
         clock: Seconds that only grow.
     """
@@ -98,11 +102,12 @@ class Run:
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
+        phase: str = "",
         poll_interval: float = 0.3,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.feed: Feed = LocalFeed() if feed is None else feed
-        self.phase = ""
+        self.phase = phase
         self._stages = Stages(
             desc, total, unit=unit, by_task=by_task, initial=initial, tasks=tasks - tasks_done
         )
@@ -197,7 +202,8 @@ class Run:
         self._spans.merge(self._folding.ages(ages))
 
     def __enter__(self) -> Run:
-        self._poller.start()
+        # What the work prints goes above the lines: they are there before the work begins.
+        self._poller.start(_PATIENCE)
         return self
 
     def __exit__(

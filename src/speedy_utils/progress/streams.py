@@ -43,9 +43,11 @@ def take_streams(desk: Desk, file: TextIO) -> None:
         for name in _NAMES:
             stream = getattr(sys, name)
             if _is_terminal(stream):
-                printed = _replaced(name, stream)
+                printed = stream if isinstance(stream, Printed) else Printed(stream)
                 if printed.desk is not desk:
                     printed.lead_to(desk, shared=_same_terminal(printed.real, file))
+                # Not before: another thread may print at any moment.
+                _replace(name, printed)
 
 
 def give_streams_back(desk: Desk) -> None:
@@ -63,8 +65,9 @@ def hold_streams() -> None:
         _holders += 1
         for name in _NAMES:
             stream = getattr(sys, name)
-            if stream is not None:  # a daemon has none
-                _replaced(name, stream)
+            # A daemon has none.
+            if stream is not None and not isinstance(stream, Printed):
+                _replace(name, Printed(stream))
 
 
 def release_streams() -> None:
@@ -75,13 +78,10 @@ def release_streams() -> None:
         _restore()
 
 
-def _replaced(name: str, stream: Any) -> Printed:
-    if isinstance(stream, Printed):
-        return stream
-    printed = Printed(stream)
-    setattr(sys, name, printed)
-    _divert(stream, printed)
-    return printed
+def _replace(name: str, printed: Printed) -> None:
+    if getattr(sys, name) is not printed:
+        setattr(sys, name, printed)
+        _divert(printed.real, printed)
 
 
 def _restore() -> None:

@@ -78,16 +78,19 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def starting(backend: str) -> str:
+    """What a run does until its engine is there."""
+    return "starting Ray" if backend == "ray" else ""  # importing it takes long enough to say so
+
+
 def open_engine(backend: str, work: Work, run: Run) -> Engine:
     """Start an engine.
 
     Args:
         backend: One of ``ENGINES``.
         work: What it is for.
-        run: The run whose bar says what is starting, and which reads the engine's live counts.
+        run: The run whose bar says what it waits for, and which reads the engine's live counts.
     """
-    if backend == "ray":
-        run.phase = "starting Ray"  # importing it takes long enough to say so
     module, name = ENGINES[backend]
     engine: Engine = getattr(import_module(module, __name__), name)(work, run)
     return engine

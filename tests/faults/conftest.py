@@ -13,7 +13,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +41,6 @@ class Terminal:
 
     def __init__(self, script: Path, env: dict[str, str], size: tuple[int, int]) -> None:
         self.mark = uuid.uuid4().hex
-        self.sizes = [(0, size)]  # each with how much had been written before
         self._master: int | None
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
@@ -58,7 +56,6 @@ class Terminal:
         os.close(slave)
         self._family: dict[int, str] = {}  # of all that were seen: when each was started
         self._output = bytearray()
-        self._reading = threading.Lock()
         self._wake, self._woken = os.pipe()[::-1]
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -66,46 +63,12 @@ class Terminal:
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone once nobody has it open
             while self._woken not in select.select([self._master, self._woken], [], [])[0]:
-                with self._reading:
-                    self._output += os.read(self._master, 65536)
+                self._output += os.read(self._master, 65536)
 
     @property
     def text(self) -> str:
         """What was written to the terminal so far."""
         return self._output.decode(errors="replace")
-
-    def resize(self, columns: int, rows: int) -> None:
-        """Give the terminal another size, once all has been read that was written before."""
-        assert self._master is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-        try:
-            # The kernel hands on what was written a moment later, and does not tell what is on its way.
-            still = 0
-            while still < 100:
-                still = still + 1 if self._stands_still() else 0
-                time.sleep(0.001)
-            with self._reading:
-                fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-                self.sizes.append((len(self._output), (columns, rows)))
-        finally:
-            os.kill(self._process.pid, signal.SIGCONT)
-
-    def _stands_still(self) -> bool:
-        """Whether the program is stopped, or has ended, and nothing is left to be read."""
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            for stat in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
-                if stat.read_text().rpartition(")")[2].split()[0] not in "tTXZ":
-                    return False
-            with self._reading:
-                return fcntl.ioctl(self._master, termios.FIONREAD, bytes(4)) == bytes(4)
-        return False
-
-    @property
-    def parts(self) -> Iterator[tuple[tuple[int, int], str]]:
-        """What was written at each size of the terminal."""
-        ends = [at for at, _ in self.sizes[1:]] + [len(self._output)]
-        for (start, size), end in zip(self.sizes, ends, strict=True):
-            yield size, self._output[start:end].decode(errors="replace")
 
     def press_ctrl_c(self) -> None:
         """Send what the key sends."""
@@ -116,6 +79,10 @@ class Terminal:
         """Kill the program alone, and none of the processes that it has started."""
         self.processes()
         self._process.kill()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the program alone a signal."""
+        self._process.send_signal(number)
 
     def terminate(self) -> None:
         """Ask the program alone to end, as ``kill`` and job schedulers do."""

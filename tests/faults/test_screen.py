@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +12,12 @@ from emulator import Emulator
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
+RESIZED = "\x1b]resized\x07"
+"""Says where in its output the program has got another size."""
+
 PROGRAM = """
-import logging, os, sys, threading, warnings
+import fcntl, logging, os, signal, struct, sys, termios, threading, warnings
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # in all threads to come
 os.environ["RAY_DEDUP_LOGS"] = "0"
 os.environ["RAY_COLOR_PREFIX"] = "0"
 from datasets import Dataset
@@ -32,7 +37,14 @@ def work(worker):
     for _ in tqdm(range(100), desc="Pack"):
         threading.Event().wait(0.002)
 
+def resize():
+    signal.sigwait([signal.SIGUSR1])
+    with tqdm.get_lock():  # what is being drawn at that moment is drawn for the old size, whoever draws it
+        os.write(1, b"\\x1b]resized\\x07")
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 30, {columns}, 0, 0))
+
 if __name__ == "__main__":
+    threading.Thread(target=resize, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="log %(message)s end")
     def speak():
         for n in range(20):
@@ -54,22 +66,20 @@ WORDS = r"((?:out|err) \d \d+|(?:driver|log|warning) \d+|after) end"
 SAID = re.compile(rf"(?:\(\w+ pid=\d+\) ?)?(?:{WORDS})?(?:(?<=end)after end)?")
 
 
-def states(parts: Iterator[tuple[tuple[int, int], str]]) -> Iterator[Emulator]:
-    """The terminal before each drawing of the block, and at the end."""
-    emulator = None
-    for size, text in parts:
-        resized = emulator is not None
-        if emulator is None:
-            emulator = Emulator(*size)
-        else:
+def states(text: str, *sizes: tuple[int, int]) -> Iterator[Emulator]:
+    """The terminal before each drawing of the block, and at the end.
+
+    Args:
+        text: What was written to it.
+        sizes: Its columns and rows, at first and each time when it was resized.
+    """
+    emulator = Emulator(*sizes[0])
+    for size, part in zip(sizes, text.split(RESIZED), strict=True):
+        if size != emulator.size:
             emulator.resize(*size)
-        # After a resize the block is whole once it has been drawn again, and not by somebody who had
-        # looked at the size before: that one is fed, and not judged. Whoever prints a line erases twice in
-        # one write, the second time where the block begins.
-        first, *rest = re.split(r"(?=\r\x1b\[J)", text)
-        late = rest[:2] if resized else []
-        emulator.feed(first + "".join(late))
-        for drawn in rest[len(late) :]:
+        first, *rest = re.split(r"(?=\r\x1b\[J)", part)
+        emulator.feed(first)
+        for drawn in rest:
             emulator.feed(drawn)
             yield emulator
 
@@ -89,14 +99,14 @@ def test_each_stage_has_one_row_at_any_moment(
     terminal: Callable[..., Any], until: Callable[..., Any], name: str, columns: int
 ) -> None:
     """Whatever workers print and draw, each stage has one whole row, below all lines, also after a resize."""
-    program = terminal(PROGRAM.format(backend=name), size=(columns, 24))
+    program = terminal(PROGRAM.format(backend=name, columns=120 - columns), size=(columns, 24))
     until(lambda: "Tokenize" in program.text, 150)
-    program.resize(120 - columns, 30)
+    program.send(signal.SIGUSR1)
     assert program.wait(100) == 0, program.text[-1000:]
     text = program.text
     assert "Traceback" not in text
     final = None
-    for emulator in states(program.parts):
+    for emulator in states(text, (columns, 24), (120 - columns, 30)):
         final = emulator
         seen: list[str] = []
         below = emulator.lines(history=False)[1:]  # the first may be the end of a wrapped one
@@ -189,7 +199,7 @@ def test_runs_and_bars_share_the_screen(terminal: Callable[..., Any], body: str,
     assert program.wait(60) == 0, program.text[-1000:]
     final = None
     printed = re.compile(r"out \d \d+ end|after end|")
-    for emulator in states(program.parts):
+    for emulator in states(program.text, (80, 24)):
         final = emulator
         drawn = [line for line in emulator.lines(history=False) if not printed.fullmatch(line)]
         names = [line.partition(":")[0] for line in drawn]
@@ -223,7 +233,7 @@ def test_a_call_that_is_a_run_takes_in_its_bars(terminal: Callable[..., Any]) ->
     program = terminal(CALL, size=(80, 24))
     assert program.wait(60) == 0, program.text[-1000:]
     final = None
-    for emulator in states(program.parts):
+    for emulator in states(program.text, (80, 24)):
         final = emulator
         drawn = [line.partition(":")[0] for line in emulator.lines(history=False) if "out end" not in line]
         assert [name for name in drawn if name] in ([], ["Call"], ["Call", "Letters"]), emulator.rows

@@ -299,26 +299,6 @@ def test_a_resize_leaves_no_remains(reflows: bool) -> None:
         assert [line for line in terminal.lines() if line][-2:] == ["a" * 15, "b" * 15]
 
 
-@pytest.mark.parametrize("rests", [True, False], ids=["once", "all the time"])
-def test_a_resize_while_the_block_is_made_leaves_no_remains(rests: bool) -> None:
-    """A block that was made for a width which the terminal no longer has is not drawn."""
-    with a_terminal(80, 10) as (terminal, screen):
-        widths: list[int] = []
-
-        def render(columns: int) -> list[str]:
-            widths.append(columns)
-            if columns == 59 or (len(widths) > 1 and not rests):
-                terminal.resize(40 if terminal.size()[0] != 40 else 45, 10)
-            return [name * columns for name in "ab"]
-
-        screen.show(1, render)
-        terminal.resize(60, 10)
-        print("said")
-        assert 3 <= len(widths) < 10
-        if rests:
-            assert [line for line in terminal.lines() if line] == ["said", "a" * 39, "b" * 39]
-
-
 def test_a_stream_is_in_place_once_it_leads_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread that prints while the streams are put in place meets none that leads nowhere."""
     met: list[bool] = []

@@ -40,9 +40,6 @@ A program that prints thousands of lines a second, or a terminal that is slow, w
 The lines are written at once all the same.
 """
 
-_TRIES = 4
-"""How often the block is made at most while the terminal is being resized."""
-
 
 class _Owner:
     """Whose lines they are, and what they are at a width."""
@@ -196,13 +193,9 @@ class Screen:
 
     def _block(self, bars: list[Any]) -> str:
         """What draws the block, with the cursor in the row where it rests, and brings it back there."""
-        # Other threads may have their turns meanwhile, and a block for another width leaves rows behind.
-        for _ in range(_TRIES):
-            size = width, height = self._size()
-            above = min(rows_of(bars), height - 1)
-            rows = self._rows(width, height - above)
-            if self._size() == size:
-                break
+        width, height = self._size()
+        above = min(rows_of(bars), height - 1)
+        rows = self._rows(width, height - above)
         up = above + max(len(rows) - 1, 0)
         return "\r" + "\n" * above + "\x1b[J" + "\n".join(rows) + (f"\x1b[{up}A" if up else "") + "\r"
 

@@ -49,7 +49,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=env | {MARK: self.mark},
+            env=env | {MARK: self.mark, "PYTHON_COLORS": "0"},  # in tracebacks, from Python 3.13 on
             cwd=script.parent,
             start_new_session=True,
         )

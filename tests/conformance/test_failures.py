@@ -221,9 +221,17 @@ class NosyError(Exception):
         raise KeyError(name)
 
 
+def noted() -> Exception:
+    """An error with something to say beside what it was."""
+    error = ValueError("the cause")
+    vars(error)["__notes__"] = ["a note"]  # what add_note() makes, which Python 3.10 has not
+    return error
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (noted, "ValueError: the cause"),
         (lambda: OddError(1, 2), "odd 1 and 2"),
         (lambda: NosyError("nosy"), "NosyError"),
         (lambda: SyntaxError("bad", ("f", 1, 1, b"text")), "SyntaxError"),
@@ -231,7 +239,7 @@ class NosyError(Exception):
         (MuteError, "MuteError"),
         (lambda: ValueError(BadRepr()), "ValueError"),
     ],
-    ids=["odd __init__", "bad __getattr__", "bad text", "unpicklable", "mute", "bad repr"],
+    ids=["notes", "odd __init__", "bad __getattr__", "bad text", "unpicklable", "mute", "bad repr"],
 )
 def test_odd_exceptions_are_told_too(backend: str, make: Callable[[], Exception], reason: str) -> None:
     """An exception that can't be sent, or shown, still gives an error that says what it was."""

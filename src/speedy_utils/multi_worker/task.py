@@ -135,7 +135,9 @@ def _performed(
 
 def _reason(error: BaseException) -> str:
     try:
-        return traceback.format_exception_only(error)[-1].strip()
+        lines = traceback.format_exception_only(error)
+        # Before it may stand where a syntax error is, set in, and after it the exception's notes.
+        return next(line for line in lines if not line.startswith(" ")).strip()
     except Exception:  # it asks the exception for more than its text, and that is the user's code
         return type(error).__name__
 

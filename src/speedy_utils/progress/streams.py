@@ -43,7 +43,7 @@ def take_streams(desk: Desk, file: TextIO) -> None:
         for name in _NAMES:
             stream = getattr(sys, name)
             if _is_terminal(stream):
-                printed = stream if isinstance(stream, Printed) else Printed(stream)
+                printed = _printed(stream)
                 if printed.desk is not desk:
                     printed.lead_to(desk, shared=_same_terminal(printed.real, file))
                 # Not before: another thread may print at any moment.
@@ -65,9 +65,8 @@ def hold_streams() -> None:
         _holders += 1
         for name in _NAMES:
             stream = getattr(sys, name)
-            # A daemon has none.
-            if stream is not None and not isinstance(stream, Printed):
-                _replace(name, Printed(stream))
+            if stream is not None:  # a daemon has none
+                _replace(name, _printed(stream))
 
 
 def release_streams() -> None:
@@ -76,6 +75,10 @@ def release_streams() -> None:
     with _lock:
         _holders -= 1
         _restore()
+
+
+def _printed(stream: Any) -> Printed:
+    return stream if isinstance(stream, Printed) else Printed(stream)
 
 
 def _replace(name: str, printed: Printed) -> None:

@@ -31,9 +31,9 @@ def work(item, run, together):
     (here / f"{{run}} {{who}}").touch()
     if together:  # two workers are there, whatever the order in which they come
         until(lambda: len(list(here.glob(f"{{run}} *"))) > 1)
-    for n in range(3):  # each in one piece: Python lets threads write between a print and its line's end
-        sys.stdout.write(f"out {{run}} {{who}} {{item}} {{n}} end\\n")
-        sys.stderr.write(f"err {{run}} {{who}} {{item}} {{n}} end\\n")
+    for n in range(3):
+        print("out", run, who, item, n, "end")
+        print("err", run, who, item, n, "end", file=sys.stderr)
     return who
 
 def shard(dataset, path, **kwargs):
@@ -41,12 +41,16 @@ def shard(dataset, path, **kwargs):
     return dataset
 
 class Heard:
-    # What the driver shows on a stream, and whether a line was among it.
+    # Shows what is printed, in whole lines, as Ray's thread may write between a print and its line's end.
     def __init__(self, stream):
         self.stream, self.text = stream, ""
+        self.lock, self.own = threading.Lock(), threading.local()
     def write(self, text):
-        self.text += text
-        return self.stream.write(text)
+        whole, end, self.own.rest = (getattr(self.own, "rest", "") + text).rpartition("\\n")
+        with self.lock:
+            self.text += whole + end
+            self.stream.write(whole + end)
+        return len(text)
     def __getattr__(self, name):
         return getattr(self.stream, name)
 

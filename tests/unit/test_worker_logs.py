@@ -60,6 +60,22 @@ def test_lines_of_task_threads_are_chosen(choice: Any, shown: list[str]) -> None
     assert err.getvalue().split("\n") == [*(f"err {worker}" for worker in shown), "after", ""]
 
 
+def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
+    """A line that is half printed when the streams are let go is printed whole."""
+    texts: list[str] = []
+
+    class EndsARun(io.StringIO):
+        def write(self, text: str) -> int:
+            logs.close()
+            texts.append(text)
+            return len(text)
+
+    with redirect_stdout(EndsARun()):
+        logs = ThreadLogs("first")
+        print("one", "two")
+    assert texts == ["one", " ", "two", "\n"]
+
+
 def test_the_first_worker_is_followed_once_it_is_silent() -> None:
     """Where the worker whose lines are shown has said nothing for a minute, the next that speaks is shown."""
     clock = FakeClock()

@@ -69,8 +69,8 @@ class Printed(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic in 
         """Whether the desk may write what it draws itself to ``real`` too."""
         return self._self_shared
 
-    def lead_to(self, desk: Desk, *, shared: bool) -> None:
-        """Let the texts go to a desk from now on."""
+    def lead_to(self, desk: Desk | None, *, shared: bool) -> None:
+        """Let the texts go to a desk from now on, or straight on."""
         self._self_desk, self._self_shared = desk, shared
 
     def write(self, text: Any) -> int:

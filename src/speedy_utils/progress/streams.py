@@ -22,6 +22,9 @@ _desks: list[Desk] = []
 """Who draws."""
 _holders = 0
 """How many others need the streams."""
+_kept: dict[str, Printed] = {}
+"""What stood last in place of each stream. Up to Python 3.12.9 and 3.13.2 ``print`` holds no reference to its
+stream (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
 
 
 def real_terminal(file: TextIO | None) -> TextIO:
@@ -43,7 +46,7 @@ def take_streams(desk: Desk, file: TextIO) -> None:
         for name in _NAMES:
             stream = getattr(sys, name)
             if _is_terminal(stream):
-                printed = _printed(stream)
+                printed = _printed(name, stream)
                 if printed.desk is not desk:
                     printed.lead_to(desk, shared=_same_terminal(printed.real, file))
                 # Not before: another thread may print at any moment.
@@ -66,7 +69,7 @@ def hold_streams() -> None:
         for name in _NAMES:
             stream = getattr(sys, name)
             if stream is not None:  # a daemon has none
-                _replace(name, _printed(stream))
+                _replace(name, _printed(name, stream))
 
 
 def release_streams() -> None:
@@ -77,8 +80,14 @@ def release_streams() -> None:
         _restore()
 
 
-def _printed(stream: Any) -> Printed:
-    return stream if isinstance(stream, Printed) else Printed(stream)
+def _printed(name: str, stream: Any) -> Printed:
+    """What stands, or will stand, in place of a stream."""
+    if isinstance(stream, Printed):
+        return stream
+    kept = _kept.get(name)
+    if kept is None or kept.real is not stream:
+        kept = _kept[name] = Printed(stream)
+    return kept
 
 
 def _replace(name: str, printed: Printed) -> None:
@@ -95,6 +104,7 @@ def _restore() -> None:
         if isinstance(stream, Printed) and not _holders and stream.desk not in _desks:
             setattr(sys, name, stream.real)
             _divert(stream, stream.real)
+            stream.lead_to(None, shared=False)
 
 
 def _is_terminal(stream: Any) -> bool:

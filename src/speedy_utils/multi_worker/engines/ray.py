@@ -26,6 +26,9 @@ from .ray_task import perform_shared
 _GRACE = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
 
+_MOMENT = 0.05
+"""Seconds in which tasks may end by themselves before they are cancelled, see ``RayEngine._interrupt``."""
+
 _BRIEF = 0.2
 """Seconds that a run lasts before actors are started for it."""
 
@@ -110,6 +113,7 @@ class RayEngine:
     def cancel(self) -> None:
         """Interrupt the tasks, and kill the workers of those that go on."""
         try:
+            self._unfinished(_MOMENT)
             running = self._interrupt(force=False, timeout=_GRACE)
         except KeyboardInterrupt:  # a second Ctrl-C: no more patience
             running = True

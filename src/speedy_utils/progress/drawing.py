@@ -31,7 +31,7 @@ def give_back() -> None:
 
 def _locks() -> list[Any]:
     # The stubs of tqdm leave it untyped.
-    lock: Any = tqdm.get_lock()  # type: ignore[no-untyped-call]
+    lock: Any = tqdm.get_lock()  # type: ignore[no-untyped-call]  # it has no types in the stubs
     return getattr(lock, "locks", None) or [lock]  # a user may have set one of their own
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # The stubs of tqdm leave out this class.
-from tqdm.std import EMA  # type: ignore[attr-defined]
+from tqdm.std import EMA  # type: ignore[attr-defined]  # the stubs leave it out
 
 from .snapshot import StageSnapshot
 

@@ -92,14 +92,14 @@ def _kind(function: Callable[..., Any]) -> str:
 
 
 # Both are generic in the stubs of wrapt only.
-class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
+class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # it is generic in the stubs only
     """A :class:`_Bindable` as the method of an object."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return getattr, (self._self_instance, self.__name__)
 
 
-class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # the same
     """What is no plain function, counted: bound methods, callable objects, what ``lru_cache`` made.
 
     wrapt binds them as Python would. A plain function becomes a plain function instead: a wrapt proxy of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # The stubs of tqdm leave out this class.
-from tqdm.std import Bar, tqdm  # type: ignore[attr-defined]
+from tqdm.std import Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave it out
 from tqdm.utils import disp_len, disp_trim
 
 from .snapshot import Snapshot, StageSnapshot

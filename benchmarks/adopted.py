@@ -10,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from speedy_utils.progress.adopt import adopting
-from speedy_utils.progress.context import counting, registered
-from speedy_utils.progress.reporter import Reporter
+from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._worker.context import counting, registered
+from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
 
 from .measure import Cost, in_turns, ratio
@@ -43,7 +43,7 @@ def many(**options: Any) -> None:
 
 def adopted(work: Callable[..., None]) -> None:
     reporter = Reporter(0)
-    with registered(reporter, RecordingSink()), counting(reporter.own), adopting():
+    with registered(reporter, RecordingSink()), counting(reporter.own), capturing_tqdm():
         work()
 
 

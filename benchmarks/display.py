@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from statistics import median
 
-from speedy_utils.progress.ledger import Fact, Report
-from speedy_utils.progress.run import LocalFeed, Run
-from speedy_utils.progress.screen import Screen
-from speedy_utils.progress.spans import Ages
-from speedy_utils.progress.terminal import BarDisplay
+from speedy_utils._display.bars import BarDisplay
+from speedy_utils._display.terminal.screen import Screen
+from speedy_utils._run.run import LocalFeed, Run
+from speedy_utils._state.ledger import Fact, Report
+from speedy_utils._state.timings import StageTimings
 
 from .table import Table
 from .terminal import read_terminal
@@ -24,15 +24,15 @@ class Feed(LocalFeed):
         super().__init__()
         self.look = 0
 
-    def collect(self) -> tuple[list[Report], Ages]:
+    def collect(self) -> tuple[list[Report], StageTimings]:
         self.look += 1
         names = [f"Stage {number}" for number in range(STAGES)]
         counts = dict.fromkeys(names, self.look * 10)
         counts |= {Fact("entered", name): 1 for name in names} | {
             Fact("counter", "Stage 0", "tokens"): self.look
         }
-        ages = dict.fromkeys([None, *names], (self.look * INTERVAL, 0.0))
-        return [Report(task, 1, {None: 0, **counts}) for task in range(TASKS)], ages
+        timings = dict.fromkeys([None, *names], (self.look * INTERVAL, 0.0))
+        return [Report(task, 1, {None: 0, **counts}) for task in range(TASKS)], timings
 
 
 def run(quick: bool) -> list[Table]:

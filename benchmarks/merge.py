@@ -18,9 +18,9 @@ from .table import Table
 
 def make_shards(output: Path, shards: int, megabytes: int) -> None:
     """Write the shards of a run, as its workers do, and leave the run before it merges."""
+    from speedy_utils._api import multi_process_dataset as dataset_sharding
+    from speedy_utils._sharding.workspace import Workspace
     from speedy_utils.errors import ShardError
-    from speedy_utils.multi_worker import dataset_sharding
-    from speedy_utils.multi_worker.run_folder import Partial
 
     def write(shard: Any, path: str) -> None:
         from datasets import Dataset
@@ -32,7 +32,7 @@ def make_shards(output: Path, shards: int, megabytes: int) -> None:
     class LeftError(ShardError):
         """The run was left."""
 
-    def leave(partial: Partial) -> None:
+    def leave(partial: Workspace) -> None:
         raise LeftError
 
     from datasets import Dataset
@@ -57,8 +57,8 @@ def merge_costs(home: Path, shards: int, megabytes: int, rounds: int) -> dict[st
     """What both ways take, in turns."""
     from datasets import load_from_disk
 
-    from speedy_utils.multi_worker.manifest import _read_manifest, open_partial
-    from speedy_utils.multi_worker.merge import merge_shards
+    from speedy_utils._sharding.merge import merge_shards
+    from speedy_utils._sharding.resume import _read_manifest, open_workspace
 
     model = home / "model"
     make_shards(model, shards, megabytes)
@@ -70,7 +70,7 @@ def merge_costs(home: Path, shards: int, megabytes: int, rounds: int) -> dict[st
         subprocess.run(["cp", "-al", f"{model}.partial", str(partial_folder)], check=True)
         manifest = _read_manifest(partial_folder)
         assert manifest is not None
-        partial = open_partial(output, manifest.identity, num_shards=shards, default_shards=shards)
+        partial = open_workspace(output, manifest.identity, num_shards=shards, default_shards=shards)
         took["ours"].append(timed(functools.partial(merge_shards, partial)))
 
         parts = sorted(Path(f"{model}.partial", "shards").glob("*/*/output"))

@@ -26,7 +26,7 @@ def draw(
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     call, report, base = costs
-    for scales, name, style in ((measured, "as it is", "C0"), (direct, "without gatherers", "C1")):
+    for scales, name, style in ((measured, "as it is", "C0"), (direct, "without relays", "C1")):
         at = [scale.sources for scale in scales]
         last = ([scale for scale in scales if scale.kept_up > KEPT_UP] or scales)[-1]
         label = f"{name}: {100 * last.of_a_worker(call, report):.2g} % a worker"

@@ -155,7 +155,7 @@ ROWS = (
         "10,000 simulated workers: CPU of the actor",
         "scale",
         "{actor_10000_percent:.0f} % of a core, the bar at most {lag_max_10000_s:.1f} s behind",
-        "without gatherers {direct_10000_percent:.0f} %, {direct_10000_lag_max_s:.0f} s behind",
+        "without relays {direct_10000_percent:.0f} %, {direct_10000_lag_max_s:.0f} s behind",
     ),
     Row(
         "a look of the display, eight stages of 64 tasks",

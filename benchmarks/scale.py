@@ -111,7 +111,7 @@ def simulated(quick: bool) -> Table:
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     measured = [simulate(sources, seconds) for sources in (1, 100, 200, 1_000, 3_000, 10_000)]
     direct = [simulate(sources, seconds, direct=True) for sources in (1_000, 3_000, 10_000)]
-    gatherer = one_gatherer(100, seconds)
+    relay = one_gatherer(100, seconds)
     ray.shutdown()
     for kind, scales in (("", measured), (" (each by itself)", direct)):
         for scale in scales:
@@ -135,7 +135,7 @@ def simulated(quick: bool) -> Table:
         "driver_10000_percent": 100 * most.driver,
         "lag_max_10000_s": most.lag[2],
         "lag_median_10000_s": most.lag[0],
-        "gatherer_percent": 100 * gatherer,
+        "gatherer_percent": 100 * relay,
         "microseconds_a_call": 1e6 * call,
         "microseconds_a_report": 1e6 * report,
         "direct_10000_percent": 100 * direct[-1].actor,
@@ -145,13 +145,13 @@ def simulated(quick: bool) -> Table:
         "A source has done a hundred items a second since a known moment, and says so every interval, "
         "with one call under way. Two Ray tasks host them all. Intervals are those of a run that has lasted: "
         "in its first ten seconds it is told, and asks, more often.",
-        "Beyond 200 sources a hundred share a gatherer; those live in the hosts and call the actor.",
-        f"A gatherer in its own process, with 100 sources: {100 * gatherer:.0f} % of a core.",
-        '"Each by itself": without gatherers.',
+        "Beyond 200 sources a hundred share a relay; those live in the hosts and call the actor.",
+        f"A relay in its own process, with 100 sources: {100 * relay:.0f} % of a core.",
+        '"Each by itself": without relays.',
         f"Fitted over all rows whose reports were made in time: {1e6 * call:.0f} µs of the actor a call, "
         f"{1e6 * report:.1f} µs a report in it, and {100 * base:.1f} % of a core without any. A worker that "
         f"reports every 2 s by itself costs it {50 * (call + report):.3f} % of a core, and one of the 10,000 "
-        f"through its gatherer {100 * most.of_a_worker(call, report):.4f} %.",
+        f"through its relay {100 * most.of_a_worker(call, report):.4f} %.",
     ]
     from .plot import draw
 

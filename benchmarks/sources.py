@@ -2,8 +2,8 @@
 
 A source is what the actor sees of a worker: it has done ``PACE`` items a second since a known moment, and
 says so every interval, with one call under way. What it has done at any time is therefore known without
-asking it. Two Ray tasks host all sources of a run; where a run of that size has gatherers, these are real
-:class:`Gatherer` objects in the hosts, which call the actor over the network as they would from processes
+asking it. Two Ray tasks host all sources of a run; where a run of that size has relays, these are real
+:class:`Relay` objects in the hosts, which call the actor over the network as they would from processes
 of their own. All go about it as in a run that has lasted for a minute: in its first ten seconds it is told,
 and asks, more often.
 """
@@ -20,14 +20,14 @@ from typing import Any
 
 import ray
 
-from speedy_utils.progress.actor import start_actor
-from speedy_utils.progress.gatherer import Gatherer, plan_sinks, start_gatherers
-from speedy_utils.progress.ledger import Report
-from speedy_utils.progress.link import ActorFeed, ActorName, ActorSink
-from speedy_utils.progress.run import Run
-from speedy_utils.progress.screen import Screen
-from speedy_utils.progress.snapshot import Snapshot
-from speedy_utils.progress.terminal import BarDisplay
+from speedy_utils._display.bars import BarDisplay
+from speedy_utils._display.terminal.screen import Screen
+from speedy_utils._ray.actor import start_actor
+from speedy_utils._ray.client import ActorName, ActorReader, ActorSink
+from speedy_utils._ray.relay import Relay, plan_relays, start_relays
+from speedy_utils._run.run import Run
+from speedy_utils._state.ledger import Report
+from speedy_utils._state.snapshot import Snapshot
 
 from .measure import cpu_of, cpu_seconds, find_process
 
@@ -47,7 +47,7 @@ class Scale:
 
     Attributes:
         sources: How many there were.
-        calls: How many processes called the actor: the sources, or their gatherers.
+        calls: How many processes called the actor: the sources, or their relays.
         actor: CPU of the actor, as a part of one core.
         driver: The same of the driver with its poller and bar.
         look: Seconds that the driver's looks at the actor took: the median, and the longest.
@@ -75,12 +75,10 @@ class Scale:
 
 
 @ray.remote(num_cpus=0.5, max_retries=0)
-def host(
-    actor: Any, numbers: Sequence[int], gatherers: int, interval: float, start: float, end: float
-) -> int:
+def host(actor: Any, numbers: Sequence[int], relays: int, interval: float, start: float, end: float) -> int:
     """Be some sources from ``start`` to ``end``, and say how many reports they made."""
-    if gatherers:
-        mine = [Gatherer(ActorSink(actor, gatherers, placed=False)) for _ in range(-(-gatherers // HOSTS))]
+    if relays:
+        mine = [Relay(ActorSink(actor, relays, placed=False)) for _ in range(-(-relays // HOSTS))]
         ways = [mine[number % len(mine)].report for number in numbers]
     else:
         sinks = [ActorSink(actor) for _ in numbers]
@@ -117,10 +115,10 @@ class Looks:
 
     def __init__(self) -> None:
         self.took: list[float] = []
-        self._collect = ActorFeed.collect
+        self._collect = ActorReader.collect
 
     def __enter__(self) -> Looks:
-        def timed(feed: ActorFeed) -> Any:
+        def timed(feed: ActorReader) -> Any:
             start, answered = time.perf_counter(), feed._answered
             try:
                 return self._collect(feed)
@@ -128,11 +126,11 @@ class Looks:
                 if feed._call is not None or feed._answered > answered:
                     self.took.append(time.perf_counter() - start)
 
-        ActorFeed.collect = timed  # type: ignore[method-assign]
+        ActorReader.collect = timed  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        ActorFeed.collect = self._collect  # type: ignore[method-assign]
+        ActorReader.collect = self._collect  # type: ignore[method-assign]
 
 
 def a_minute_on() -> Callable[[], float]:
@@ -150,8 +148,8 @@ def simulate(sources: int, seconds: float, *, direct: bool = False) -> Scale:
         direct: Whether each calls the actor itself, however many they are.
     """
     actor = start_actor(None, "")
-    names, sinks = plan_sinks(ActorName(""), sources)
-    gatherers = 0 if direct else len(names)
+    names, sinks = plan_relays(ActorName(""), sources)
+    relays = 0 if direct else len(names)
     workers = sources if direct else sinks[0]._workers
     interval = ActorSink(actor, workers, clock=a_minute_on()).interval
     ray.get(actor.get_progress.remote())
@@ -159,12 +157,12 @@ def simulate(sources: int, seconds: float, *, direct: bool = False) -> Scale:
     start = time.monotonic() + 1.0
     end = start + WARM_UP + seconds
     hosts = [
-        host.remote(actor, range(part, sources, HOSTS), gatherers, interval, start, end)
+        host.remote(actor, range(part, sources, HOSTS), relays, interval, start, end)
         for part in range(min(HOSTS, sources))
     ]
     display = _Watched()
-    # As the engine does, and no seldomer without gatherers, where the reports are late as it is.
-    feed = ActorFeed(actor, calm=not (gatherers or direct), clock=a_minute_on())
+    # As the engine does, and no seldomer without relays, where the reports are late as it is.
+    feed = ActorReader(actor, calm=not (relays or direct), clock=a_minute_on())
     with Looks() as looks, Run("Simulated", 10**15, display=display, feed=feed):
         time.sleep(start + WARM_UP - time.monotonic())
         before, own_before, first = cpu_of(process), cpu_seconds(), len(looks.took)
@@ -177,15 +175,15 @@ def simulate(sources: int, seconds: float, *, direct: bool = False) -> Scale:
     lags = lags_of(display.drawn, start, sources * PACE, (start + WARM_UP, end))
     return Scale(
         sources,
-        gatherers or sources,
+        relays or sources,
         spent / seconds,
         own / seconds,
         (statistics.median(took), max(took)),
         lags,
         (memory, memory_here()),
         made / (sources * (end - start) / interval),
-        gatherers / max(ActorSink(actor, gatherers, placed=False).interval, interval / 100)
-        if gatherers
+        relays / max(ActorSink(actor, relays, placed=False).interval, interval / 100)
+        if relays
         else made / (end - start),
         made / (end - start),
     )
@@ -214,23 +212,23 @@ def memory_here() -> float:
 
 
 def one_gatherer(workers: int, seconds: float) -> float:
-    """CPU of the process of one gatherer with so many sources, as a part of a core."""
+    """CPU of the process of one relay with so many sources, as a part of a core."""
     name = ActorName("benchmark")
     actor = start_actor(None, "", name)
-    [gatherer] = start_gatherers(name, [ActorName("benchmark-0")])
-    ray.get([actor.get_progress.remote(), gatherer.report.remote([], {})])
-    process = find_process("ray::Gatherer")
+    [relay] = start_relays(name, [ActorName("benchmark-0")])
+    ray.get([actor.get_progress.remote(), relay.report.remote([], {})])
+    process = find_process("ray::Relay")
     start = time.monotonic() + 1.0
     end = start + WARM_UP + seconds
-    interval = ActorSink(gatherer, workers, clock=a_minute_on()).interval
+    interval = ActorSink(relay, workers, clock=a_minute_on()).interval
     hosts = [
-        host.remote(gatherer, range(part, workers, HOSTS), 0, interval, start, end) for part in range(HOSTS)
+        host.remote(relay, range(part, workers, HOSTS), 0, interval, start, end) for part in range(HOSTS)
     ]
     time.sleep(start + WARM_UP - time.monotonic())
     before = cpu_of(process)
     time.sleep(end - time.monotonic())
     spent = cpu_of(process) - before
     ray.get(hosts)
-    ray.kill(gatherer)
+    ray.kill(relay)
     ray.kill(actor)
     return spent / seconds

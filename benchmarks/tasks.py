@@ -13,10 +13,10 @@ from typing import Any
 import ray
 
 from speedy_utils import Snapshot, multi_process
-from speedy_utils.multi_worker import process
-from speedy_utils.multi_worker.task import Call, Outcome
-from speedy_utils.progress.ledger import Report, Task
-from speedy_utils.progress.run import Run
+from speedy_utils._api import multi_process as process
+from speedy_utils._engines.task import Attempt, Outcome
+from speedy_utils._run.run import Run
+from speedy_utils._state.ledger import Report, Task
 
 from .measure import Cost, in_turns, ratio, timed
 from .table import Table
@@ -41,14 +41,14 @@ class VirtualTime:
     def __init__(self, run: Run, seconds: float, poll: float = 0.3) -> None:
         self.now = 0.0
         self._run, self._seconds, self._poll, self._next = run, seconds, poll, poll
-        self._ends: list[tuple[float, int, Call]] = []
-        self._outcome = Outcome(counts={None: ITEMS}, ages={None: (seconds, 0.0)})
+        self._ends: list[tuple[float, int, Attempt]] = []
+        self._outcome = Outcome(counts={None: ITEMS}, timings={None: (seconds, 0.0)})
         run.feed = self
 
-    def submit(self, call: Call, item: Any) -> None:
+    def submit(self, call: Attempt, item: Any) -> None:
         heapq.heappush(self._ends, (self.now + self._seconds, call.task, call))
 
-    def wait(self) -> list[tuple[Call, Outcome]]:
+    def wait(self) -> list[tuple[Attempt, Outcome]]:
         self.now = self._ends[0][0]
         while self._next < self.now:
             self._next += self._poll

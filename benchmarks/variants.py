@@ -103,7 +103,7 @@ def _ours(backend: str, batched: bool) -> Callable[[Job], None]:
 def _former(job: Job) -> None:
     """speedy-utils 1.1.48, used as its documentation says: a report every hundred items."""
     from speedy_utils import report_progress
-    from speedy_utils.multi_worker.dataset_sharding import multi_process_dataset
+    from speedy_utils._api.multi_process_dataset import multi_process_dataset
 
     _start_ray(job.workers)  # as it would by itself, where no other Ray runs
 

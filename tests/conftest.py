@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from speedy_utils import Snapshot
-from speedy_utils.progress.display import Display, NullDisplay
-from speedy_utils.progress.run import draws_here
+from speedy_utils._display.base import Display, NullDisplay
+from speedy_utils._run.run import draws_here
 from speedy_utils.testing import RecordingDisplay
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
@@ -90,7 +90,7 @@ class Shown:
 def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     """Record what runs show."""
     shown = Shown()
-    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", shown)
+    monkeypatch.setattr("speedy_utils._api.multi_process.display_here", shown)
     return shown
 
 

@@ -9,63 +9,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._api.multi_process import multi_process as multi_process
+    from ._api.multi_process_dataset import multi_process_dataset as multi_process_dataset
+    from ._instrument.decorator import tracked as tracked
+    from ._instrument.loops import report_progress as report_progress
+    from ._instrument.loops import track as track
+    from ._ray.actor import ProgressActor as ProgressActor
+    from ._ray.own_tasks import ProgressPoller as ProgressPoller
+    from ._ray.own_tasks import create_progress_tracker as create_progress_tracker
+    from ._ray.own_tasks import set_progress_context as set_progress_context
+    from ._state.snapshot import Snapshot as Snapshot
+    from ._state.snapshot import StageSnapshot as StageSnapshot
     from .errors import BusyError as BusyError
     from .errors import FailedShardsError as FailedShardsError
     from .errors import MergeError as MergeError
     from .errors import ResumeError as ResumeError
     from .errors import ShardError as ShardError
     from .errors import TaskError as TaskError
-    from .multi_worker.dataset_sharding import multi_process_dataset as multi_process_dataset
-    from .multi_worker.process import multi_process as multi_process
-    from .progress.actor import ProgressActor as ProgressActor
-    from .progress.actor import create_progress_tracker as create_progress_tracker
-    from .progress.context import set_progress_context as set_progress_context
-    from .progress.instrument import report_progress as report_progress
-    from .progress.instrument import track as track
-    from .progress.poller import ProgressPoller as ProgressPoller
-    from .progress.snapshot import Snapshot as Snapshot
-    from .progress.snapshot import StageSnapshot as StageSnapshot
-    from .progress.tracked import tracked as tracked
 
 _HOMES = {
-    "ProgressActor": ".progress.actor",
-    "ProgressPoller": ".progress.poller",
-    "Snapshot": ".progress.snapshot",
-    "StageSnapshot": ".progress.snapshot",
-    "BusyError": ".errors",
-    "FailedShardsError": ".errors",
-    "MergeError": ".errors",
-    "ResumeError": ".errors",
-    "ShardError": ".errors",
+    "report_progress": "._instrument.loops",
+    "track": "._instrument.loops",
+    "tracked": "._instrument.decorator",
+    "multi_process": "._api.multi_process",
+    "multi_process_dataset": "._api.multi_process_dataset",
     "TaskError": ".errors",
-    "create_progress_tracker": ".progress.actor",
-    "multi_process_dataset": ".multi_worker.dataset_sharding",
-    "multi_process": ".multi_worker.process",
-    "report_progress": ".progress.instrument",
-    "set_progress_context": ".progress.context",
-    "track": ".progress.instrument",
-    "tracked": ".progress.tracked",
+    "ShardError": ".errors",
+    "ResumeError": ".errors",
+    "MergeError": ".errors",
+    "FailedShardsError": ".errors",
+    "BusyError": ".errors",
+    "ProgressActor": "._ray.actor",
+    "ProgressPoller": "._ray.own_tasks",
+    "Snapshot": "._state.snapshot",
+    "StageSnapshot": "._state.snapshot",
+    "create_progress_tracker": "._ray.own_tasks",
+    "set_progress_context": "._ray.own_tasks",
 }
+"""The module of each public name, in the order in which people meet them."""
 
-__all__ = [  # noqa: RUF022 - in the order in which people meet them
-    "report_progress",
-    "track",
-    "tracked",
-    "multi_process",
-    "multi_process_dataset",
-    "TaskError",
-    "ShardError",
-    "ResumeError",
-    "MergeError",
-    "FailedShardsError",
-    "BusyError",
-    "ProgressActor",
-    "ProgressPoller",
-    "Snapshot",
-    "StageSnapshot",
-    "create_progress_tracker",
-    "set_progress_context",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

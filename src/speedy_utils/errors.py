@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_SHOWN = 200
-
-
-def shorten(value: object, width: int = _SHOWN) -> str:
-    """The ``repr`` of a value, cut to what fits in an error message.
-
-    A value whose own ``repr`` fails must not replace the error that is being told.
-    """
-    try:
-        text = repr(value)
-    except Exception as error:  # any class may raise anything from its repr
-        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+from ._validation import shorten
 
 
 class TaskError(RuntimeError):
@@ -87,3 +75,7 @@ class ResumeError(RuntimeError):
 
 class BusyError(ResumeError):
     """Another run is at work on the same ``output_path``."""
+
+
+for _each in (TaskError, ShardError, MergeError, FailedShardsError, ResumeError, BusyError):
+    _each.__module__ = "speedy_utils"

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from .progress.context import counting, registered
-from .progress.ledger import Fact, Report
-from .progress.reporter import Reporter
-from .progress.snapshot import Snapshot
-from .progress.spans import Ages
+from ._state.ledger import Fact, Report
+from ._state.snapshot import Snapshot
+from ._state.timings import StageTimings
+from ._worker.context import counting, registered
+from ._worker.reporter import Reporter
 
 __all__ = ["FailingSink", "FakeClock", "RecordingDisplay", "RecordingSink"]
 
@@ -109,7 +109,7 @@ class RecordingSink:
     def send(
         self,
         reports: Sequence[Report],
-        ages: Ages,  # noqa: ARG002 - the protocol's
+        timings: StageTimings,  # noqa: ARG002 - the protocol's
         *,
         last: bool = False,  # noqa: ARG002 - the same
     ) -> bool:
@@ -156,7 +156,7 @@ class FailingSink:
     def send(
         self,
         reports: Sequence[Report],  # noqa: ARG002 - the protocol's
-        ages: Ages,  # noqa: ARG002 - the same
+        timings: StageTimings,  # noqa: ARG002 - the same
         *,
         last: bool = False,  # noqa: ARG002 - the same
     ) -> bool:

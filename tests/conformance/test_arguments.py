@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from speedy_utils import multi_process
-from speedy_utils.multi_worker import process
-from speedy_utils.progress.display import NullDisplay
+from speedy_utils._api import multi_process as process
+from speedy_utils._display.base import NullDisplay
 
 # name: (arguments, the error, what it must say)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
@@ -59,7 +59,7 @@ def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     def start(*_: Any) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr("speedy_utils.multi_worker.process.open_engine", start)
+    monkeypatch.setattr("speedy_utils._api.multi_process.open_engine", start)
     return str(request.param)
 
 
@@ -132,7 +132,7 @@ class Choices:
     """Notes which display a run chose."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from speedy_utils.progress import run
+        from speedy_utils._run import run
 
         self.chosen: list[Any] = []
         choose = run.choose_display

@@ -350,7 +350,7 @@ def test_a_run_inside_a_task_draws_nothing(backend: str, shown: Any) -> None:
     """A run inside a task gives its results, and has no bar of its own."""
 
     def task(i: int) -> tuple[list[int], bool]:
-        from speedy_utils.progress.run import draws_here
+        from speedy_utils._run.run import draws_here
 
         inner = multi_process(in_a_loop, WORDS[:i], backend="seq", total_items=len)
         return inner, draws_here()

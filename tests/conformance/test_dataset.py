@@ -30,9 +30,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speedy_utils import multi_process_dataset, report_progress, track
+from speedy_utils._api import multi_process_dataset as dataset_sharding
+from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils.errors import BusyError, FailedShardsError, MergeError, ResumeError
-from speedy_utils.multi_worker import dataset_sharding
-from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def beside(out: Path) -> list[str]:
 
 def saved(dataset: Dataset, folder: Path, shards: int = 1) -> Dataset:
     """The same rows, memory-mapped."""
-    with quiet_datasets():
+    with silence_datasets():
         dataset.save_to_disk(str(folder), num_shards=shards)
     return load_from_disk(str(folder))
 
@@ -126,7 +126,7 @@ KINDS: dict[str, Callable[[Path], Dataset]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_dataset_is_processed_in_order(kind: str, local: str, shown: Any, tmp_path: Path) -> None:
     """Every kind of dataset gives the rows that a plain loop over it gives, in its order."""
-    with quiet_datasets():
+    with silence_datasets():
         dataset = KINDS[kind](tmp_path / "data")
     expected = [{"text": str(row["text"]).upper(), "id": row["id"]} for row in dataset]
     path = multi_process_dataset(dataset, upper, tmp_path / "out", num_workers=2, num_shards=4, backend=local)
@@ -994,7 +994,7 @@ def test_merging_is_shown(local: str, shown: Any, out: Path, monkeypatch: pytest
 @pytest.mark.ray
 def test_starting_ray_is_shown(ray_session: None, shown: Any, out: Path, monkeypatch: Any) -> None:
     """While the engine starts the bar is there, empty, and says so."""
-    from speedy_utils.multi_worker.engines import ray as engine
+    from speedy_utils._ray import engine
 
     connect = engine.connect
     starting = threading.Event()

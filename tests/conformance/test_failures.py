@@ -42,7 +42,7 @@ def test_a_failure_tells_what_failed(backend: str) -> None:
     assert error.__cause__.args == ("two is too many",)
     assert "in fails_at_two" in error.traceback
     assert 'raise ValueError("two is too many")' in error.traceback
-    assert "in perform" not in error.traceback
+    assert "in run_attempt" not in error.traceback
     for part in ("task 2", "item 2", "1 attempt", error.reason, "fails_at_two"):
         assert part in str(error)
 
@@ -337,7 +337,7 @@ def test_a_failing_display_is_told_once_and_work_goes_on(
 ) -> None:
     """Where the display fails the run goes on without it, with one warning that has the cause."""
     display = FailingDisplay(tmp_path / "failed")
-    monkeypatch.setattr("speedy_utils.multi_worker.process.display_here", lambda progress, leave: display)
+    monkeypatch.setattr("speedy_utils._api.multi_process.display_here", lambda progress, leave: display)
 
     def task(i: int) -> int:
         until((tmp_path / "failed").exists)

@@ -54,7 +54,7 @@ class Heard:
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
-def shows(who):
+def allows(who):
     return all(f"{{who}} 0 2 end" in heard.text for heard in (sys.stdout, sys.stderr))
 
 def settle():
@@ -170,15 +170,15 @@ RUNNING = """
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("forward", "choice", "speakers"), [(True, "none", 0), (True, "first", 1), (False, "all", 0)]
+    ("forward", "choice", "log_filter"), [(True, "none", 0), (True, "first", 1), (False, "all", 0)]
 )
 def test_a_ray_that_the_user_has_started_is_chosen_from(
-    driver: Callable[..., subprocess.CompletedProcess[str]], forward: bool, choice: str, speakers: int
+    driver: Callable[..., subprocess.CompletedProcess[str]], forward: bool, choice: str, log_filter: int
 ) -> None:
     """The choice holds on a Ray that is running; one that forwards nothing goes on forwarding nothing."""
     done = driver(PROGRAM.format(backend="ray", body=RUNNING.format(forward=forward, choice=choice)))
     lines: Any = said(done, "one")
-    assert len({line.split()[0] for line in lines["out"] + lines["err"]}) == speakers
+    assert len({line.split()[0] for line in lines["out"] + lines["err"]}) == log_filter
 
 
 OTHERWISE = """

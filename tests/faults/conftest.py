@@ -171,7 +171,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 @pytest.fixture
 def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The progress actors of the runs of a test."""
-    from speedy_utils.multi_worker.engines import ray as engine
+    from speedy_utils._ray import engine
 
     made: list[Any] = []
     create = engine.start_actor

@@ -14,7 +14,7 @@ import pytest
 SCRIPT = """
 import json, pathlib, time
 from speedy_utils import multi_process, track
-from speedy_utils.progress.log_lines import LogDisplay
+from speedy_utils._display.log import LogDisplay
 LogDisplay.__init__.__defaults__ = (0.0, *LogDisplay.__init__.__defaults__[1:])
 
 def work(i):

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
-from speedy_utils.multi_worker import process
+from speedy_utils._api import multi_process as process
 from speedy_utils.testing import RecordingDisplay
 
 ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
@@ -142,7 +142,7 @@ def made(folder: Path) -> bool:
     return False
 
 
-def perform(i: int, plan: Plan, folder: str) -> int:
+def run_attempt(i: int, plan: Plan, folder: str) -> int:
     """What a worker does for a task."""
     task = plan.tasks[i]
     # A folder is made in one step: a thread that is cancelled meanwhile leaves no file open.
@@ -269,7 +269,7 @@ def under_faults(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
     if not plan.faults:
         yield
         return
-    from speedy_utils.multi_worker.engines import ray as engine
+    from speedy_utils._ray import engine
 
     outside = Outside(plan, folder)
     create = engine.start_actor
@@ -299,7 +299,7 @@ def check(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with under_faults(plan, folder, monkeypatch):
         try:
             results = multi_process(
-                perform,
+                run_attempt,
                 range(len(plan.tasks)),
                 backend=plan.backend,
                 num_workers=plan.workers,

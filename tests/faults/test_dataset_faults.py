@@ -20,8 +20,8 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from speedy_utils import multi_process_dataset, track
+from speedy_utils._api import multi_process_dataset as dataset_sharding
 from speedy_utils.errors import FailedShardsError
-from speedy_utils.multi_worker import dataset_sharding
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
@@ -131,7 +131,7 @@ def prepared(tmp_path: Path) -> Path:
     """A folder with what the driver works on."""
     rows = SHARDS * ROWS
     data = Dataset.from_dict({"text": [f"row {i}" for i in range(rows)], "id": list(range(rows))})
-    with dataset_sharding.quiet_datasets():
+    with dataset_sharding.silence_datasets():
         data.save_to_disk(str(tmp_path / "data"))
     (tmp_path / "calls").mkdir()
     return tmp_path
@@ -297,7 +297,7 @@ def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_p
         return dataset.map(lambda row: {"id": row["id"] + 1})
 
     broken: list[None] = []
-    with dataset_sharding.quiet_datasets():
+    with dataset_sharding.silence_datasets():
         numbered(30).save_to_disk(str(out))
 
     def run() -> str:
@@ -310,7 +310,7 @@ def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_p
     broken.append(None)
     os.rename(out, partial / "old")  # what a swap does first
     if kept == "new":  # and then
-        with dataset_sharding.quiet_datasets():
+        with dataset_sharding.silence_datasets():
             numbered(30).save_to_disk(str(out))
     run()
     assert list(load_from_disk(str(out))["id"]) == list(range(1, 31))
@@ -445,7 +445,7 @@ def test_a_disk_that_is_full_at_the_merge_keeps_all_shards(
     """A merge that finds no room fails with the system's words; with room again no shard runs twice."""
     out, ballast, calls = small_disk / "out", small_disk / "ballast", tmp_path / "calls"
     if overwrite:
-        with dataset_sharding.quiet_datasets():
+        with dataset_sharding.silence_datasets():
             Dataset.from_dict({"id": [77]}).save_to_disk(str(out))
 
     def process(dataset: Any, output_path: str) -> Any:
@@ -480,7 +480,7 @@ def test_a_disk_that_is_full_at_the_merge_keeps_all_shards(
 def test_a_disk_without_any_room_keeps_the_output_that_exists(shown: Any, small_disk: Path) -> None:
     """Where not even the manifest can be written the error says so, and the old output stays as it was."""
     out, ballast = small_disk / "out", small_disk / "ballast"
-    with dataset_sharding.quiet_datasets():
+    with dataset_sharding.silence_datasets():
         Dataset.from_dict({"id": [77]}).save_to_disk(str(out))
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, load_from_disk
 
-from speedy_utils.multi_worker.datasets_bars import quiet_datasets
+from speedy_utils._sharding.saved_dataset import silence_datasets
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
@@ -66,7 +66,7 @@ def interrupt_twice(program: Any) -> None:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A folder with what the driver works on."""
-    with quiet_datasets():
+    with silence_datasets():
         Dataset.from_dict({"id": list(range(SHARDS * ROWS))}).save_to_disk(str(tmp_path / "data"))
     return tmp_path
 

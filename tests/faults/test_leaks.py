@@ -26,8 +26,8 @@ from speedy_utils import (
     track,
     tracked,
 )
-from speedy_utils.progress.reporter import Reporter
-from speedy_utils.progress.run import Run
+from speedy_utils._run.run import Run
+from speedy_utils._worker.reporter import Reporter
 
 TIMES = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
 """What the number of runs is multiplied by, in thirds."""
@@ -86,7 +86,7 @@ def kept(*kinds: type) -> list[str]:
 
 
 def actors() -> list[int]:
-    """The progress actors and gatherers among the processes that this one has started, directly or not."""
+    """The progress actors and relays among the processes that this one has started, directly or not."""
     parents, kinds = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
@@ -99,7 +99,7 @@ def actors() -> list[int]:
             pid = parents[pid]
         return pid == os.getpid()
 
-    named = (b"ray::ProgressActor", b"ray::Gatherer")
+    named = (b"ray::ProgressActor", b"ray::Relay")
     return [pid for pid, kind in kinds.items() if kind.startswith(named) and started_here(pid)]
 
 
@@ -192,7 +192,7 @@ def test_many_tracked_calls_and_contexts_leave_nothing(until: Callable[..., Any]
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """As many entries as runs have started actors, which they do here also where they are over at once."""
-    from speedy_utils.multi_worker.engines import ray as engine
+    from speedy_utils._ray import engine
 
     begun: list[None] = []
     start = engine.start_actor

@@ -18,8 +18,8 @@ from datasets import Dataset, load_from_disk
 
 import speedy_utils
 from speedy_utils import FailedShardsError, multi_process_dataset
+from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils.errors import MergeError, ResumeError
-from speedy_utils.multi_worker.datasets_bars import quiet_datasets
 
 ROWS = 20
 
@@ -45,7 +45,7 @@ def state(folder: Path) -> dict[str, tuple[Any, ...]]:
 def outside(tmp_path: Path) -> Path:
     """A folder that is none of the run's, with a dataset of 10 rows and a file."""
     folder = tmp_path / "outside"
-    with quiet_datasets():
+    with silence_datasets():
         numbered(10).save_to_disk(str(folder / "data"))
     (folder / "precious.txt").write_text("precious")
     return folder

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from speedy_utils import TaskError, multi_process, report_progress, track
-from speedy_utils.progress.wording import remarks
+from speedy_utils._display.format import remarks
 
-LOGGER = "speedy_utils.multi_worker.process"
+LOGGER = "speedy_utils._api.multi_process"
 
 ITEMS = 1000
 
@@ -74,7 +74,7 @@ def test_a_lost_worker_is_told_with_task_node_and_cause(
     import ray
 
     # On a busy machine nobody may answer in three seconds where the lost task was at work.
-    monkeypatch.setattr("speedy_utils.progress.link._SEARCH", 60.0)
+    monkeypatch.setattr("speedy_utils._ray.client._SEARCH", 60.0)
     seen = tmp_path / "seen"
 
     def task(i: int) -> int:

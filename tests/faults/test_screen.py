@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from emulator import Emulator
+from support.emulator import Emulator
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 

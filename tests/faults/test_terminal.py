@@ -9,7 +9,7 @@ from typing import Any
 
 import pyte
 import pytest
-from emulator import Emulator
+from support.emulator import Emulator
 
 SCRIPT = """
 import time

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from speedy_utils import multi_process, multi_process_dataset, report_progress, track, tracked
-from speedy_utils.multi_worker import dataset_sharding
+from speedy_utils._api import multi_process_dataset as dataset_sharding
 
 # Python 3.12 and later warn of any fork in a process with threads. That is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -164,7 +164,7 @@ def test_ctrl_c_ends_what_is_being_started_without_a_word(driver: Driver) -> Non
     done = driver(
         """
 import os, signal
-from speedy_utils.multi_worker.ctrl_c import keeping_ctrl_c
+from speedy_utils._interrupts import keeping_ctrl_c
 with keeping_ctrl_c():
     child = os.fork()
     if child == 0:
@@ -247,7 +247,7 @@ def test_the_actor_ends_with_the_run(
     from ray._private import state  # the public list of actors needs a dashboard
 
     # Else runs that are over at once would start none.
-    monkeypatch.setattr("speedy_utils.multi_worker.engines.ray._BRIEF", 0.0)
+    monkeypatch.setattr("speedy_utils._ray.engine._BRIEF", 0.0)
     before = len(state.actors())
     multi_process(abs, range(4), num_workers=2)
     with pytest.raises(RuntimeError):

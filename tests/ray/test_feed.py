@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from speedy_utils.progress.actor import create_progress_tracker
-from speedy_utils.progress.ledger import Report
-from speedy_utils.progress.link import ActorFeed
+from speedy_utils._ray.client import ActorReader
+from speedy_utils._ray.own_tasks import create_progress_tracker
+from speedy_utils._state.ledger import Report
 from speedy_utils.testing import FakeClock
 
 
@@ -15,11 +15,11 @@ def test_a_long_run_is_read_less_often(ray_session: None, monkeypatch: pytest.Mo
     import ray
 
     # Each look waits for its answer: one that came at a later look would put off the next question.
-    monkeypatch.setattr("speedy_utils.progress.link._PATIENCE", 60.0)
-    monkeypatch.setattr("speedy_utils.progress.link._GIVE_UP_AFTER", 60.0)
+    monkeypatch.setattr("speedy_utils._ray.client._PATIENCE", 60.0)
+    monkeypatch.setattr("speedy_utils._ray.client._GIVE_UP_AFTER", 60.0)
     actor = create_progress_tracker()
     clock = FakeClock()
-    feed, eager = ActorFeed(actor, clock=clock), ActorFeed(actor, calm=False, clock=clock)
+    feed, eager = ActorReader(actor, clock=clock), ActorReader(actor, calm=False, clock=clock)
 
     def reported(n: int) -> list[Report]:
         return [Report("task", 1, {None: n})]
@@ -27,10 +27,10 @@ def test_a_long_run_is_read_less_often(ray_session: None, monkeypatch: pytest.Mo
     def tell(n: int) -> None:
         ray.get(actor.report.remote([tuple(each) for each in reported(n)], {}))
 
-    def read(by: ActorFeed) -> list[Report]:
+    def read(by: ActorReader) -> list[Report]:
         return list(by.collect()[0])
 
-    def awaited(by: ActorFeed) -> list[Report]:
+    def awaited(by: ActorReader) -> list[Report]:
         while not (seen := read(by)):  # the actor may still be starting
             pass
         return seen

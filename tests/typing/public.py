@@ -20,7 +20,7 @@ from speedy_utils import (
     track,
     tracked,
 )
-from speedy_utils.progress.context import ProgressContext
+from speedy_utils._ray.own_tasks import ProgressContext
 from speedy_utils.testing import FailingSink, FakeClock, RecordingDisplay, RecordingSink
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speedy_utils.progress.adopt import adopting
+from speedy_utils._instrument.tqdm_capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -170,7 +170,7 @@ def test_plain_tqdm_has_the_same_stages(monkeypatch: pytest.MonkeyPatch) -> None
     shard = Dataset.from_list([*rows, chat(("user", "unanswered"))])
     packed, stages, totals = [], [], []
     for module in (pack_sft, adopt_tqdm):
-        with RecordingSink() as sink, adopting():
+        with RecordingSink() as sink, capturing_tqdm():
             packed.append(module.pack_shard(shard, "", LetterTokenizer(), 200).to_list())
         stages.append(sink.stages)
         totals.append(sink.totals)

@@ -12,8 +12,7 @@ import pytest
 
 import speedy_utils
 from speedy_utils import Snapshot, StageSnapshot, TaskError
-from speedy_utils.checks import checked_count, checked_name
-from speedy_utils.errors import shorten
+from speedy_utils._validation import checked_count, checked_name, shorten
 
 
 def test_every_public_name_is_there() -> None:
@@ -77,7 +76,7 @@ def test_ray_is_not_imported_to_count_workers() -> None:
     """Where no Ray can be running, a run knows its workers without importing one: its bar is there first."""
     code = (
         "import os, sys; os.environ.pop('RAY_ADDRESS', None)\n"
-        "from speedy_utils.multi_worker.engines import cpus, default_workers\n"
+        "from speedy_utils._engines.base import cpus, default_workers\n"
         "print(default_workers('ray') == cpus(), 'ray' in sys.modules)"
     )
     done = subprocess.run(

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from speedy_utils import Snapshot, StageSnapshot, report_progress, testing, track, tracked
-from speedy_utils.progress.ledger import Report
+from speedy_utils._state.ledger import Report
 from speedy_utils.testing import FailingSink, FakeClock, RecordingDisplay, RecordingSink
 
 

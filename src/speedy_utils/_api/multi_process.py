@@ -1,0 +1,154 @@
+"""``multi_process``: a function over many items, in many workers, with one bar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from .._display.base import Progress, checked_progress
+from .._engines.base import WorkSpec, default_workers, open_engine, starting
+from .._engines.driver import drive, task_error
+from .._engines.task import Attempt, Outcome
+from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._instrument.decorator import declared_total
+from .._run.run import Run, display_here
+from .._validation import checked_count, checked_name, checked_optional, shorten
+from .options import Backend, check_run
+
+logger = logging.getLogger("speedy_utils")
+
+
+def multi_process(
+    func: Callable[..., Any],
+    items: Iterable[Any],
+    *,
+    num_workers: int | None = None,
+    backend: Backend = "ray",
+    total_items: int | Callable[[Any], int] | None = None,
+    desc: str | None = None,
+    unit: str | None = None,
+    leave: bool = True,
+    poll_interval: float = 0.3,
+    progress: Progress = True,
+    adopt_tqdm: bool = True,
+    worker_logs: WorkerLogs = "all",
+    on_error: Literal["raise", "continue"] = "raise",
+    max_retries: int = 3,
+    ray_options: Mapping[str, Any] | None = None,
+    **func_kwargs: Any,
+) -> list[Any]:
+    """Call a function on each item, in many workers, and show one bar for all of them.
+
+    Args:
+        func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do. What it reports with
+            ``report_progress``, ``track`` or ``tracked`` moves the bar.
+        items: One task each. Other than a sequence, it is read before the first task starts.
+        num_workers: How many tasks run at once; where None, the number of CPUs, those of a whole Ray
+            cluster if one is running.
+        backend: ``"ray"`` for Ray tasks, ``"mp"`` for threads of this process, ``"seq"`` for one after
+            another in the caller's thread.
+        total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
+            ``len``. Where None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
+        desc: What the bar is called.
+        unit: What is counted, in the plural: ``"items"`` where None, or ``"tasks"`` where tasks are counted.
+        leave: Whether the bars stay when the run is over.
+        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
+            seconds at first, and every second after ten.
+        progress: False to show nothing; a function gets each :class:`Snapshot`, in a thread of its own.
+        adopt_tqdm: Whether bars that ``func`` makes with tqdm count for the stages that they name, and draw
+            nothing. False leaves them alone.
+        worker_logs: Whose printed lines are shown: those of ``"all"`` workers, of the ``"first"`` that
+            prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
+            files keep them all.
+        on_error: ``"raise"`` stops at the first task that fails; ``"continue"`` puts its ``TaskError`` in
+            the result and goes on.
+        max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
+            are never retried.
+        ray_options: Options of Ray for the tasks, such as ``{"num_gpus": 1}``; other backends ignore them.
+        **func_kwargs: Sent to the workers once, not with each task.
+
+    Returns:
+        What ``func`` returned, in the order of ``items``.
+
+    Raises:
+        TaskError: A task failed, and ``on_error`` is ``"raise"``. The exception of ``func`` is its cause.
+        KeyboardInterrupt: Ctrl-C, after all tasks were stopped.
+        TypeError: An argument has the wrong type, or can't be sent to a worker.
+        ValueError: An argument has a value that is not allowed.
+        ConnectionError: No Ray answers at RAY_ADDRESS.
+
+    Example:
+        >>> from speedy_utils import multi_process, track
+        >>> def total_length(words):
+        ...     return sum(len(word) for word in track(words))
+        >>> words = [["one", "bar"], ["whole"]]
+        >>> multi_process(total_length, words, backend="seq", total_items=len, progress=False)
+        [6, 5]
+    """
+    if not callable(func):
+        raise TypeError(f"func must be callable, not {shorten(func)}")
+    if on_error not in ("raise", "continue"):
+        raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
+    options = check_run(backend, poll_interval, max_retries, ray_options)
+    num_workers = checked_optional(num_workers, "num_workers", least=1)
+    name, unit = checked_name(desc), checked_name(unit, "unit")
+    checked_progress(progress)
+    checked_worker_logs(worker_logs)
+    total, totals = None, None
+    if total_items is not None and not callable(total_items):
+        total = checked_count(total_items, "total_items")
+    items = items if isinstance(items, Sequence) else list(items)
+    if not items:
+        return []
+    if total is None:
+        totals = _totals(func, items, total_items, func_kwargs)
+        total = None if totals is None else sum(totals)
+    counts_items = total is not None
+    unit = unit or ("items" if counts_items else "tasks")
+    total = len(items) if total is None else total
+    workers = min(num_workers or default_workers(backend), len(items))
+    run = Run(
+        name or f"Processing {total:,} {unit}",
+        total,
+        tasks=len(items),
+        workers=workers,
+        unit=unit,
+        by_task=not counts_items,
+        display=display_here(progress, leave=leave),
+        phase=starting(backend),
+        poll_interval=poll_interval,
+    )
+    results: list[Any] = [None] * len(items)
+
+    def finish(call: Attempt, outcome: Outcome) -> None:
+        if outcome.failure is None:
+            results[call.task] = outcome.value
+            return
+        error = task_error(call.task, items[call.task], call.attempt, outcome.failure)
+        if on_error == "raise":
+            raise error
+        results[call.task] = error
+
+    def call(task: int, attempt: int) -> Attempt:
+        return Attempt(task, attempt, totals[task] if totals is not None else None, counts_items, adopt_tqdm)
+
+    with run:
+        engine = open_engine(backend, WorkSpec(func, func_kwargs, workers, options, worker_logs), run)
+        drive(engine, run, items, call, finish, workers=workers, max_retries=max_retries)
+    return results
+
+
+multi_process.__module__ = "speedy_utils"
+
+
+def _totals(
+    func: Callable[..., Any], items: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
+) -> list[int] | None:
+    """The items of each task; None where the run counts tasks."""
+    if total_items is not None:
+        return [checked_count(total_items(item), f"total_items({shorten(item, 40)})") for item in items]
+    first = declared_total(func, (items[0],), kwargs)
+    if first is None:
+        return None
+    return [first, *(declared_total(func, (item,), kwargs) or 0 for item in items[1:])]

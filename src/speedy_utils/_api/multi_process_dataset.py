@@ -1,0 +1,263 @@
+"""``multi_process_dataset``: cut a dataset, process its shards in many workers, merge what they wrote."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from .._display.base import Progress, checked_progress
+from .._engines.base import WorkSpec, default_workers, open_engine, starting
+from .._engines.driver import drive, task_error
+from .._engines.task import Attempt, Outcome
+from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._interrupts import keeping_ctrl_c
+from .._run.run import Run, display_here
+from .._sharding.files import checked_output, refuse_existing
+from .._sharding.fingerprint import fingerprint_run
+from .._sharding.merge import merge_shards
+from .._sharding.resume import open_workspace, restore_replaced_output
+from .._sharding.saved_dataset import silence_datasets
+from .._sharding.shard_worker import _process_shard, _Shard
+from .._sharding.shards import ShardSpec, cut_shard, resolve_dataset
+from .._sharding.workspace import Workspace
+from .._validation import checked_count, checked_name, checked_optional, shorten
+from ..errors import FailedShardsError, ShardError, TaskError
+from .options import Backend, check_run
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger("speedy_utils")
+
+
+def multi_process_dataset(
+    dataset: Dataset | str | os.PathLike[str],
+    process_func: Callable[..., Any],
+    output_path: str | os.PathLike[str],
+    process_func_kwargs: Mapping[str, Any] | None = None,
+    num_workers: int | None = None,
+    *,
+    backend: Backend = "ray",
+    num_shards: int | None = None,
+    seed: int | None = None,
+    debug: bool = False,
+    debug_size: int = 10_000,
+    poll_interval: float = 0.3,
+    desc: str | None = None,
+    unit: str = "items",
+    leave: bool = True,
+    progress: Progress = True,
+    adopt_tqdm: bool = True,
+    worker_logs: WorkerLogs = "all",
+    max_retries: int = 3,
+    resume: bool | Literal["trust"] = True,
+    overwrite: bool = False,
+    ray_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Process a Hugging Face dataset in many workers, under one bar, into one dataset on disk.
+
+    The dataset is cut into contiguous shards. A worker calls
+    ``process_func(shard, shard_output_path, **process_func_kwargs)`` for each; what the calls wrote is
+    merged in the order of the input. A shard counts for exactly its rows once its call returns, whatever
+    the call reported.
+
+    All work happens in ``<output_path>.partial``. If it is interrupted, however hard, the same call again
+    runs only the shards that are missing.
+
+    Args:
+        dataset: A ``datasets.Dataset``, or the path of one that ``save_to_disk`` wrote.
+        process_func: What a worker calls for each shard. It returns the path of a dataset it saved, None if
+            it saved one to ``shard_output_path``, or a ``Dataset``, which is then saved for it. Rows may be
+            added, dropped and changed; the columns of all shards have to fit together.
+        output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
+        process_func_kwargs: Sent to the workers once, not with each shard.
+        num_workers: How many shards are processed at once; the number of CPUs where None.
+        backend: ``"ray"``, ``"mp"`` or ``"seq"``; as in ``multi_process``.
+        num_shards: How many shards to cut; one a worker where None. More of them balance uneven rows, and
+            lose less when a worker dies.
+        seed: Shuffles the rows with this seed.
+        debug: Processes only the first ``debug_size`` rows.
+        debug_size: How many rows that is.
+        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
+            seconds at first, and every second after ten.
+        desc: What the bar is called.
+        unit: What is counted, in the plural.
+        leave: Whether the bars stay when the run is over.
+        progress: False to show nothing; a function gets each :class:`Snapshot`, in a thread of its own.
+        adopt_tqdm: Whether bars that ``process_func`` makes with tqdm count for the stages that they name,
+            and draw nothing. False leaves them alone.
+        worker_logs: Whose printed lines are shown: those of ``"all"`` workers, of the ``"first"`` that
+            prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
+            files keep them all.
+        max_retries: How often a shard is started again after its worker was lost.
+        resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
+            ``"trust"`` keeps its finished shards although these have changed; False starts over.
+        overwrite: Allows a dataset at ``output_path`` to be replaced, once the new one is whole, and an
+            interrupted call that differs from this one to be given up.
+        ray_options: Options of Ray for the tasks; other backends ignore them.
+
+    Returns:
+        ``output_path``.
+
+    Raises:
+        FileExistsError: There is something at ``output_path``, and ``overwrite`` is False.
+        FailedShardsError: Some shards failed; the others are kept for the next call.
+        MergeError: The columns of the shards don't fit together; the shards are kept.
+        ResumeError: An interrupted call lies there that was not the same.
+        BusyError: Another call is at work on the same ``output_path``.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has a value that is not allowed.
+
+    Example:
+        >>> import tempfile
+        >>> from datasets import Dataset, load_from_disk
+        >>> from speedy_utils import multi_process_dataset, track
+        >>> def shout(dataset, output_path):
+        ...     return Dataset.from_list([{"text": row["text"].upper()} for row in track(dataset)])
+        >>> words = Dataset.from_dict({"text": ["one", "bar"]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = multi_process_dataset(words, shout, f"{folder}/out", backend="seq", progress=False)
+        ...     load_from_disk(out)["text"][:]
+        ['ONE', 'BAR']
+    """
+    if not callable(process_func):
+        raise TypeError(f"process_func must be callable, not {shorten(process_func)}")
+    options = check_run(backend, poll_interval, max_retries, ray_options)
+    num_workers = checked_optional(num_workers, "num_workers", least=1)
+    num_shards = checked_optional(num_shards, "num_shards", least=1)
+    seed = checked_optional(seed, "seed")
+    debug_size = checked_count(debug_size, "debug_size", least=1)
+    title, unit = checked_name(desc), checked_name(unit, "unit") or "items"
+    checked_progress(progress)
+    checked_worker_logs(worker_logs)
+    if process_func_kwargs is not None and not isinstance(process_func_kwargs, Mapping):
+        raise TypeError(
+            f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
+        )
+    kwargs = dict(process_func_kwargs or {})
+    refuse_existing(checked_output(output_path), overwrite=overwrite)
+    restore_replaced_output(output_path)
+    rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
+    workers = num_workers or default_workers(backend)
+    with open_workspace(
+        output_path,
+        fingerprint_run(rows, process_func, kwargs),
+        num_shards=num_shards,
+        default_shards=workers,
+        resume=resume,
+        overwrite=overwrite,
+    ) as partial:
+        missing = partial.missing
+        run = Run(
+            title or f"Processing {len(rows):,} {unit}",
+            len(rows),
+            tasks=len(partial.plan),
+            tasks_done=len(partial.finished),
+            task_unit="shards",
+            workers=min(workers, len(missing)),
+            unit=unit,
+            initial=len(rows) - sum(spec.num_rows for spec in missing),
+            display=display_here(progress, leave=leave),
+            phase=starting(backend) if missing else "",
+            poll_interval=poll_interval,
+        )
+        try:
+            with run:
+                if missing:
+                    shared = {"process_func": process_func, "kwargs": kwargs}
+                    work = WorkSpec(_process_shard, shared, min(workers, len(missing)), options, worker_logs)
+                    _process(run, rows, partial, backend, work, max_retries, adopt_tqdm)
+                run.phase = "merging"
+                with silence_datasets():
+                    merge_shards(partial)
+        except ShardError:  # it says itself what is kept
+            raise
+        except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
+            if not partial.published:
+                logger.warning(
+                    "stopped: %d of %d shards are finished, and kept in %s; "
+                    "the same call runs only the others",
+                    len(partial.finished),
+                    len(partial.plan),
+                    partial.folder,
+                )
+            raise
+    return os.fspath(output_path)
+
+
+multi_process_dataset.__module__ = "speedy_utils"
+
+
+@keeping_ctrl_c()
+def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
+    """The rows to process, in their order."""
+    if seed is not None:
+        # In memory: the indices of a saved dataset would be cached in the user's own folder.
+        dataset = dataset.shuffle(seed=seed, keep_in_memory=True)
+    return dataset if size is None else dataset.select(range(min(size, len(dataset))))
+
+
+class _Shards(Sequence[_Shard]):
+    """The shards to process, each cut when its turn comes: data in memory is copied for it."""
+
+    def __init__(self, dataset: Dataset, partial: Workspace, specs: list[ShardSpec]) -> None:
+        self._dataset = dataset
+        self._partial = partial
+        self._specs = specs
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    @overload
+    def __getitem__(self, index: int) -> _Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Shard]: ...
+    def __getitem__(self, index: int | slice) -> _Shard | Sequence[_Shard]:
+        if isinstance(index, slice):
+            return _Shards(self._dataset, self._partial, self._specs[index])
+        spec = self._specs[index]
+        return _Shard(cut_shard(self._dataset, spec), spec, self._partial.shard_dir(spec))
+
+
+def _process(
+    run: Run,
+    rows: Dataset,
+    partial: Workspace,
+    backend: Backend,
+    work: WorkSpec,
+    max_retries: int,
+    adopt_tqdm: bool,
+) -> None:
+    """Run the missing shards; the failure of one does not stop the others."""
+    specs = partial.missing
+    failed: list[TaskError] = []
+
+    def call(task: int, attempt: int) -> Attempt:
+        return Attempt(task, attempt, specs[task].num_rows, items=True, adopt_tqdm=adopt_tqdm)
+
+    def finish(ended: Attempt, outcome: Outcome) -> None:
+        if outcome.failure is None:
+            partial.add(outcome.value)
+        else:
+            spec = specs[ended.task]
+            failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
+
+    engine = open_engine(backend, work, run)
+    drive(
+        engine,
+        run,
+        _Shards(rows, partial, specs),
+        call,
+        finish,
+        workers=work.workers,
+        max_retries=max_retries,
+    )
+    if failed:
+        failed.sort(key=lambda error: error.index)
+        raise FailedShardsError(
+            f"{len(failed)} of {len(partial.plan)} shards failed; the {len(partial.finished)} finished ones "
+            f"are kept in {str(partial.folder)!r}, and the same call again runs only the others",
+            failed,
+        )

@@ -1,0 +1,1 @@
+"""A snapshot as bars, widgets, log lines or a call."""

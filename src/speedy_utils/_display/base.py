@@ -1,0 +1,143 @@
+"""What draws: which display a run has, and the ones that draw nothing themselves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol
+
+from .._state.snapshot import Snapshot
+from .._validation import shorten
+
+Progress = bool | Callable[[Snapshot], object]
+"""True for the display that fits where the program runs, False for none, or a function of each snapshot."""
+
+
+logger = logging.getLogger("speedy_utils")
+
+
+KINDS = ("auto", "bar", "notebook", "log", "none")
+
+
+VARIABLE = "SPEEDY_UTILS_PROGRESS"
+"""The variable of the environment that chooses the display."""
+
+
+class Display(Protocol):
+    """Shows snapshots. Called by one thread only."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a reading."""
+        ...
+
+    def close(self) -> None:
+        """End; what was shown last stays."""
+        ...
+
+
+class NullDisplay:
+    """Shows nothing."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class CallbackDisplay:
+    """Hands each snapshot to a function.
+
+    Args:
+        function: What gets them, in the poller's thread.
+    """
+
+    def __init__(self, function: Callable[[Snapshot], object]) -> None:
+        self._function = function
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Call the function."""
+        self._function(snapshot)
+
+    def close(self) -> None:
+        """Do nothing: the last snapshot said that it is the last."""
+
+
+def checked_progress(progress: Any) -> Progress:
+    """The ``progress`` of a run.
+
+    Raises:
+        TypeError: It is neither a bool nor callable.
+    """
+    if not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"progress must be True, False or a function of a Snapshot, not {shorten(progress)}")
+    known: Progress = progress
+    return known
+
+
+def choose_display(progress: Progress, *, leave: bool = True) -> Display:
+    """The display that fits where the program runs.
+
+    Args:
+        progress: What the run was given.
+        leave: Whether bars stay after the run.
+
+    Returns:
+        Bars in a notebook and where stderr is a terminal, log lines elsewhere. In the environment
+        ``TQDM_DISABLE=1`` silences both, and ``SPEEDY_UTILS_PROGRESS`` chooses one.
+
+    Raises:
+        ValueError: ``SPEEDY_UTILS_PROGRESS`` names no display.
+    """
+    if not isinstance(progress, bool):
+        return CallbackDisplay(progress)
+    kind = os.environ.get(VARIABLE, "").lower() or "auto"
+    if kind not in KINDS:
+        raise ValueError(f"{VARIABLE} must be one of {', '.join(KINDS)}, not {kind!r}")
+    silent = os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
+    if not progress or silent or kind == "none":
+        return NullDisplay()
+    return _DISPLAYS[_fitting() if kind == "auto" else kind](leave)
+
+
+def _fitting() -> Literal["notebook", "bar", "log"]:
+    if _in_notebook():
+        return "notebook"
+    # A daemon or a windowed program has no stderr at all.
+    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "log"
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this program, and can show widgets."""
+    # Other programs may have loaded IPython, and its kernel too: only in a kernel does the shell have one.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None
+
+
+def _bars(leave: bool) -> Display:
+    from .bars import BarDisplay
+
+    return BarDisplay(leave=leave)
+
+
+def _notebook(leave: bool) -> Display:
+    try:
+        from .notebook import NotebookDisplay
+
+        return NotebookDisplay(leave=leave)
+    except Exception as error:  # progress must not end the work it tells of; widgets may fail for any reason
+        cause = f"{type(error).__name__}: {error}"
+        logger.warning("there can be no bars in this notebook (%s); log lines instead", cause)
+        return _log(leave)
+
+
+def _log(leave: bool) -> Display:  # noqa: ARG001 - lines of a log always stay
+    from .log import LogDisplay
+
+    return LogDisplay()
+
+
+_DISPLAYS: dict[str, Callable[[bool], Display]] = {"bar": _bars, "notebook": _notebook, "log": _log}

@@ -1,0 +1,109 @@
+"""Log lines, for where there is no terminal: CI, a pipe, a service."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm.std import tqdm
+
+from .._state.snapshot import Snapshot, StageSnapshot
+from .format import count, counters, left, remarks, share, speed, summary
+
+logger = logging.getLogger("speedy_utils.progress")
+
+
+class _Stderr(logging.Handler):
+    """Writes to what is stderr at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{self.format(record)}\n")
+
+
+_stderr = _Stderr()
+
+
+_stderr.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+
+
+class LogDisplay:
+    """A log line a stage every so often, and one at the end.
+
+    The lines have level INFO, and what they say is in the record too: ``stage``, ``done``, ``total``,
+    ``rate``, ``eta`` (seconds), ``elapsed``, ``counters``, ``tasks_done``, ``tasks_total``. Where a
+    program has set up no logging they go to stderr, where print would, unless the level of the logger
+    ``speedy_utils`` forbids it.
+
+    Args:
+        every: Seconds between two lines.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._next = clock() + every
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Log a line if it is time for one."""
+        if not snapshot.final and self._clock() < self._next:
+            return
+        self._next = self._clock() + self._every
+        said = remarks(snapshot)
+        for stage in snapshot.lines:
+            self._log(_line(stage, said), _extra(stage, snapshot))
+            said = []
+        if snapshot.final and not snapshot.whole:
+            self._log(f"{snapshot.desc}: {summary(snapshot)}", _extra(snapshot.own, snapshot))
+
+    def close(self) -> None:
+        """Do nothing: the last reading was logged."""
+
+    @staticmethod
+    def _log(text: str, extra: dict[str, Any]) -> None:
+        if logger.hasHandlers():
+            logger.info("%s", text, extra=extra)
+        elif _wanted():
+            _stderr.handle(
+                logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None, extra=extra)
+            )
+
+
+def _wanted() -> bool:
+    """Whether lines are wanted where no logging is set up: the root's level, WARNING, was nobody's choice."""
+    each: logging.Logger | None = logger
+    while each is not None and each is not logging.root and not each.level:
+        each = each.parent
+    level = logging.INFO if each is None or each is logging.root else each.level
+    # A logger of the same level, so that logging.disable counts too.
+    return logging.Logger(logger.name, level).isEnabledFor(logging.INFO)
+
+
+def _line(stage: StageSnapshot, said: list[str]) -> str:
+    percent = share(stage)
+    parts = [
+        f"{percent} {count(stage)} in {tqdm.format_interval(stage.elapsed)}".strip(),
+        speed(stage.rate, stage.unit),
+    ]
+    if stage.rate and not stage.finished and (rest := left(stage, stage.rate)) != "?":
+        parts.append(f"eta {rest}")
+    return f"{stage.name}: {', '.join([*parts, *said, *counters(stage)])}"
+
+
+def _extra(stage: StageSnapshot, snapshot: Snapshot) -> dict[str, Any]:
+    known = stage.total is not None and not stage.growing and stage.rate
+    return {
+        "stage": stage.name,
+        "done": stage.done,
+        "total": stage.total,
+        "rate": stage.rate,
+        "eta": ((stage.total or 0) - stage.done) / stage.rate if known else None,
+        "elapsed": stage.elapsed,
+        "counters": dict(stage.counters),
+        "tasks_done": snapshot.tasks_done,
+        "tasks_total": snapshot.tasks_total,
+    }

@@ -1,0 +1,1 @@
+"""What runs tasks, again where a worker is lost."""

@@ -1,0 +1,151 @@
+"""What runs around the user's function, in a worker of any engine."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
+from .._state.ledger import Count, Key
+from .._state.timings import StageTimings
+from .._validation import shorten
+from .._worker.context import counting, forget, registered
+from .._worker.flusher import Sink
+from .._worker.reporter import Reporter
+
+
+class Cancelled(BaseException):
+    """Raised in a task whose run was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a task.
+
+    Attributes:
+        task: Position of its item in ``items``.
+        attempt: Which attempt it is, from 1.
+        total: Its items, where that is known.
+        items: Whether the run counts items, and not tasks.
+        adopt_tqdm: Whether bars of tqdm that the task makes count for it.
+    """
+
+    task: int
+    attempt: int
+    total: int | None
+    items: bool
+    adopt_tqdm: bool = True
+
+    def reporter(self) -> Reporter:
+        """A reporter for this attempt."""
+        return Reporter(self.task, self.attempt, total=self.total, items=self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt ended, where it gave no value.
+
+    Attributes:
+        reason: One line on what happened.
+        traceback: The traceback in the worker, as text; empty where the worker died.
+        error: The exception, where there was one that could be sent.
+        lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
+    """
+
+    reason: str
+    traceback: str = ""
+    error: BaseException | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a task sends back.
+
+    Attributes:
+        value: What the function returned.
+        failure: Why it returned nothing.
+        counts: What it reported, by stage: without limits where it succeeded, within them where it
+            failed; None where the worker died and could not say.
+        timings: How long ago the work on items of each stage started, and last moved.
+    """
+
+    value: Any = None
+    failure: Failure | None = None
+    counts: Mapping[Key, Count] | None = None
+    timings: StageTimings = field(default_factory=dict)
+
+
+def run_attempt(
+    function: Callable[..., Any],
+    item: Any,
+    kwargs: Mapping[str, Any],
+    reporter: Reporter,
+    sink: Sink | None = None,
+    *,
+    adopt_tqdm: bool = True,
+) -> Outcome:
+    """Call the user's function on an item and count what it reports.
+
+    Args:
+        function: The user's function.
+        item: Its first argument.
+        kwargs: Its other arguments.
+        reporter: Who counts.
+        sink: Where counts are sent meanwhile; None where somebody else reads them.
+        adopt_tqdm: Whether bars of tqdm that the function makes count for the task.
+
+    Returns:
+        The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
+    """
+    try:
+        return _run_attempt(function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm)
+    finally:  # once more: whoever cancels a task may strike it while it begins to count, or ends
+        stop_capturing(reporter)
+        forget(reporter)
+
+
+def _run_attempt(
+    function: Callable[..., Any],
+    item: Any,
+    kwargs: Mapping[str, Any],
+    reporter: Reporter,
+    sink: Sink | None,
+    *,
+    adopt_tqdm: bool,
+) -> Outcome:
+    with registered(reporter, sink), counting(reporter.own):
+        try:
+            with capturing_tqdm() if adopt_tqdm else nullcontext():
+                value = function(item, **kwargs)
+        except (KeyboardInterrupt, Cancelled):  # not the function's: somebody stops the task
+            raise
+        except SystemExit as error:
+            reason = f"sys.exit({shorten(error.code)}) in the function"
+            failure = Failure(reason, _without_us(error), lost=True)
+        except BaseException as error:  # the user's code may raise anything, and the driver is told
+            failure = Failure(_reason(error), _without_us(error), error)
+        else:
+            return Outcome(value, None, reporter.reported(), reporter.lifetime())
+    return Outcome(None, failure, reporter.report().counts, reporter.timings())
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        lines = traceback.format_exception_only(error)
+        # Before it may stand where a syntax error is, set in, and after it the exception's notes.
+        return next(line for line in lines if not line.startswith(" ")).strip()
+    except Exception:  # it asks the exception for more than its text, and that is the user's code
+        return type(error).__name__
+
+
+def _without_us(error: BaseException) -> str:
+    """The traceback from the user's function on."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:  # as above
+        return "".join([*traceback.format_tb(trace), _reason(error)])

@@ -1,0 +1,95 @@
+"""Which workers' printed lines a run shows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import inf
+from typing import Any, Literal, get_args
+
+from .._display.terminal.lines import output_filter
+from .._display.terminal.redirect import hold_streams, release_streams
+from .._validation import shorten
+
+WorkerLogs = Literal["all", "first", "none"]
+
+
+_SILENCE = 60.0
+"""Seconds after which the first worker may have died, or have no task left, and another takes its place."""
+
+
+def checked_worker_logs(worker_logs: Any) -> WorkerLogs:
+    """The ``worker_logs`` of a run.
+
+    Raises:
+        ValueError: It is no such choice.
+    """
+    if worker_logs not in get_args(WorkerLogs):
+        known = ", ".join(f'"{choice}"' for choice in get_args(WorkerLogs))
+        raise ValueError(f"worker_logs must be one of {known}, not {shorten(worker_logs)}")
+    choice: WorkerLogs = worker_logs
+    return choice
+
+
+class LogFilter:
+    """Those workers of a run whose lines are shown.
+
+    Args:
+        choice: All of them, one at a time, or none. The one is the first that prints and, once it has been
+            silent for a minute, the next that does.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, choice: WorkerLogs, clock: Callable[[], float] = time.monotonic) -> None:
+        self._choice = choice
+        self._clock = clock
+        self._first: Hashable = None
+        self._heard = -inf
+        self._lock = threading.Lock()
+
+    def allows(self, worker: Hashable) -> bool:
+        """Whether a line of a worker is shown; called for each, and so whoever asks first is the first."""
+        if self._choice != "first":
+            return self._choice == "all"
+        with self._lock:
+            now = self._clock()
+            if now - self._heard > _SILENCE:
+                self._first = worker
+            if self._first != worker:
+                return False
+            self._heard = now
+            return True
+
+
+class ThreadLogs:
+    """What the tasks of a run print in threads of this process.
+
+    Args:
+        choice: Whose lines are shown.
+    """
+
+    def __init__(self, choice: WorkerLogs) -> None:
+        self._log_filter = LogFilter(choice)
+        self._outer = output_filter.get()  # that of the task which started the run
+        self._held = choice != "all"
+        if self._held:
+            hold_streams()
+
+    @contextmanager
+    def of(self, worker: Hashable) -> Iterator[None]:
+        """Take what is printed in this context, until the block ends, for a worker's."""
+        outer, shows = self._outer, partial(self._log_filter.allows, worker)
+        token = output_filter.set(shows if outer is None else lambda: outer() and shows())
+        try:
+            yield
+        finally:
+            output_filter.reset(token)
+
+    def close(self) -> None:
+        """Let the streams go. Only the first call does anything."""
+        if self._held:
+            self._held = False
+            release_streams()

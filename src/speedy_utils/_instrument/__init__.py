@@ -1,0 +1,1 @@
+"""What stands in a user's loop."""

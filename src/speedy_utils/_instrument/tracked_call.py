@@ -1,0 +1,161 @@
+"""A call of a tracked function, from its start to its end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sized
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+from .._state.ledger import Stage
+from .._validation import checked_count, checked_name
+from .._worker.context import counting, forget, registered, tally_here
+from .._worker.reporter import Reporter, Tally
+
+
+class TrackedCall:
+    """A tracked call under way: a part of the tally it counts for."""
+
+    __slots__ = ("_outer", "tally", "total", "yielded")
+
+    def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
+        self._outer = outer
+        # A call without a total is one item; a generator has as many as it yields, and its body adds none.
+        self.total = total if total is not None or yields else 1
+        self.tally = Tally(outer.reporter, outer.stage, self.total or 0, outer.counters)
+        self.yielded = 0
+        outer.open(self)
+
+    def read(self) -> int:
+        """Items finished so far."""
+        done = self.reported()
+        return done if self.total is None else min(done, self.total)
+
+    def reported(self) -> int:
+        """Items reported so far, whatever the total."""
+        return max(self.tally.reported(), self.yielded)
+
+    def close(self, *, returned: bool) -> None:
+        """End with exactly the total where the call returned, else with what was finished."""
+        self._outer.close(self, self.total if returned and self.total is not None else self.read())
+
+
+@contextmanager
+def counted_call(
+    spec: TrackedSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
+) -> Iterator[TrackedCall | None]:
+    """Count a call while the block runs; None where nobody counts."""
+    outer = tally_here()
+    if outer is not None:
+        total = spec.items(args, kwargs)
+        if spec.desc is not None and spec.desc != outer.stage:
+            if total is not None:
+                outer.reporter.declare(spec.desc, total)
+            outer = outer.reporter.stage(spec.desc)
+        outer.reporter.begin(outer.stage)
+        call = TrackedCall(outer, total, yields=yields)
+        returned = False
+        try:
+            yield call
+            returned = True
+        finally:
+            call.close(returned=returned)
+    elif spec.total is None or not _draws_here():
+        yield None
+    else:
+        with _run(spec, args, kwargs, yields=yields) as call:
+            yield call
+
+
+def _draws_here() -> bool:
+    from .._run.run import draws_here
+
+    return draws_here()
+
+
+@contextmanager
+def _run(
+    spec: TrackedSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool
+) -> Iterator[TrackedCall]:
+    """Make a call a run with a bar of its own, for which bars of tqdm count as they do in a task."""
+    from .._run.run import LocalFeed, Run, display_here
+    from .tqdm_capture import capturing_tqdm, stop_capturing
+
+    total = spec.items(args, kwargs)
+    feed = LocalFeed()
+    reporter = Reporter(spec.name, total=total)
+    run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
+    feed.add(reporter)
+    with ExitStack() as stack:
+        stack.enter_context(run)
+        stack.callback(forget, reporter)  # once more: Ctrl-C may strike where it begins to count, or ends
+        stack.callback(stop_capturing, reporter)
+        stack.enter_context(registered(reporter))
+        call = TrackedCall(reporter.own, total, yields=yields)
+        try:
+            with capturing_tqdm(call.tally):
+                yield call
+        except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
+            call.close(returned=False)
+            run.commit(spec.name, reporter.report().counts, total=None, timings=reporter.lifetime())
+            raise
+        except BaseException:  # Ctrl-C too: the bar ends at what was finished
+            call.close(returned=False)
+            run.fail(spec.name, reporter.report().counts, timings=reporter.timings())
+            raise
+        call.close(returned=True)
+        counts = reporter.reported() | {None: call.reported()}
+        run.commit(spec.name, counts, total=total, timings=reporter.lifetime())
+
+
+def attribute_to(call: TrackedCall | None) -> AbstractContextManager[None]:
+    """Let what happens in a block count for a call; None counts for nobody."""
+    return nullcontext() if call is None else counting(call.tally)
+
+
+Total = int | str | Callable[..., int]
+"""Items of a call: a number, the name of a parameter that has a ``len``, or a function of its arguments."""
+
+
+class TrackedSpec:
+    """What ``@tracked`` was given, and the signature that it is for.
+
+    Args:
+        function: The decorated function, unbound.
+        total: See :func:`tracked`.
+        desc: See :func:`tracked`.
+    """
+
+    def __init__(self, function: Callable[..., Any], total: Total | None, desc: Stage) -> None:
+        self.function = function
+        self.total = total
+        self.desc = checked_name(desc)
+        name = getattr(function, "__qualname__", repr(function))
+        if isinstance(total, str):
+            parameters = inspect.signature(function).parameters
+            if total not in parameters:
+                raise ValueError(f"total={total!r} is no parameter of {name}({', '.join(parameters)})")
+        elif total is not None and not callable(total):
+            self.total = checked_count(total, "total")
+        self.name = name
+
+    def items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """How many items a call stands for; None where no total was given.
+
+        Raises:
+            TypeError: The total is no integer, or the argument it names has no length.
+            ValueError: The total is negative.
+        """
+        if isinstance(self.total, str):
+            bound = inspect.signature(self.function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            value = bound.arguments[self.total]
+            if not isinstance(value, Sized):
+                raise TypeError(
+                    f"total={self.total!r} of {self.name}: {type(value).__name__} has no length; "
+                    f"give total= as a function of the call's arguments instead"
+                )
+            return len(value)
+        if callable(self.total):
+            return checked_count(self.total(*args, **kwargs), f"the total of {self.name}")
+        return self.total

@@ -1,0 +1,224 @@
+"""The actor that gathers live counts from all nodes.
+
+The actor is for liveness only: it may die, lag or restart, and what is lost is freshness. Exact counts
+come to the driver with the tasks' own results. Workers send states, not differences, and send them again
+every two seconds, so a restarted actor knows everything again after one round.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+from .._state.ledger import Count, Fact, Key, Ledger, Report, Task
+from .._state.timings import StageClock, StageTimings
+from .._validation import checked_count
+
+
+class Gathered(NamedTuple):
+    """What has changed in an actor since it was last asked."""
+
+    epoch: str
+    version: int
+    reports: Sequence[Report]
+    timings: StageTimings
+
+
+class ProgressActor:
+    """Gathers what workers count. Made a Ray actor by :func:`create_progress_tracker`.
+
+    It is a plain class: without Ray it works in one process, which is enough for a test.
+
+    Args:
+        total: Items in all; None where that is not known.
+        desc: What is being done.
+        clock: Seconds that only grow.
+
+    Raises:
+        TypeError: ``total`` is no integer, nor None.
+        ValueError: ``total`` is negative.
+
+    Example:
+        >>> actor = ProgressActor(total=10, desc="Reading")
+        >>> actor.update(4)
+        4
+        >>> actor.get_progress()["processed"], actor.get_progress()["total"]
+        (4, 10)
+    """
+
+    def __init__(
+        self,
+        total: int | None = None,
+        desc: str = "Processing",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.set_total(total)
+        self._desc = desc
+        self._clock = clock
+        self._epoch = uuid.uuid4().hex
+        self._ledger = Ledger()
+        self._locations = TaskLocations()
+        self._added = 0
+        self._stage_clock = StageClock(clock)
+        self._reset_at = clock()
+        self._before_reset: dict[Key, Count] = {}
+
+    def update(self, n: int = 1) -> int:
+        """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
+
+        Args:
+            n: How many.
+
+        Returns:
+            All items counted so far.
+
+        Raises:
+            TypeError: ``n`` is no integer.
+            ValueError: ``n`` is negative.
+        """
+        n = checked_count(n)
+        self._stage_clock.merge({None: (0.0, 0.0)})
+        self._added += n
+        return self._processed()
+
+    def get_progress(self) -> dict[str, Any]:
+        """The state now.
+
+        Returns:
+            ``processed`` and ``total`` in items, ``elapsed`` in seconds since the first count, ``rate`` in
+            items a second, ``desc``, ``counters``, and in ``stages`` the items of each named stage.
+        """
+        elapsed = self._stage_clock.elapsed(None, self._clock())
+        done = self._processed()
+        sums = {
+            key: max(0, count - self._before_reset.get(key, 0)) for key, count in self._ledger.sums.items()
+        }
+        return {
+            "processed": done,
+            "total": self._total,
+            "elapsed": elapsed,
+            "rate": done / elapsed if elapsed else 0.0,
+            "desc": self._desc,
+            "counters": {key.name: count for key, count in sums.items() if _counts_beside(key)},
+            "stages": {key: count for key, count in sums.items() if isinstance(key, str)},
+        }
+
+    def set_total(self, total: int | None) -> None:
+        """Say how many items there are, once that is known.
+
+        Raises:
+            TypeError: ``total`` is no integer, nor None.
+            ValueError: ``total`` is negative.
+        """
+        self._total = None if total is None else checked_count(total, "total")
+
+    def reset(self) -> None:
+        """Start over at zero, with a clock that waits for the next count."""
+        self._added = 0
+        self._stage_clock.clear()
+        self._reset_at = self._clock()
+        self._before_reset = self._ledger.sums
+
+    def report(self, reports: Iterable[Report], timings: StageTimings, location: str = "") -> None:
+        """Take in the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`.
+
+        Args:
+            reports: What each task has counted so far.
+            timings: How long ago their work on items started, and last moved, by stage.
+            location: What the process is called that they run in.
+        """
+        known = [Report(*report) for report in reports]
+        self._ledger.merge(known)
+        self._locations.note(location, known)
+        self._stage_clock.merge(timings, since=self._reset_at)
+
+    def gather(self, epoch: str, since: int, committed: Sequence[Task]) -> Gathered:
+        """What has changed, for the ledger of the driver.
+
+        Args:
+            epoch: The epoch that ``since`` is from; an actor that was restarted has another.
+            since: The version that the driver has seen.
+            committed: Tasks that need not be remembered any more.
+
+        Returns:
+            The changes, and what to ask with next time.
+        """
+        for task in committed:
+            self._ledger.commit(task, {})  # with nothing: its last report may still be on its way
+        reports = self._ledger.changes(since if epoch == self._epoch else 0)
+        # Plain tuples, which the types don't know here: they pickle without a reference to their class.
+        plain: Any = [tuple(report) for report in reports]
+        return Gathered(self._epoch, self._ledger.version, plain, self._stage_clock.timings())
+
+    def locate(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
+        """Where some attempts were at work, as far as they have reported: they may have been lost since.
+
+        Args:
+            attempts: The number of the attempt by task.
+        """
+        return self._locations.find(attempts)
+
+    def _processed(self) -> int:
+        return self._added + max(0, int(self._ledger.sums.get(None, 0) - self._before_reset.get(None, 0)))
+
+
+ProgressActor.__module__ = "speedy_utils"
+
+
+def _counts_beside(key: Key) -> TypeGuard[Fact]:
+    return isinstance(key, Fact) and key.kind == "counter" and key.stage is None
+
+
+def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:
+    """Start a :class:`ProgressActor` on Ray, under a name where one is given."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    options: dict[str, Any] = {"name": name}
+    if ray.is_initialized():  # else Ray starts on its own, and has one node
+        # On the node that asks for it: then the loss of another one takes only that one's tasks along. Ray
+        # takes a soft wish of an actor that needs no CPU for none at all.
+        home = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor)
+    return actor.options(**options).remote(total, desc)
+
+
+class TaskLocations:
+    """What each process was last at work on. It grows with the processes, not with the tasks.
+
+    Example:
+        >>> locations = TaskLocations()
+        >>> locations.note("host-1 (process 7)", [Report(task=3, attempt=1, counts={})])
+        >>> locations.find({3: 1, 4: 1})
+        {3: 'host-1 (process 7)'}
+    """
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, dict[Task, int]] = {}
+
+    def note(self, location: str, reports: Iterable[Report]) -> None:
+        """Note what a process reports; a location without a name is none.
+
+        Args:
+            location: What the process is called.
+            reports: What it has sent in one call.
+        """
+        if location:
+            self._attempts[location] = {report.task: report.attempt for report in reports}
+
+    def find(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
+        """The locations of some attempts, as far as they are known.
+
+        Args:
+            attempts: The number of the attempt by task.
+        """
+        return {
+            task: location
+            for location, known in self._attempts.items()
+            for task, attempt in known.items()
+            if attempts.get(task) == attempt
+        }

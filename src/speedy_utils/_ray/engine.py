@@ -1,0 +1,194 @@
+"""Ray tasks, on the Ray that is running or on a local one that is started."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from .._engines.base import WorkSpec
+from .._engines.task import Attempt, Failure, Outcome
+from .._run.run import WAITING, Run
+from .._state.ledger import Task
+from .._validation import shorten
+from .actor import start_actor
+from .client import ActorName, ActorReader, locate_attempts
+from .logs import choose_logs
+from .relay import plan_relays, start_relays
+from .runtime import connect, own_cpus
+from .worker import run_shared_attempt
+
+_GRACE = 1.5
+"""Seconds in which a cancelled task may end before its worker is killed."""
+
+
+_MOMENT = 0.05
+"""Seconds in which tasks may end by themselves before they are cancelled, see ``RayEngine._interrupt``."""
+
+
+_BRIEF = 0.2
+"""Seconds that a run lasts before actors are started for it."""
+
+
+_START = 10.0
+"""Seconds to wait for actors that are still starting when their run ends."""
+
+
+_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+
+
+class RayEngine:
+    """Runs each call as a Ray task. Retries are the driver's: Ray has no public attempt number."""
+
+    def __init__(self, work: WorkSpec, run: Run) -> None:
+        name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
+        options = {"name": name, **work.options, "max_retries": 0}
+        task = ray.remote(run_shared_attempt)
+        task.options(**options)  # a bad option is an error before anything starts
+        connect(work.workers)
+        options["name"] = choose_logs(options["name"], work.worker_logs)
+        run.phase = WAITING
+        if own := own_cpus():  # all workers fit in a Ray that is ours, also where it was started for fewer
+            # Ray counts in parts of 10,000.
+            options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
+        self._task = task.options(**options)
+        with _sending("func can't be sent to Ray workers", work.function):
+            function = ray.put(work.function)
+        with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
+            kwargs = ray.put(dict(work.kwargs))
+        self._run = run
+        self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
+        self._actors: list[Any] = []
+        self._started: list[Any] = []
+        self._feed: ActorReader | None = None
+        self._begun = time.monotonic()
+        self._relays, sinks = plan_relays(self._name, work.workers)
+        # In a list: an argument that is itself a reference would be read again for each task.
+        self._box = [ray.put((function, kwargs, sinks))]
+        self._calls: dict[Any, Attempt] = {}
+
+    def submit(self, call: Attempt, item: Any) -> None:
+        """Start a Ray task."""
+        with _sending(f"item {call.task} can't be sent to a Ray worker", item):
+            ref = self._task.remote(self._box, item, call)
+        self._calls[ref] = call
+
+    def wait(self) -> list[tuple[Attempt, Outcome]]:
+        """Wait for the next tasks to end, half a second at most."""
+        if self._feed is None and time.monotonic() - self._begun >= _BRIEF:
+            self._start_actors()
+        ready, _ = ray.wait(list(self._calls), timeout=_BRIEF if self._feed is None else 0.5)
+        if ready:
+            ready, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
+        ended = [(self._calls.pop(ref), _outcome(ref)) for ref in ready]
+        return self._placed(ended)
+
+    def _start_actors(self) -> None:
+        """Start what gathers live counts.
+
+        Not at once: actors would take worker processes that Ray has ready, and tasks wait for others. And
+        a run that is over before anybody could look needs none.
+        """
+        actor = start_actor(None, "", self._name)
+        self._actors = [actor, *start_relays(self._name, self._relays)]
+        self._started = [each.__ray_ready__.remote() for each in self._actors]
+        self._feed = self._run.feed = ActorReader(actor, calm=not self._relays)
+
+    def _placed(self, ended: list[tuple[Attempt, Outcome]]) -> list[tuple[Attempt, Outcome]]:
+        """Add where the workers were that died: Ray's own errors don't tell."""
+        died: dict[Task, int] = {
+            call.task: call.attempt for call, outcome in ended if outcome.failure and outcome.counts is None
+        }
+        if not died:
+            return ended
+        locations = locate_attempts(self._actors, died)
+        return [(call, _at(locations.get(call.task, ""), outcome)) for call, outcome in ended]
+
+    def cancel(self) -> None:
+        """Interrupt the tasks, and kill the workers of those that go on."""
+        try:
+            self._unfinished(_MOMENT)
+            running = self._interrupt(force=False, timeout=_GRACE)
+        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
+            running = True
+        if running:
+            self._interrupt(force=True, timeout=5.0)
+
+    def _interrupt(self, *, force: bool, timeout: float) -> bool:
+        """Cancel the tasks that run, and tell whether some still do after a while.
+
+        Those that have ended are left out: the less is cancelled while its result is on its way, the less
+        Ray has a chance to abort over it ("Tried to complete task that was not pending").
+        """
+        if running := self._unfinished(0):
+            for ref in running:
+                ray.cancel(ref, force=force)
+            running = self._unfinished(timeout)
+        return bool(running)
+
+    def _unfinished(self, timeout: float) -> list[Any]:
+        refs = list(self._calls)
+        return ray.wait(refs, num_returns=len(refs), timeout=timeout)[1] if refs else []
+
+    def close(self) -> None:
+        """End the actors; Ray goes on."""
+        if self._feed is not None:
+            self._feed.close()
+        try:
+            if self._started:  # Ray prints an error about an actor that ends while it starts
+                ray.wait(self._started, num_returns=len(self._started), timeout=_START)
+        finally:
+            for actor in self._actors:
+                ray.kill(actor)
+            # What is Ray's goes now, and not when the garbage collector finds this run: that may be in a
+            # child that the program has forked. There Ray would tell of it on its parent's connections, and
+            # what the parent says next, such as that it waits for news of actors, would not be heard.
+            self._actors, self._started, self._box, self._calls = [], [], [], {}
+
+
+@contextmanager
+def _sending(what: str, value: Any) -> Iterator[None]:
+    """Name what can't be pickled."""
+    try:
+        yield
+    except ray.exceptions.RayError:
+        raise
+    except Exception as error:  # pickling is code of the user's classes, and may raise anything
+        raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
+
+
+def _outcome(ref: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(ref)
+    except _LOST as error:
+        return Outcome(failure=Failure(f"the worker was lost: {_first_line(error)}", error=error, lost=True))
+    except ray.exceptions.RayTaskError as error:
+        reason = (
+            f"its result could not be sent back, or its arguments not be read: {_first_line(error.cause)}"
+        )
+        return Outcome(failure=Failure(reason, str(error), error))
+    except ray.exceptions.RayError as error:
+        return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
+    return outcome
+
+
+def _at(location: str, outcome: Outcome) -> Outcome:
+    """Add where a worker was lost, if that is known."""
+    if not location or outcome.failure is None:
+        return outcome
+    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{location}]"))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

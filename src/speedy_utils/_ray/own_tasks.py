@@ -1,0 +1,236 @@
+"""For people who drive Ray themselves: a progress actor, its binding to a task, and a poller for a bar."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any, overload
+
+from .._run.poller import Poller
+from .._state.snapshot import Snapshot, StageSnapshot
+from .._validation import checked_count
+from .._worker.context import bind, unbind
+from .._worker.reporter import Reporter
+from .actor import ProgressActor, start_actor
+from .client import ActorSink, current_attempt_id
+
+
+class ProgressContext:
+    """A thread bound to a progress actor; ends with :meth:`close` or as a context manager.
+
+    Args:
+        sink: Where the counts go.
+        reporter: Who counts.
+    """
+
+    def __init__(self, sink: ActorSink, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.closed = False
+        self.failed = False
+        bind(reporter, sink)
+
+    @property
+    def task(self) -> Any:
+        """The name under which the counts arrive."""
+        return self._reporter.task
+
+    def close(self) -> None:
+        """Send the final counts, without waiting for them to arrive, and unbind the thread."""
+        if self.closed:
+            return
+        self.closed = True
+        unbind(self._reporter)
+
+    def __enter__(self) -> ProgressContext:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.failed = kind is not None
+        self.close()
+
+
+class _Bound(threading.local):
+    context: ProgressContext | None = None
+    location: tuple[str, int] = ("", 0)
+
+
+_bound = _Bound()
+
+
+@overload
+def set_progress_context(actor: None) -> None: ...
+
+
+@overload
+def set_progress_context(actor: Any) -> ProgressContext: ...
+
+
+def set_progress_context(actor: Any) -> ProgressContext | None:
+    """Bind this thread to a progress actor, in a Ray task of your own.
+
+    Until it is unbound, ``report_progress``, ``track`` and ``tracked`` in this thread, and in threads that
+    it starts, count for the actor. Where Ray runs a task again, the new attempt's counts replace the
+    dead one's. Tasks of ``multi_process`` are bound by themselves, and end what an earlier task left bound
+    in their worker; another task of your own there would count for the same actor.
+
+    Args:
+        actor: The handle that ``create_progress_tracker`` returned, or a ``ProgressActor`` of this
+            process. None unbinds the thread, and so does the end of a ``with`` block.
+
+    Returns:
+        The binding, a context manager; None where ``actor`` is None.
+
+    Raises:
+        TypeError: ``actor`` is neither of these.
+
+    Example:
+        >>> from speedy_utils import ProgressActor, report_progress, set_progress_context
+        >>> actor = ProgressActor(total=10)
+        >>> with set_progress_context(actor):
+        ...     report_progress(4)
+        >>> actor.get_progress()["processed"]
+        4
+    """
+    last = _bound.context
+    if last is not None:
+        last.close()
+    _bound.context = None
+    if actor is None:
+        return None
+    sink = ActorSink(actor)
+    # Ray gives every attempt at a task the same id, and so the same names to what it binds in turn:
+    # a later attempt then replaces an earlier one. The time orders the attempts.
+    where, attempt = current_attempt_id()
+    name, turn = _bound.location
+    again = name != where or (last is not None and last.failed)
+    _bound.location = (where, 0 if again else turn + 1)
+    reporter = Reporter("{}/{}".format(*_bound.location), attempt)
+    _bound.context = ProgressContext(sink, reporter)
+    return _bound.context
+
+
+set_progress_context.__module__ = "speedy_utils"
+
+
+class GivenBar:
+    """Moves a tqdm bar that a user made and will close.
+
+    Args:
+        bar: The bar.
+    """
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Move the bar."""
+        if snapshot.total not in (None, self._bar.total):
+            self._set_total(snapshot.total)
+        if snapshot.own.counters:
+            self._bar.set_postfix(snapshot.own.counters, refresh=False)
+        self._bar.update(snapshot.done - self._bar.n)
+        self._bar.refresh()
+
+    def _set_total(self, total: int | None) -> None:
+        if hasattr(self._bar, "container"):
+            # Its widget has a total of its own, which only reset() sets; the bar's clock goes on.
+            began = self._bar.start_t
+            self._bar.reset(total)
+            self._bar.start_t = began
+        self._bar.total = total
+
+    def close(self) -> None:
+        """Leave the bar open: it is not ours."""
+
+
+class ProgressPoller(Poller):
+    """Reads progress every so often, in a thread of its own, and shows it.
+
+    Args:
+        source: The handle of a progress actor, a :class:`ProgressActor` of this process, or anything with
+            a ``snapshot()``.
+        display: A ``tqdm`` bar, which stays yours to close, or a display.
+        poll_interval: Seconds between two readings.
+
+    Raises:
+        TypeError: ``poll_interval`` is no number.
+        ValueError: ``poll_interval`` is not above 0.
+
+    Example:
+        >>> from tqdm import tqdm
+        >>> from speedy_utils import ProgressActor, ProgressPoller
+        >>> actor = ProgressActor(total=10)
+        >>> with tqdm(total=10, disable=True) as bar, ProgressPoller(actor, bar):
+        ...     _ = actor.update(10)
+    """
+
+    def __init__(self, source: Any, display: Any, poll_interval: float = 0.3) -> None:
+        super().__init__(
+            source if hasattr(source, "snapshot") else _ActorSource(source),
+            display if hasattr(display, "show") else GivenBar(display),
+            poll_interval,
+        )
+
+
+ProgressPoller.__module__ = "speedy_utils"
+
+
+class _ActorSource:
+    """Reads a progress actor that a user drives."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def snapshot(self) -> Snapshot:
+        state = read_progress(self._actor)
+        stages = tuple(StageSnapshot(name, done, None) for name, done in state["stages"].items())
+        own = StageSnapshot(
+            state["desc"],
+            state["processed"],
+            state["total"],
+            elapsed=state["elapsed"],
+            counters=state["counters"],
+        )
+        return Snapshot(own, stages)
+
+
+def create_progress_tracker(total: int | None = None, desc: str = "Processing") -> Any:
+    """Start a :class:`ProgressActor` on the Ray that is running, for tasks of your own.
+
+    It needs no CPU, restarts by itself, and ends with its last handle. Hand the handle to your tasks as an
+    argument, call ``set_progress_context(handle)`` in them, and show it with ``ProgressPoller(handle, bar)``.
+
+    Args:
+        total: Items in all; None where that is not known.
+        desc: What is being done.
+
+    Returns:
+        The handle of the actor; its methods are called with ``.remote``.
+
+    Raises:
+        ValueError: ``total`` is negative.
+        TypeError: ``total`` is no integer.
+
+    Example:
+        It needs a Ray, so here it is not run::
+
+            actor = create_progress_tracker(total=1_000_000, desc="Working")
+            with tqdm(total=1_000_000) as bar, ProgressPoller(actor, bar):
+                ray.get([work.remote(rows, actor) for rows in parts])
+    """
+    return start_actor(None if total is None else checked_count(total, "total"), desc)
+
+
+create_progress_tracker.__module__ = "speedy_utils"
+
+
+def read_progress(actor: Any) -> dict[str, Any]:
+    """``get_progress()`` of an actor's handle, or of a :class:`ProgressActor` of this process."""
+    if isinstance(actor, ProgressActor):
+        return actor.get_progress()
+    import ray
+
+    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=2.0)
+    return state

@@ -1,0 +1,69 @@
+"""A worker's side of the Ray engine: all that its processes import, so it stays light."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import ray
+from ray import cloudpickle
+
+from .._engines.task import Attempt, Outcome, run_attempt
+from .client import ActorSink, worker_address
+from .own_tasks import set_progress_context
+
+
+class _Shared(NamedTuple):
+    """What all tasks of a run share."""
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    sink: ActorSink
+
+
+_unpacked: dict[bytes, _Shared] = {}
+"""In a worker: what the tasks of the last run share. Reading it anew for each would double a task's cost."""
+
+
+def run_shared_attempt(box: list[Any], item: Any, call: Attempt) -> Outcome:
+    """Run an attempt at a task.
+
+    Args:
+        box: A reference to what all tasks share; in a list, as Ray would read a bare one for each task.
+        item: The task's item.
+        call: The attempt.
+    """
+    name = box[0].binary()
+    if name not in _unpacked:
+        _unpacked.clear()
+        *refs, sinks = ray.get(box[0])
+        function, kwargs = ray.get(refs)
+        sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
+        _unpacked[name] = _Shared(function, kwargs, sink)
+    shared = _unpacked[name]
+    # Ray gives a worker process the next task when one has returned: whoever bound it and did not unbind it
+    # is done, and threads of this task are not to wonder whose they are.
+    set_progress_context(None)
+    outcome = run_attempt(
+        shared.function, item, shared.kwargs, call.reporter(), shared.sink, adopt_tqdm=call.adopt_tqdm
+    )
+    failure = outcome.failure
+    if failure is None:
+        return outcome
+    if failure.lost:
+        failure = replace(failure, reason=f"{failure.reason} [{worker_address()}]")
+    if not _survives(failure.error):
+        failure = replace(failure, error=None)
+    return replace(outcome, failure=failure)
+
+
+def _survives(error: BaseException | None) -> bool:
+    """Whether an exception can be sent: with an ``__init__`` of its own it may pickle, and not unpickle."""
+    try:
+        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
+    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""One run: reads counts, makes snapshots, moves a display."""

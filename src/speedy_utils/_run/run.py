@@ -1,0 +1,251 @@
+"""A run: owns the ledger, the clock and the poller, and says what the bar shows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+from .._display.base import Display, Progress, choose_display
+from .._state.ledger import Count, Fact, Key, Ledger, Report, Task
+from .._state.snapshot import Snapshot
+from .._state.stages import StageLimit, Stages
+from .._state.timings import StageClock, StageTimings
+from .._worker.context import owns_terminal
+from .._worker.process import in_ray_worker
+from .._worker.reporter import Reporter
+from .poller import Poller, patience_after
+
+logger = logging.getLogger("speedy_utils")
+
+
+WAITING = "waiting for workers"
+"""The phase in which a run also says how many of them have come."""
+
+
+_PATIENCE = 1.0
+"""Seconds that a display which is slow to show anything may hold up the start of the work."""
+
+
+class Feed(Protocol):
+    """Where a run reads live counts."""
+
+    def forget(self, task: Task) -> None:
+        """Note that a task was committed."""
+        ...
+
+    def collect(self) -> tuple[Iterable[Report], StageTimings]:
+        """What has changed, and how long ago work on items started and last moved, by stage."""
+        ...
+
+
+class LocalFeed:
+    """Reads the reporters of this process."""
+
+    def __init__(self) -> None:
+        self._reporters: dict[Reporter, None] = {}
+
+    def add(self, reporter: Reporter) -> None:
+        """Read a reporter from now on."""
+        self._reporters[reporter] = None
+
+    def remove(self, reporter: Reporter) -> None:
+        """Read a reporter no more."""
+        self._reporters.pop(reporter, None)
+
+    def forget(self, task: Task) -> None:
+        """Do nothing: a committed task's reporter is gone."""
+
+    def collect(self) -> tuple[Iterable[Report], StageTimings]:
+        """The state of every reporter, and when their stages started and last moved."""
+        reporters = list(self._reporters)
+        reports = [reporter.report() for reporter in reporters]
+        spans = StageClock(lambda: 0.0)
+        for reporter in reporters:
+            spans.merge(reporter.timings())
+        return reports, spans.timings()
+
+
+class Run:
+    """One run and its bar. A context manager: the bar is there inside the block.
+
+    Args:
+        desc: What the bar is called.
+        total: Items in all; None where that is not known.
+        tasks: How many tasks it has; 0 for none.
+        tasks_done: How many of them were done before.
+        task_unit: What a task is called beside the bar.
+        workers: How many of them run at once.
+        unit: What is counted.
+        by_task: Whether tasks are counted, and not items.
+        initial: Items that were done before.
+        display: What shows it.
+        feed: Where it reads live counts; it may be set later.
+        phase: What it does before the first count.
+        poll_interval: Seconds between two readings.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        desc: str,
+        total: int | None,
+        *,
+        tasks: int = 0,
+        tasks_done: int = 0,
+        task_unit: str = "tasks",
+        workers: int = 0,
+        unit: str = "items",
+        by_task: bool = False,
+        initial: int = 0,
+        display: Display,
+        feed: Feed | None = None,
+        phase: str = "",
+        poll_interval: float = 0.3,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.feed: Feed = LocalFeed() if feed is None else feed
+        self.phase = phase
+        self._stages = Stages(
+            desc, total, unit=unit, by_task=by_task, initial=initial, tasks=tasks - tasks_done
+        )
+        self._tasks, self._workers = tasks, workers
+        self._clock = clock
+        self._ledger = Ledger()
+        self._stage_clock = StageClock(clock)
+        self._stage_limit = StageLimit()
+        self._lock = threading.Lock()  # the driver commits while the poller reads
+        self._ended: float | None = None
+        self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
+        self._failed = self._retries = 0
+        self._final = False
+        self._poller = Poller(self, display, poll_interval)
+
+    def attempt(self, task: Task, attempt: int) -> None:
+        """Note that a task starts; a second attempt takes back what the first had counted."""
+        with self._lock:
+            self._retries += attempt > 1
+            self._ledger.merge([Report(task, attempt, {})])
+
+    def commit(
+        self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
+    ) -> None:
+        """Close a task that succeeded. It counts for exactly its total, where that is known.
+
+        Args:
+            task: The task.
+            counts: What it reported, by stage, without limits.
+            total: Its items, where that is known.
+            timings: How long ago its stages started, and last moved.
+        """
+        with self._lock:
+            self._close(task, self._stages.returned(task, self._stage_limit.counts(counts), total), timings)
+            self._done += 1
+
+    def fail(
+        self, task: Task, counts: Mapping[Key, Count] | None, *, timings: StageTimings | None = None
+    ) -> None:
+        """Close a task that failed for good. It keeps what it had reported.
+
+        Args:
+            task: The task.
+            counts: What it reported, within its limits; None where it died and could not say.
+            timings: How long ago its stages started, and last moved.
+        """
+        with self._lock:
+            known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
+            self._close(task, self._stages.failed(known), timings or {})
+            self._failed += 1
+
+    def complete(self) -> None:
+        """Note that all tasks have ended: the clock stops and, where none failed, the count is the total."""
+        self._stages.whole = not self._failed
+        self._ended = self._clock()
+
+    def snapshot(self) -> Snapshot:
+        """The state now; called by the poller."""
+        reports, timings = self.feed.collect()
+        with self._lock:
+            reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
+            for report in reports:
+                self._stages.note(report.counts)
+            self._ledger.merge(reports)
+            self._begin(timings)
+            sums = self._ledger.sums
+            now = self._clock() if self._ended is None else self._ended
+            own, stages, whole = self._stages.read(sums, self._stage_clock, now)
+            return Snapshot(
+                own,
+                stages,
+                whole=whole,
+                tasks_total=self._tasks,
+                task_unit=self._task_unit,
+                tasks_done=self._done,
+                tasks_failed=self._failed,
+                retries=self._retries,
+                phase=self._busy_with(sums),
+                final=self._final,
+            )
+
+    def _busy_with(self, sums: Mapping[Key, Count]) -> str:
+        if self.phase != WAITING or not self._workers:
+            return self.phase
+        come = int(sums.get(Fact("entered", None), 0)) + self._done - self._before + self._failed
+        return f"{WAITING} {come:,}/{self._workers:,}" if come < self._workers else ""
+
+    def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
+        self._ledger.commit(task, counts)
+        self._begin(timings)
+        self.feed.forget(task)
+
+    def _begin(self, timings: StageTimings) -> None:
+        if timings and None not in self._stage_clock:
+            self.phase = ""
+        self._stage_clock.merge(self._stage_limit.timings(timings))
+
+    def __enter__(self) -> Run:
+        # What the work prints goes above the lines: they are there before the work begins.
+        self._poller.start(_PATIENCE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.end(patience_after(kind))
+        finally:  # also where Ctrl-C has struck that
+            self._poller.stop(0)
+
+    def end(self, patience: float | None = None) -> None:
+        """Show the last state and let go of the terminal. Only the first call does anything.
+
+        Args:
+            patience: Seconds to wait for that; None for as long as it takes.
+        """
+        if self._final:
+            return
+        with self._lock:  # a reading that is under way is the last one, or none of it
+            if self._ended is None:
+                self._ended = self._clock()
+            self._final, self.phase = True, ""
+        self._poller.stop(patience)
+        if self._stages.excess:
+            logger.warning(
+                "%s: counted as no more than that. Where items pass through several steps, name them: "
+                'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
+                self._stages.excess,
+            )
+
+
+def draws_here() -> bool:
+    """Whether a run that starts here may draw: not in a task, a child process or a Ray worker."""
+    return owns_terminal() and not in_ray_worker()
+
+
+def display_here(progress: Progress, *, leave: bool = True) -> Display:
+    """The display of a run that starts here: a run in a task draws nothing, but may tell a function."""
+    silent = not draws_here() and isinstance(progress, bool)
+    return choose_display(not silent and progress, leave=leave)

@@ -1,0 +1,1 @@
+"""One dataset in, one dataset out: cutting, resuming and merging."""

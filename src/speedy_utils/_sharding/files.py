@@ -1,0 +1,147 @@
+"""File operations that a crash can't leave half done."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+from .._validation import shorten
+
+
+def checked_output(output_path: str | os.PathLike[str]) -> Path:
+    """The output's path, independent of the current folder.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it names no folder that could be made.
+    """
+    text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
+    if not isinstance(text, str):
+        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
+    if "://" in text:
+        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not text or not path.name:
+        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
+    return path
+
+
+def refuse_existing(output: Path, *, overwrite: bool) -> None:
+    """Raise if something at the output's path stands in the way.
+
+    Args:
+        output: The path.
+        overwrite: Whether a saved dataset there may be replaced. Nothing else ever is.
+
+    Raises:
+        FileExistsError: If something is there that may not be replaced.
+    """
+    if not os.path.lexists(output):
+        return
+    if output.is_symlink():
+        raise FileExistsError(f"output_path {str(output)!r} is a symbolic link; pass the path it leads to.")
+    if not overwrite:
+        raise FileExistsError(
+            f"output_path {str(output)!r} exists. Choose another one, or pass overwrite=True: the old data "
+            "is then replaced once the new is whole."
+        )
+    names = set(os.listdir(output)) if output.is_dir() else {""}
+    if names and not {"state.json", "dataset_info.json"} <= names and "dataset_dict.json" not in names:
+        raise FileExistsError(
+            f"output_path {str(output)!r} exists and is no saved dataset, so overwrite=True does not replace "
+            "it. Choose another one, or delete it yourself."
+        )
+
+
+# What link() says where the other path is on another file system, where the file system has no hard
+# links or no more of them for this file, or where the kernel protects a file of another owner.
+_CANT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def write_json(path: Path, value: object, *, scratch: Path | None = None) -> None:
+    """Write a JSON file that appears whole or not at all, and is on the disk when this returns.
+
+    Args:
+        path: The file.
+        value: What to write; the order of keys is kept.
+        scratch: Where to write it first, on the same file system; next to ``path`` by default.
+    """
+    scratch = scratch or path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    sync(scratch)
+    os.replace(scratch, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file's content: it tells damage, not intent."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, or a folder with all it holds; a symbolic link goes, never what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, without copying it where the file system can.
+
+    Args:
+        source: The file; it stays.
+        target: The new name, which does not exist yet.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _CANT_LINK:
+            raise
+        shutil.copyfile(source, target)
+        sync(target)
+
+
+def swap_in(new: Path, target: Path, aside: Path) -> None:
+    """Put a folder in place of another one, which is deleted once the new one is there.
+
+    No system call of the standard library swaps two folders at once, so there is a moment in which
+    the target is missing. Killed in that moment, ``undo_swap`` puts the old folder back.
+
+    Args:
+        new: The folder that is to be at ``target``; on the same file system.
+        target: A folder that exists.
+        aside: Where the old folder waits; what an earlier swap has left there is deleted.
+    """
+    remove_path(aside)
+    with contextlib.ExitStack() as undo:
+        os.rename(target, aside)
+        undo.callback(os.rename, aside, target)
+        os.rename(new, target)
+        undo.pop_all()
+    sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)  # what can't be deleted yet is no failure of the swap
+
+
+def undo_swap(target: Path, aside: Path) -> None:
+    """Put the old folder back where ``swap_in`` was killed before the new one had its place."""
+    if not os.path.lexists(target) and aside.is_dir():
+        os.rename(aside, target)

@@ -1,0 +1,277 @@
+"""A shard's folder, as the worker that runs the shard fills it.
+
+Every attempt at a shard writes into a folder of its own, and the shard counts as finished once its
+record is there. The record is written last and in one step, so a worker that dies leaves a finished
+shard or none, and a straggler of an earlier attempt can't spoil the files of a later one::
+
+    shards/00003/record.json           what the finished attempt left: rows, files, features
+    shards/00003/9f86d081/output/      the output_path that process_func was given
+    shards/00003/9f86d081/saved/       the same rows, where they had to be saved or copied for it
+
+Files outside the attempt's folder are read and never linked, moved or deleted: a path that
+``process_func`` returns may lead anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._interrupts import keeping_ctrl_c
+from .._validation import shorten
+from ..errors import ShardError
+from .files import checksum, sync, write_json
+from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
+from .shards import ShardSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard on its way to a worker."""
+
+    dataset: Dataset
+    spec: ShardSpec
+    folder: Path
+
+    def __repr__(self) -> str:
+        return str(self.spec)
+
+
+def _process_shard(shard: _Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
+    """What a task does; it runs in a worker."""
+    output = begin_shard(shard.folder)
+    return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
+
+
+_RECORD = "record.json"
+
+
+_ADVICE = (
+    "Return the path of a folder that Dataset.save_to_disk wrote, None after saving to output_path, "
+    "or a Dataset."
+)
+
+
+# What dataset_info.json says about the data itself. The rest (splits, sizes, checksums) describes
+# where the rows came from and would be wrong for the output.
+_INFO = (
+    "description",
+    "citation",
+    "homepage",
+    "license",
+    "builder_name",
+    "dataset_name",
+    "config_name",
+    "version",
+    "supervised_keys",
+)
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a finished shard left behind.
+
+    Attributes:
+        spec: The rows of the input it stands for.
+        rows: The rows it wrote.
+        files: Its Arrow files in order: the path below the shard's folder, and the size in bytes.
+        features: The columns, as ``Features.to_dict`` gives them.
+        fingerprint: The fingerprint of what it wrote.
+        split: The name of the split, where the output has one.
+        info: What else ``dataset_info.json`` says about the data.
+        source: The folder outside its own that ``process_func`` had written to, where it did.
+        sums: When each file was changed last, in nanoseconds, and its checksum.
+    """
+
+    spec: ShardSpec
+    rows: int
+    files: tuple[tuple[str, int], ...]
+    features: dict[str, Any]
+    fingerprint: str
+    split: str | None
+    info: dict[str, Any]
+    source: str | None = None
+    sums: tuple[tuple[int, int], ...] = ()  # the first release wrote none
+
+
+def begin_shard(shard_dir: Path) -> Path:
+    """Clear a shard's folder of earlier attempts and make room for one more.
+
+    Args:
+        shard_dir: The folder of the shard; its parent exists.
+
+    Returns:
+        The ``output_path`` for ``process_func``. It does not exist yet.
+
+    Raises:
+        ShardError: If the run's folder can't be seen from this machine, or has become a link.
+    """
+    _refuse_links(*shard_dir.parents[:2])
+    if shard_dir.is_symlink():  # an earlier attempt has put it there; what it leads to is not ours to clear
+        shard_dir.unlink()
+    try:
+        shard_dir.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"The run's folder {str(shard_dir.parent)!r} does not exist on {socket.gethostname()}. "
+            "output_path must be on storage that the driver and every worker share."
+        ) from error
+    # The record goes first: it must never name files that are gone.
+    (shard_dir / _RECORD).unlink(missing_ok=True)
+    for earlier in shard_dir.iterdir():
+        shutil.rmtree(earlier, ignore_errors=True)
+    attempt = shard_dir / uuid.uuid4().hex[:8]
+    attempt.mkdir()
+    return attempt / "output"
+
+
+@keeping_ctrl_c()
+def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
+    """Turn what ``process_func`` gave back into a finished shard.
+
+    Args:
+        result: A path it saved to, a ``Dataset``, or None for "see ``output``".
+        output: The ``output_path`` it was given, from ``begin_shard``.
+        spec: The shard.
+
+    Returns:
+        The record, which is on disk by then.
+
+    Raises:
+        ShardError: If there is no usable dataset; the message names the shard, the path and the cure.
+    """
+    from datasets import Dataset
+
+    attempt = output.parent
+    _refuse_links(*output.parents[:4])
+    with silence_datasets():
+        if isinstance(result, Dataset):
+            saved, source = save_dataset(result, attempt / "saved"), None
+        else:
+            saved, source = _adopt(_locate(result, output, spec), attempt, spec)
+    files, sums = [], []
+    for file in saved.files:
+        sync(file)
+        place = file.resolve().relative_to(attempt.parent.resolve())
+        status = file.stat()
+        files.append((place.as_posix(), status.st_size))
+        sums.append((status.st_mtime_ns, checksum(file)))
+    record = ShardRecord(
+        spec=spec,
+        rows=saved.rows,
+        files=tuple(files),
+        features=saved.features.to_dict(),
+        fingerprint=saved.fingerprint,
+        split=saved.split,
+        info={key: saved.info[key] for key in _INFO if saved.info.get(key) is not None},
+        source=source,
+        sums=tuple(sums),
+    )
+    # By way of the attempt's folder: the record of a straggler whose folder was cleared, and with it
+    # the files that the record would name, can't come into place.
+    write_json(attempt.parent / _RECORD, asdict(record), scratch=attempt / "record.tmp")
+    return record
+
+
+def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
+    """Read a shard's record, and check that its files are there and whole.
+
+    Args:
+        shard_dir: The folder of the shard.
+        spec: The shard as the run has planned it.
+
+    Returns:
+        The record, or None if the shard is not finished, damaged, or stands for other rows.
+    """
+    try:
+        raw = json.loads((shard_dir / _RECORD).read_text(encoding="utf-8"))
+        raw["spec"] = ShardSpec(**raw["spec"])
+        raw["files"] = tuple((str(name), int(size)) for name, size in raw["files"])
+        raw["sums"] = tuple((int(time), int(crc)) for time, crc in raw.get("sums", ()))
+        record = ShardRecord(**raw)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if _links(shard_dir, *shard_dir.parents[:2]):
+        return None
+    home = shard_dir.resolve()
+    for name, size in record.files:
+        file = home / name
+        if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
+            return None
+        if not file.resolve().is_relative_to(home):
+            return None
+    # Reading all files again would take long; whoever writes into one changes its time.
+    for (name, _), (time, crc) in zip(record.files, record.sums, strict=False):
+        if (home / name).stat().st_mtime_ns != time and checksum(home / name) != crc:
+            return None
+    return record if record.spec == spec else None
+
+
+def _links(*folders: Path) -> list[Path]:
+    """Those that are symbolic links: what they lead to is not the run's own."""
+    return [folder for folder in folders if folder.is_symlink()]
+
+
+def _refuse_links(*folders: Path) -> None:
+    """Raise if a folder of the run has become a link."""
+    for link in _links(*folders):
+        raise ShardError(
+            f"{str(link)!r}, a folder of the run, has become a symbolic link to {os.readlink(link)!r}. The "
+            "run writes and deletes in folders of its own only: remove the link, and call again."
+        )
+
+
+def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
+    """Find the folder that ``process_func`` means."""
+    if result is None:
+        if not os.path.lexists(output):
+            raise ShardError(
+                f"{spec}: process_func returned None, but wrote nothing to its output_path "
+                f"{str(output)!r}. {_ADVICE}"
+            )
+        return output
+    if not isinstance(result, (str, os.PathLike)):
+        raise ShardError(
+            f"{spec}: process_func returned {shorten(result, 80)} of type {type(result).__name__}. {_ADVICE}"
+        )
+    path = Path(os.fsdecode(result)).expanduser()
+    if not path.exists():
+        raise ShardError(
+            f"{spec}: process_func returned {os.fsdecode(result)!r}, but nothing exists there (as seen "
+            f"from {socket.gethostname()} in {os.getcwd()!r}). {_ADVICE}"
+        )
+    return path
+
+
+def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDataset, str | None]:
+    """Take over a dataset that ``process_func`` saved, copying what is not the attempt's own."""
+    from datasets import load_from_disk
+
+    try:
+        saved = read_saved(folder)
+        foreign = [schema for schema in saved.schemas if schema != saved.features.arrow_schema]
+        # Written by other means than save_to_disk; loading casts the files to the features.
+        loaded = load_from_disk(str(folder), keep_in_memory=False) if foreign else None
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ShardError(
+            f"{spec}: there is no dataset that can be loaded at {str(folder)!r}, where process_func "
+            f"says it saved one ({type(error).__name__}: {error}). {_ADVICE}"
+        ) from error
+    home = attempt.resolve()
+    own = all(file.resolve().is_relative_to(home) for file in saved.files)
+    source = None if own and folder.resolve().is_relative_to(home) else str(folder.resolve())
+    if loaded is not None:
+        saved = save_dataset(loaded, attempt / "saved")
+    elif not own:
+        saved = copy_files(saved, attempt / "saved")
+    return saved, source

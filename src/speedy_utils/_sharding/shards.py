@@ -1,0 +1,237 @@
+"""The shards a dataset run works on: which rows each one has, and how it travels to a worker.
+
+A shard is a contiguous range of rows. Cutting one costs nothing, and pickling it costs at most its
+own rows: memory-mapped data travels as file names, data in memory as a copy of the slice alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._interrupts import keeping_ctrl_c
+from .saved_dataset import silence_datasets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import Table
+
+# Rows fetched at once where an indices mapping has to be applied: the batch ``datasets`` itself writes in.
+_GATHER_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """Which rows of the dataset a shard has: ``start`` up to, not including, ``stop``."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the shard has."""
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        """Name the shard the way error messages do."""
+        rows = f"rows {self.start:,}-{self.stop - 1:,}" if self.num_rows else "no rows"
+        return f"shard {self.index} ({rows})"
+
+
+def plan_shards(num_rows: int, num_shards: int) -> list[ShardSpec]:
+    """Cut ``num_rows`` rows into contiguous shards whose sizes differ by at most one.
+
+    No shard is empty, so there are never more shards than rows. The exception is a dataset without
+    rows: it gets one empty shard, because only ``process_func`` knows the columns of the output.
+
+    Args:
+        num_rows: Rows of the dataset.
+        num_shards: Shards wanted, at least one.
+
+    Returns:
+        The shards in the order of the rows.
+
+    Raises:
+        ValueError: If ``num_shards`` is less than one or ``num_rows`` is negative.
+    """
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+    if num_rows < 0:
+        raise ValueError(f"num_rows must not be negative, got {num_rows}")
+    num_shards = max(1, min(num_shards, num_rows))
+    size, longer = divmod(num_rows, num_shards)
+    # The first ``longer`` shards have one row more.
+    bounds = [index * size + min(index, longer) for index in range(num_shards + 1)]
+    return [ShardSpec(index, bounds[index], bounds[index + 1]) for index in range(num_shards)]
+
+
+@keeping_ctrl_c()
+def resolve_dataset(dataset: object) -> Dataset:
+    """Turn what a caller passed as ``dataset`` into a ``datasets.Dataset``.
+
+    Args:
+        dataset: A ``Dataset``, or the path of a folder that ``Dataset.save_to_disk`` wrote.
+
+    Returns:
+        The dataset; one given by its path is memory-mapped.
+
+    Raises:
+        TypeError: If it is anything else; the message says what to pass instead.
+        FileNotFoundError: If the path leads to no saved dataset.
+        ValueError: If the dataset carries a search index, or was saved so that it can't be loaded.
+    """
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_from_disk
+
+    given = dataset
+    if isinstance(dataset, (str, os.PathLike)):
+        location = os.fsdecode(dataset)
+        try:
+            with silence_datasets():
+                dataset = load_from_disk(location)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"No saved dataset at {location!r} ({error}). Pass the path of a folder that "
+                "Dataset.save_to_disk wrote, or a Dataset; one from the Hub comes from "
+                "datasets.load_dataset(..., split=...)."
+            ) from error
+        except IndexError as error:
+            # What ``datasets`` raises for a dataset without rows that was saved without num_shards=1.
+            raise ValueError(
+                f"The dataset at {location!r} has no rows and was saved without a data file, so it can't be "
+                "loaded; save it again with save_to_disk(..., num_shards=1)."
+            ) from error
+    if isinstance(dataset, Dataset):
+        if dataset.list_indexes():
+            raise ValueError(
+                f"The dataset has search indexes ({', '.join(dataset.list_indexes())}), which can't be cut "
+                "into shards: remove them with dataset.drop_index(name) first."
+            )
+        return dataset
+    where = f" (loaded from {os.fsdecode(given)!r})" if isinstance(given, (str, os.PathLike)) else ""
+    if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        splits = [str(name) for name in dataset]
+        example = f'dataset["{splits[0]}"]' if splits else 'dataset["train"]'
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}{where}, which holds several datasets. Pass one split, "
+            f"for example {example}; its splits are: {', '.join(splits) or 'none'}."
+        )
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "dataset is an IterableDataset, whose rows can't be counted or cut. Load it without "
+            "streaming=True, or store its rows first: "
+            "Dataset.from_generator(lambda: iter(dataset), features=dataset.features)."
+        )
+    raise TypeError(
+        f"dataset must be a datasets.Dataset or the path of a saved one, not {_describe(dataset)}"
+    )
+
+
+@keeping_ctrl_c()
+def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
+    """Cut one shard out of a dataset, in a form that is cheap to pickle.
+
+    Rows, order, features, format and transform are those of the dataset. Memory-mapped data is shipped
+    as file names and offsets, a shuffled or filtered memory-mapped dataset with the shard's part of the
+    indices mapping in addition (8 bytes a row). Only data in memory is copied, the shard's rows alone.
+
+    Args:
+        dataset: The whole dataset.
+        spec: Which rows.
+
+    Returns:
+        The shard.
+    """
+    from datasets import Dataset
+
+    shard = dataset.select(range(spec.start, spec.stop))
+    # Private: there is no public way to tell a dataset with an indices mapping from one without, and
+    # the mapping is what makes a shard of a shuffled table carry the whole table.
+    data, indices = shard.data, shard._indices
+    if indices is not None and _bytes_in_memory(data) > data.nbytes * len(shard) / max(1, data.num_rows):
+        # Row by row the shard weighs less than the whole table under a mapping.
+        data, indices = _gather_rows(shard), None
+    elif not _bytes_in_memory(data) and (indices is None or not _bytes_in_memory(indices)):
+        return shard
+    slim = Dataset(
+        _compact(data),
+        info=shard.info,
+        split=shard.split,
+        indices_table=None if indices is None else _compact(indices),
+        fingerprint=shard._fingerprint,  # private, but the same rows deserve the same fingerprint
+    )
+    form = shard.format
+    return slim.with_format(
+        form["type"],
+        columns=form["columns"],
+        output_all_columns=form["output_all_columns"],
+        **form["format_kwargs"],
+    )
+
+
+def _describe(value: object) -> str:
+    """Name a value that is no dataset, with the way to make one of it where there is a plain one."""
+    kind = type(value)
+    # With its module: other libraries have classes named Dataset too.
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, dict):
+        return f"a {name}: make one with Dataset.from_dict(...)"
+    if isinstance(value, (list, tuple)):
+        return f"a {name}: make one with Dataset.from_list(...)"
+    if kind.__name__ == "DataFrame":
+        return f"a {name}: make one with Dataset.from_pandas(...)"
+    if callable(value) or isinstance(value, Iterator):
+        return f"a {name}: make one with Dataset.from_generator(...)"
+    return f"{value!r} of type {name}" if value is None or isinstance(value, (int, float)) else f"a {name}"
+
+
+def _blocks(table: Table) -> list[list[Any]]:
+    """The parts of a table, each either in memory or memory-mapped."""
+    from datasets.table import ConcatenationTable
+
+    return table.blocks if isinstance(table, ConcatenationTable) else [[table]]
+
+
+def _bytes_in_memory(table: Table) -> int:
+    """How many bytes of a table are in memory, and so travel with its pickle."""
+    from datasets.table import MemoryMappedTable
+
+    return sum(
+        part.nbytes for row in _blocks(table) for part in row if not isinstance(part, MemoryMappedTable)
+    )
+
+
+def _compact(table: Table) -> Table:
+    """Copy the parts in memory so that they hold their own rows and nothing else.
+
+    A slice shares the buffers of the table it comes from, and pickling it writes those whole. Arrow's
+    stream format cuts them to the slice.
+    """
+    import pyarrow as pa
+    from datasets.table import ConcatenationTable, InMemoryTable, MemoryMappedTable
+
+    def copy(part: Any) -> Any:
+        if isinstance(part, MemoryMappedTable):
+            return part
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, part.schema) as stream:
+            stream.write_table(part.table)
+        return InMemoryTable.from_buffer(sink.getvalue())
+
+    if isinstance(table, ConcatenationTable):
+        return ConcatenationTable.from_blocks([[copy(part) for part in row] for row in table.blocks])
+    return copy(table)
+
+
+def _gather_rows(shard: Dataset) -> Table:
+    """Apply a shard's indices mapping and return its rows as a table of their own."""
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    batches: Iterator[pa.Table] = shard.with_format("arrow").iter(_GATHER_ROWS)
+    # Each batch arrives as one slice per row of the original buffers.
+    tables = [batch.combine_chunks() for batch in batches]
+    return InMemoryTable(pa.concat_tables(tables) if tables else shard.data.table.slice(0, 0))

@@ -1,0 +1,213 @@
+"""The merged state of all counts: pure, with no clock, no thread and no engine.
+
+The state of a task is ``(committed, attempt, counts)``, and merging takes the larger one: committed
+beats running, a later attempt beats an earlier one, and within one attempt the larger count of each
+stage wins. That is a join (commutative, associative, idempotent), which makes the ledger a
+state-based CRDT: reports may be lost, repeated, late or reordered, and it still ends in the same state.
+Source: Shapiro, Preguiça, Baquero, Zawirski, "Conflict-free Replicated Data Types", SSS 2011.
+
+A task is committed once, by the driver, with the counts that came with its outcome. Nothing can change
+a committed task, so its entry is folded into a sum: a ledger holds as many entries as tasks are running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
+from typing import Literal, NamedTuple
+
+Task = int | str
+"""Who counts: the number of a task of a run, or a name where users drive Ray themselves."""
+
+
+Stage = str | None
+"""A named phase of the work; None is the run's own stage."""
+
+
+class Fact(NamedTuple):
+    """What a ledger adds up besides the items of a stage.
+
+    Attributes:
+        kind: ``"entered"``: tasks at work that have come to the stage. ``"total"``: its items, over the tasks
+            that know. ``"part"``: tasks that know another number than their own total. ``"open"``: tasks
+            that don't know. ``"unit"``: tasks that count in a unit of its own. ``"counter"``: what
+            ``report_progress`` adds to a counter.
+        stage: The stage; None for the run's own.
+        name: The unit or the counter.
+    """
+
+    kind: Literal["entered", "total", "part", "open", "unit", "counter"]
+    stage: Stage
+    name: str = ""
+
+
+Key = Stage | Fact
+"""What a count is of. A ledger treats all keys alike: every count only grows within an attempt."""
+
+
+Count = int | float
+"""How much. Items are whole numbers; counters need not be."""
+
+
+class Report(NamedTuple):
+    """What one attempt at a task has counted so far: a state, never a difference."""
+
+    task: Task
+    attempt: int
+    counts: Mapping[Key, Count]
+
+
+@dataclass(slots=True)
+class _Live:
+    attempt: int
+    counts: dict[Key, Count]
+    version: int
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """A set of tasks, small when they finish roughly in order: all below ``floor``, and some above."""
+
+    floor: int = 0
+    above: set[Task] = field(default_factory=set)
+
+    def __contains__(self, task: Task) -> bool:
+        return (isinstance(task, int) and task < self.floor) or task in self.above
+
+    def add(self, task: Task) -> None:
+        self.above.add(task)
+        while self.floor in self.above:
+            self.above.remove(self.floor)
+            self.floor += 1
+
+
+class Ledger:
+    """All counts of a run, by task and stage.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> ledger.merge([Report(task=0, attempt=1, counts={None: 50})])
+        >>> ledger.merge([Report(task=0, attempt=2, counts={None: 10})])  # it was run again
+        >>> ledger.merge([Report(task=0, attempt=1, counts={None: 60})])  # late: changes nothing
+        >>> ledger.sums
+        {None: 10}
+        >>> ledger.commit(0, {None: 100})
+        >>> ledger.sums
+        {None: 100}
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[Task, _Live] = {}  # in order of their last change, the newest last
+        self._committed = _Numbers()
+        self._version = 0
+        self._sums: dict[Key, int | Fraction] = {}
+
+    @property
+    def sums(self) -> dict[Key, Count]:
+        """Counts by key, over all tasks, in the order in which the keys first appeared."""
+        return {key: _plain(total) for key, total in self._sums.items()}
+
+    @property
+    def version(self) -> int:
+        """Grows with every change; what :meth:`changes` counts from."""
+        return self._version
+
+    def merge(self, reports: Iterable[Report]) -> None:
+        """Take in reports, in any order and any number of times.
+
+        Args:
+            reports: What attempts have counted so far.
+        """
+        for task, attempt, counts in reports:
+            if task in self._committed:
+                continue
+            live = self._live.get(task)
+            if live is None:
+                live = self._live[task] = _Live(attempt, {}, 0)
+            elif attempt < live.attempt:
+                continue
+            elif attempt > live.attempt:
+                self._take_back(live.counts)
+                live.attempt, live.counts = attempt, {}
+            elif all(done <= live.counts.get(key, -1) for key, done in counts.items()):
+                continue
+            for key, done in counts.items():
+                before = live.counts.get(key, 0)
+                if done >= before:
+                    live.counts[key] = done
+                    self._move(key, before, done)
+            self._version += 1
+            live.version = self._version
+            self._live[task] = self._live.pop(task)  # keeps the newest change last
+
+    def commit(self, task: Task, counts: Mapping[Key, Count]) -> None:
+        """Close a task with its final counts; later reports and commits of it change nothing.
+
+        Args:
+            task: The task.
+            counts: Its exact counts by stage.
+        """
+        if task in self._committed:
+            return
+        self.forget([task])
+        for key, done in counts.items():
+            self._move(key, 0, done)
+        self._committed.add(task)
+        self._version += 1
+
+    def last(self, task: Task) -> dict[Key, Count]:
+        """The last known counts of a task that is not committed, by stage; empty where there are none."""
+        live = self._live.get(task)
+        return dict(live.counts) if live else {}
+
+    def forget(self, tasks: Iterable[Task]) -> None:
+        """Drop tasks that somebody else has committed, so that a mirror stays as small as the work in flight.
+
+        Args:
+            tasks: The tasks to drop; unknown ones are ignored.
+        """
+        for task in tasks:
+            live = self._live.pop(task, None)
+            if live is not None:
+                self._take_back(live.counts)
+
+    def changes(self, since: int = 0) -> list[Report]:
+        """The tasks that changed after a version, as reports for another ledger.
+
+        Args:
+            since: A :attr:`version` read earlier; 0 for all.
+
+        Returns:
+            One report for each changed task. It costs what has changed, not what there is.
+        """
+        changed: list[Report] = []
+        for task in reversed(self._live):
+            live = self._live[task]
+            if live.version <= since:
+                break
+            changed.append(Report(task, live.attempt, dict(live.counts)))
+        changed.reverse()  # stages keep the order in which they appeared
+        return changed
+
+    def _take_back(self, counts: Mapping[Key, Count]) -> None:
+        for key, done in counts.items():
+            self._move(key, done, 0)
+
+    def _move(self, key: Key, before: Count, after: Count) -> None:
+        total = self._sums.get(key, 0)
+        if isinstance(before, int) and isinstance(after, int):
+            self._sums[key] = total + after - before
+        else:
+            # Floats are added as the fractions that they are: what is taken back then leaves no trace.
+            self._sums[key] = total + Fraction(after) - Fraction(before)
+
+
+def _plain(total: int | Fraction) -> Count:
+    if isinstance(total, int):
+        return total
+    try:
+        return float(total)
+    except OverflowError:
+        return inf

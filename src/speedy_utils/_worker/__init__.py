@@ -1,0 +1,1 @@
+"""Counts in the process that works, and the way out of it."""

@@ -1,0 +1,131 @@
+"""Sends on what reporters have counted, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .._state.ledger import Report
+from .._state.timings import StageTimings
+from .reporter import Reporter
+
+logger = logging.getLogger("speedy_utils")
+
+
+RESEND_AFTER = 2.0
+"""Seconds after which unchanged counts are sent again: a restarted sink has forgotten them."""
+
+
+class Sink(Protocol):
+    """Where a reporter's counts go."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two calls of ``send``."""
+        ...
+
+    def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
+        """Hand over the state of some tasks. It must not wait for whoever receives it.
+
+        Args:
+            reports: What each task has counted so far.
+            timings: How long ago their work on items started, and last moved, by stage.
+            last: Whether it is the final state, which has to go also where an earlier one is on its way.
+
+        Returns:
+            False where an earlier state is still on its way: a newer one will be offered later.
+        """
+        ...
+
+    def lost(self) -> bool:
+        """Whether what was sent last is known not to have arrived: then it is sent again, changed or not."""
+        ...
+
+
+class Flusher:
+    """The one thread of a process that sends what its reporters have counted.
+
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._routes: dict[Reporter, _Route] = {}
+        # Taken by itself: a condition takes it in Python, where whoever cancels a task may strike.
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+
+    def add(self, reporter: Reporter, sink: Sink) -> None:
+        """Send a reporter's counts to a sink from now on."""
+        with self._lock:
+            self._routes[reporter] = _Route(sink)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads to be had: the work matters more
+                    logger.warning("progress is not sent before tasks have ended: %s", error)
+                else:
+                    self._thread = thread
+
+    def remove(self, reporter: Reporter, *, last: bool = False) -> None:
+        """Stop sending a reporter's counts.
+
+        Args:
+            reporter: The reporter.
+            last: Whether to send its final state; needless where it travels with the task's outcome.
+        """
+        with self._lock:
+            route = self._routes.pop(reporter, None)
+        if route is not None and last:
+            route.flush(reporter, self._clock(), final=True)
+
+    def flush(self) -> None:
+        """Send what has changed. The thread calls it; a test may."""
+        now = self._clock()
+        for reporter, route in list(self._routes.items()):
+            route.flush(reporter, now)
+
+    def _run(self) -> None:
+        while True:
+            self.flush()
+            with self._lock:
+                interval = min((route.sink.interval for route in self._routes.values()), default=0.05)
+                self._wake.wait(interval)
+                if not self._routes:
+                    self._thread = None  # the next reporter starts another
+                    return
+
+
+class _Route:
+    """The way from one reporter to its sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self._sent: Report | None = None
+        self._at = 0.0
+        self._failed = False
+
+    def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
+        try:
+            report = reporter.report()
+            known = report == self._sent and now - self._at < RESEND_AFTER
+            if known and not final and not self.sink.lost():
+                return
+            if self.sink.send([report], reporter.timings(), last=final):
+                self._sent, self._at = report, now
+        except Exception as error:  # whatever a sink or a bar raises must not end the user's work
+            if not self._failed:
+                self._failed = True
+                logger.warning(
+                    "the progress of task %s can't be sent (%s: %s); its work goes on, and its exact "
+                    "counts come with its result",
+                    reporter.task,
+                    type(error).__name__,
+                    error,
+                )

@@ -1,1 +1,0 @@
-"""Runs functions over items in many workers; stands on ``progress``."""

@@ -1,1 +1,0 @@
-"""From counts to one bar; knows no engine."""

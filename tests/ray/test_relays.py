@@ -1,0 +1,128 @@
+"""Large runs go through relays; here a small one does, as each worker had to wait for a CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot, multi_process, report_progress
+from speedy_utils._ray import client as link
+from speedy_utils._ray import relay as relays
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True)
+def _two_gatherers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let four workers be many: two share a relay."""
+    monkeypatch.setattr(relays, "MAX_DIRECT_WORKERS", 2)
+    monkeypatch.setattr(relays, "WORKERS_PER_RELAY", 2)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The relays that a run has started."""
+    handles: list[Any] = []
+    start = relays.start_relays
+
+    def kept(*args: Any) -> list[Any]:
+        handles.extend(start(*args))
+        return handles
+
+    monkeypatch.setattr("speedy_utils._ray.engine.start_relays", kept)
+    return handles
+
+
+def wait_for(path: Path, shown: Path, until: Callable[..., Any]) -> None:
+    """Report a hundred items, and go on once the bar has shown those of all tasks."""
+    report_progress(100)
+    path.touch()
+    until(shown.exists)
+
+
+def test_counts_arrive_through_gatherers(
+    ray_session: None, shown: Any, started: list[Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """What workers report shows while they work, the end is exact, and the relays end with the run."""
+    import ray
+
+    seen = tmp_path / "seen"
+
+    def task(i: int) -> int:
+        wait_for(tmp_path / str(i), seen, until)
+        return os.getpid()
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 400:
+            seen.touch()
+
+    shown.hook = look
+    pids = multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
+    assert len(set(pids)) == 4
+    assert (shown.last.done, shown.last.total) == (800, 800)
+    assert len(started) == 2
+    for handle in started:
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(handle.report.remote([], {}), timeout=30)
+
+
+def test_killed_gatherers_cost_freshness_only(
+    ray_session: None, shown: Any, started: list[Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """Relays that die in the run start again, and hear from the workers what they had known."""
+    import ray
+
+    killed, seen = tmp_path / "killed", tmp_path / "seen"
+
+    def task(i: int) -> None:
+        wait_for(tmp_path / str(i), killed, until)
+        report_progress(50)
+        until(seen.exists)
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 400 and not killed.exists():
+            for handle in started:
+                ray.kill(handle, no_restart=False)
+            killed.touch()
+        if snapshot.done == 600:
+            seen.touch()
+
+    shown.hook = look
+    multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
+    assert (shown.last.done, shown.last.retries) == (800, 0)
+    dones = [snapshot.done for snapshot in shown.snapshots]
+    assert dones == sorted(dones)
+
+
+def test_a_lost_worker_is_found_through_its_gatherer(
+    ray_session: None,
+    shown: Any,
+    tmp_path: Path,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task that is lost in a large run is told with the process that it was lost in, not its relay's."""
+    monkeypatch.setattr(link, "_SEARCH", 60.0)  # on a busy machine an answer takes longer
+    seen = tmp_path / "seen"
+
+    def task(i: int) -> None:
+        died = tmp_path / "died"
+        if i == 1 and not died.exists():
+            report_progress(100)
+            until(seen.exists)
+            died.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        until(died.exists)
+
+    shown.hook = lambda snapshot: snapshot.done == 100 and seen.touch()
+    multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
+    (line,) = [record.getMessage() for record in caplog.records if "runs again" in record.getMessage()]
+    pid = (tmp_path / "died").read_text()
+    assert re.search(rf"\(node \w+, process {pid}\)", line), line

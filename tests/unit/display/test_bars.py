@@ -1,0 +1,269 @@
+"""Bars in a terminal: what stands on the screen, and how fast it says the work is."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pyte
+import pytest
+from tqdm.utils import disp_len
+
+from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils._display.bars import BarDisplay
+from speedy_utils._display.terminal.screen import Screen
+
+TOTAL = 2_948_390
+NAME = f"Processing {TOTAL:,} items"
+
+
+class Terminal(io.StringIO):
+    """A terminal of some columns, which shows at once what is written to it."""
+
+    encoding = "utf-8"
+
+    def __init__(self, columns: int = 100) -> None:
+        super().__init__()
+        self._screen = pyte.Screen(columns, 24)
+        self._stream = pyte.Stream(self._screen)
+
+    def write(self, text: str) -> int:
+        """Show a text."""
+        self._stream.feed(text.replace("\n", "\r\n"))
+        return len(text)
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        return self._screen.columns, 24
+
+    def widen(self, columns: int) -> None:
+        """Have so many columns from now on."""
+        self._screen.resize(24, columns)
+
+    @property
+    def rows(self) -> list[str]:
+        """What stands there, from the top, without the empty rows below."""
+        return "\n".join(row.rstrip() for row in self._screen.display).rstrip("\n").split("\n")
+
+
+def reading(done: int, total: int | None = TOTAL, elapsed: float = 0.0, **more: Any) -> Snapshot:
+    """A snapshot of a run with one line."""
+    return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
+
+
+def bars_on(terminal: Terminal, *, leave: bool = True) -> BarDisplay:
+    """Bars on a terminal."""
+    return BarDisplay(Screen(terminal, size=terminal.size), leave=leave)
+
+
+def drawn(*snapshots: Snapshot, columns: int = 100, leave: bool = True, close: bool = True) -> list[str]:
+    """What stands in the terminal after some snapshots."""
+    terminal = Terminal(columns)
+    bars = bars_on(terminal, leave=leave)
+    for snapshot in snapshots:
+        bars.show(snapshot)
+    rows = terminal.rows
+    bars.close()
+    return terminal.rows if close else rows
+
+
+HALF = reading(1_671_800, elapsed=65.287)
+
+
+# what a line looks like
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (96, f"{NAME}:  57%|██████▏    | 1,671,800/2,948,390 [01:05<00:49, 25,607 items/s]"),
+        (95, f"{NAME}:  57%|█████▋    | 1,671,800/2,948,390 [01:05<00:49, 25,607 items/s]"),
+        (80, "Processing:  57%|██████▏    | 1,671,800/2,948,390 [01:05<00:49, 25,607 items/s]"),
+        (40, "Processing: 57% 1,671,800/2,948,390"),
+        (20, "1,671,800/2,948,390"),
+    ],
+)
+def test_line_fits_the_terminal(columns: int, line: str) -> None:
+    """The line leaves the last column free, and its numbers are whole at any width."""
+    for close in (True, False):
+        assert drawn(reading(0), HALF, columns=columns, close=close) == [line]
+    assert disp_len(line) < columns
+
+
+def test_line_fits_a_terminal_without_a_size() -> None:
+    """A pseudo-terminal that nobody gave a size gets 80 columns, not an endless line."""
+    terminal = Terminal(100)
+    bars = BarDisplay(Screen(terminal, size=lambda: (0, 0)))
+    bars.show(HALF)
+    (row,) = terminal.rows
+    bars.close()
+    assert disp_len(row) == 79
+    assert "1,671,800/2,948,390" in row
+
+
+def test_line_follows_the_width() -> None:
+    """A terminal that is made narrower or wider gets lines of its new width."""
+    terminal = Terminal(96)
+    bars = bars_on(terminal)
+    widths = []
+    for columns in (96, 40, 80):
+        terminal.widen(columns)
+        bars.show(HALF)
+        widths.append(disp_len(terminal.rows[0]))
+    bars.close()
+    assert widths == [95, 35, 79]
+
+
+def test_line_names_the_phase() -> None:
+    """Nothing is said of rate and time left while nothing is known, and the phase is named."""
+    (row,) = drawn(reading(0, phase="starting Ray"), columns=96)
+    assert row.startswith(f"{NAME}:   0%|  ")
+    assert row.endswith("| 0/2,948,390 [00:00<?, ? items/s, starting Ray…]")
+
+
+def test_line_learns_its_total() -> None:
+    """A total that becomes known later turns the line into a bar."""
+    (row,) = drawn(reading(5, None, elapsed=1.0), reading(5, 10, elapsed=1.0, final=True))
+    assert " 50%|██" in row
+    assert row.endswith("| 5/10 [00:01<00:01, 5.00 items/s]")
+
+
+def test_line_goes_back_where_an_attempt_was_lost() -> None:
+    """A count that shrinks is shown as it is, and ends exact."""
+    snapshots = [reading(n, 100, elapsed=n / 10 + 1) for n in (0, 60)]
+    snapshots.append(reading(20, 100, elapsed=8.0))
+    assert "20/100 [00:08<" in drawn(*snapshots, close=False)[0]
+    (row,) = drawn(*snapshots, reading(100, 100, elapsed=20.0, final=True))
+    assert row.endswith("█| 100/100 [00:20<00:00, 5.00 items/s]")
+
+
+def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that can't write blocks gets a bar of ``#``, and no question marks for dots."""
+    terminal = Terminal()
+    terminal.encoding = "ascii"
+    monkeypatch.setattr("sys.stderr", terminal)
+    bars = bars_on(terminal)
+    bars.show(reading(5, 10, phase="starting Ray"))
+    bars.close()
+    (row,) = terminal.rows
+    assert row.isascii()
+    assert "50%|##" in row
+    assert row.endswith("? items/s, starting Ray...]")
+
+
+def test_name_of_wide_characters_fits() -> None:
+    """Wide characters take two columns, in a name that fits and in one that is cut."""
+    own = StageSnapshot("データセット", 5, 10, elapsed=1.0)
+    (row,) = drawn(Snapshot(own), columns=80)
+    assert row.startswith("データセット:  50%|██")
+    assert disp_len(row) == 79
+    (row,) = drawn(Snapshot(own), columns=20)
+    assert row == "データセ…: 50% 5/10"
+    assert disp_len(row) == 19
+
+
+def test_name_draws_on_no_other_line() -> None:
+    """A name with a newline, an escape code or a return takes one row and moves nothing."""
+    own = StageSnapshot("a\nb\x1b[2Jc\rd", 5, 10, elapsed=1.0)
+    (row,) = drawn(Snapshot(own))
+    assert row.startswith("abcd:  50%|")
+
+
+# several lines
+
+
+READ = StageSnapshot("Read", 4, 8, elapsed=2.0)
+WRITE = StageSnapshot("Write", 1_000, None, elapsed=1.0, counters={"tokens": 5e6})
+
+
+def test_each_stage_has_a_line() -> None:
+    """Each stage has a line with its own clock, also where it appears later; only the first has remarks."""
+    first = reading(0, 10, tasks_total=2)
+    more = replace(first, own=replace(first.own, elapsed=3.0), stages=(READ, WRITE), final=True)
+    rows = drawn(first, more)
+    assert rows[0].endswith("| 0/10 [00:03<?, ? items/s, 0/2 tasks]")
+    assert rows[1].startswith("Read:  50%|██")
+    assert rows[1].endswith("| 4/8 [00:02<00:02, 2.00 items/s]")
+    assert rows[2] == "Write: 1,000 [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
+    assert len(rows) == 3
+
+
+def test_lines_are_in_the_order_of_the_snapshot() -> None:
+    """A stage that comes between others gets its row there, and no row is left over."""
+    names = ["Read", "Tokenize", "Write"]
+    stages = {name: StageSnapshot(name, 1, None, elapsed=1.0) for name in names}
+    run = reading(0, 10)
+    some = replace(run, stages=(stages["Read"], stages["Write"]))
+    every = replace(run, stages=tuple(stages.values()))
+    for last in (some, every):
+        rows = drawn(every, some, every, last, close=False)
+        assert [row.split(":")[0] for row in rows] == [stage.name for stage in last.lines]
+
+
+def test_own_line_vanishes_where_stages_tell_the_same() -> None:
+    """Once the run has no line of its own the row is gone, and the remarks stand behind the first stage."""
+    before = reading(0, 8, tasks_total=2)
+    now = replace(before, stages=(READ,), whole=False)
+    assert len(drawn(before, close=False)) == 1
+    (row,) = drawn(before, now, close=False)
+    assert row.startswith("Read:  50%|")
+    assert row.endswith("items/s, 0/2 tasks]")
+
+
+def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
+    """Below lines of stages the last row sums the run up; where its own line is shown there is none."""
+    read, write = replace(READ, done=8), StageSnapshot("Write", 8, 8, elapsed=1.0)
+    own = StageSnapshot("Run", 8, 8, elapsed=2.5)
+    over = Snapshot(own, (read, write), whole=False, tasks_total=2, tasks_done=2, final=True)
+    rows = drawn(over)
+    assert [row.split(":")[0] for row in rows[:2]] == ["Read", "Write"]
+    assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
+    assert len(drawn(over, close=False)) == 2
+    assert len(drawn(replace(over, whole=True))) == 3
+
+
+def test_two_lines_of_one_name_are_two() -> None:
+    """A stage that is called like its run has a row and a speed of its own."""
+    own = StageSnapshot("Read", 100, 1_000, elapsed=1.0)
+    stage = StageSnapshot("Read", 10, 1_000, elapsed=1.0)
+    rows = drawn(Snapshot(own, (stage,)), close=False)
+    assert ["100 items/s" in rows[0], "10.0 items/s" in rows[1]] == [True, True]
+
+
+# the end
+
+
+@pytest.mark.parametrize("stages", [(), (READ, WRITE)])
+def test_lines_that_do_not_stay_leave_nothing(stages: tuple[StageSnapshot, ...]) -> None:
+    """With ``leave=False`` the lines are gone at the end, and there is no summary."""
+    run = replace(HALF, stages=stages, whole=not stages, final=True)
+    assert len(drawn(run, leave=False, close=False)) == max(len(stages), 1)
+    assert drawn(run, leave=False) == [""]
+
+
+def test_what_is_printed_next_has_a_row_of_its_own() -> None:
+    """What is written after a run stands below its lines."""
+    terminal = Terminal()
+    bars = bars_on(terminal)
+    bars.show(replace(HALF, stages=(READ,)))
+    bars.close()
+    terminal.write("after\n")
+    assert [row[:5] for row in terminal.rows] == ["Proce", "Read:", "after"]
+
+
+def test_bars_that_showed_nothing_leave_nothing() -> None:
+    """A run that ended before its first reading leaves the terminal as it was."""
+    assert drawn() == [""]
+
+
+def test_speed_in_the_line_is_the_mean_at_the_end() -> None:
+    """The line that stays has the mean, whatever the last moments were like."""
+    slow_start = [reading(0), reading(10, 1_000, elapsed=9.0), reading(900, 1_000, elapsed=9.5)]
+    assert "100 items/s" not in drawn(*slow_start, close=False)[0]
+    (row,) = drawn(*slow_start, reading(1_000, 1_000, elapsed=10.0, final=True))
+    assert row.endswith("█| 1,000/1,000 [00:10<00:00, 100 items/s]")

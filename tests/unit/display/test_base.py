@@ -1,0 +1,253 @@
+"""Which display a run has, and the ones that draw nothing themselves."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+from tqdm.notebook import tqdm as tqdm_notebook
+
+from speedy_utils import Snapshot, StageSnapshot, multi_process, track
+from speedy_utils._display.bars import BarDisplay
+from speedy_utils._display.base import CallbackDisplay, Display, NullDisplay, checked_progress, choose_display
+from speedy_utils._display.log import LogDisplay
+from speedy_utils._ray.own_tasks import GivenBar
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLUMNS", "LINES", "TQDM_DISABLE", "SPEEDY_UTILS_PROGRESS", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def reading(done: int, total: int | None = 10, **more: Any) -> Snapshot:
+    """A snapshot of a run with one line."""
+    return Snapshot(StageSnapshot("Run", done, total, elapsed=1.0, **more))
+
+
+# which display
+
+
+def test_terminal_gets_bars_and_a_pipe_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars are for terminals; elsewhere there are log lines, also where there is no stderr at all."""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert isinstance(choose_display(True), BarDisplay)
+    for stderr in (io.StringIO(), None):
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert isinstance(choose_display(True), LogDisplay)
+
+
+def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
+    """Let IPython be loaded, with a shell that has some attributes."""
+    fake = ModuleType("IPython")
+    fake.get_ipython = lambda: SimpleNamespace(**attributes)
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+
+
+def test_ipython_in_a_terminal_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell of IPython without a kernel is no notebook, although the same package is loaded."""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    shell_with(monkeypatch)
+    assert isinstance(choose_display(True), BarDisplay)
+
+
+def test_notebook_without_widgets_gets_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel where ipywidgets is not installed there are log lines, and nothing is raised."""
+    shell_with(monkeypatch, kernel=object())
+    monkeypatch.setattr("speedy_utils._display.base.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert isinstance(choose_display(True), LogDisplay)
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_widgets_that_fail_give_way_to_log_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: bool
+) -> None:
+    """Where widgets can't be loaded a warning says why, and the run gets log lines."""
+    monkeypatch.delitem(sys.modules, "speedy_utils._display.notebook", raising=False)
+    if chosen:
+        monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "notebook")
+    else:
+        shell_with(monkeypatch, kernel=object())
+        monkeypatch.setattr("speedy_utils._display.base.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert isinstance(choose_display(True), LogDisplay)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "ModuleNotFoundError: import of ipywidgets halted" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("bar", BarDisplay), ("log", LogDisplay), ("none", NullDisplay), ("LOG", LogDisplay)],
+)
+@pytest.mark.parametrize("stderr", [Terminal, io.StringIO])
+def test_environment_chooses(
+    monkeypatch: pytest.MonkeyPatch, value: str, kind: type[Display], stderr: type[io.StringIO]
+) -> None:
+    """``SPEEDY_UTILS_PROGRESS`` chooses the display, whatever stderr is."""
+    monkeypatch.setattr("sys.stderr", stderr())
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", value)
+    assert isinstance(choose_display(True), kind)
+
+
+@pytest.mark.parametrize("value", ["", "auto", "Auto"])
+def test_environment_may_leave_the_choice(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """``auto``, and an empty value, are the same as none."""
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", value)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert isinstance(choose_display(True), BarDisplay)
+
+
+def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A display that does not exist is an error that names the variable, the value and the choices."""
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "tqdm")
+    with pytest.raises(
+        ValueError, match="SPEEDY_UTILS_PROGRESS must be one of auto, bar, notebook, log, none, not 'tqdm'"
+    ):
+        choose_display(True)
+
+
+@pytest.mark.parametrize(
+    ("value", "shows"),
+    [("1", False), ("true", False), ("yes", False), ("0", True), ("", True), ("False", True)],
+)
+def test_tqdm_disable_silences(monkeypatch: pytest.MonkeyPatch, value: str, shows: bool) -> None:
+    """``TQDM_DISABLE`` silences terminals and pipes, whenever it was set."""
+    monkeypatch.setenv("TQDM_DISABLE", value)
+    for stderr in (Terminal(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert isinstance(choose_display(True), NullDisplay) is not shows
+
+
+@pytest.mark.parametrize("kind", ["bar", "log", "notebook"])
+def test_progress_false_silences(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """``progress=False`` shows nothing, anywhere, also where the environment chooses a display."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)
+    display = choose_display(False)
+    display.show(reading(5))
+    display.close()
+    assert isinstance(display, NullDisplay)
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("no_color", [None, "1"])
+@pytest.mark.parametrize("kind", ["bar", "log"])
+def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_color: str | None) -> None:
+    """No display writes an escape code of colour, so ``NO_COLOR`` is kept to with or without it."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("speedy_utils._display.log.logger.propagate", False)
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+
+    def fail_at_two(number: int) -> None:
+        for _ in track(range(5), desc=f"Stage {number}"):
+            if number == 2:
+                raise ValueError(number)
+
+    multi_process(fail_at_two, range(4), backend="seq", total_items=lambda _: 5, on_error="continue")
+    text = terminal.getvalue()
+    assert "15/20 items" in text
+    assert "1 failed" in text
+    pieces = text.split("\x1b[")[1:]
+    assert bool(pieces) == (kind == "bar")
+    assert {piece.lstrip("0123456789;")[0] for piece in pieces} <= {"A", "J"}
+
+
+# a function
+
+
+def test_function_gets_each_snapshot() -> None:
+    """A function is handed the snapshots themselves; closing calls it no more."""
+    seen: list[Snapshot] = []
+    display = choose_display(seen.append)
+    snapshots = [reading(1), reading(2)]
+    for snapshot in snapshots:
+        display.show(snapshot)
+    display.close()
+    assert isinstance(display, CallbackDisplay)
+    assert [id(snapshot) for snapshot in seen] == [id(snapshot) for snapshot in snapshots]
+
+
+def test_function_is_called_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``TQDM_DISABLE`` and ``SPEEDY_UTILS_PROGRESS`` are about what is drawn, and not about a function."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "none")
+    seen: list[Snapshot] = []
+    multi_process(str, range(3), backend="seq", progress=seen.append)
+    assert (seen[-1].done, seen[-1].final) == (3, True)
+
+
+@pytest.mark.parametrize("progress", [None, "bar", 1])
+def test_progress_is_a_bool_or_a_function(progress: object) -> None:
+    """Anything else is a TypeError with the value in it."""
+    with pytest.raises(TypeError, match=f"progress must be True, False or a function .* not {progress!r}"):
+        checked_progress(progress)
+
+
+# a bar that a user made
+
+
+def test_given_bar_moves_to_each_reading() -> None:
+    """A bar that a user made has the run's count, also where that shrinks, and its total."""
+    with tqdm(file=io.StringIO()) as bar:
+        for done in (5, 2, 9):
+            GivenBar(bar).show(reading(done))
+            assert (bar.n, bar.total) == (done, 10)
+
+
+def test_given_bar_without_total_keeps_its_own() -> None:
+    """A bar that a user made keeps its total where the run knows none."""
+    with tqdm(total=50, file=io.StringIO()) as bar:
+        GivenBar(bar).show(reading(5, None))
+        assert (bar.n, bar.total) == (5, 50)
+
+
+@pytest.mark.parametrize("total", [None, 5])
+def test_given_bar_of_a_notebook_shows_the_total(total: int | None) -> None:
+    """The widget of a user's bar has the run's total too, and the bar keeps its clock."""
+    bar = tqdm_notebook(total=total, initial=3, display=False)
+    began = bar.start_t
+    GivenBar(bar).show(reading(4))
+    _, widget, _ = bar.container.children
+    assert (bar.n, bar.total, bar.start_t) == (4, 10, began)
+    assert (widget.value, widget.max, widget.bar_style) == (4, 10, "")
+    bar.close()
+
+
+def test_given_bar_that_is_disabled_learns_its_total() -> None:
+    """A bar that draws nothing, in a notebook too, has the run's total all the same."""
+    for bar in (tqdm(disable=True), tqdm_notebook(disable=True)):
+        GivenBar(bar).show(reading(4))
+        assert bar.total == 10
+
+
+def test_given_bar_shows_counters_and_stays_open() -> None:
+    """Counters stand behind a bar that a user made, and only its user closes it."""
+    file = io.StringIO()
+    with tqdm(total=10, file=file) as bar:
+        display = GivenBar(bar)
+        display.show(reading(5, counters={"tokens": 1_200}))
+        display.close()
+        assert "tokens=1200" in file.getvalue()
+        bar.update(5)
+        assert bar.n == 10

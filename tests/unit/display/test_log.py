@@ -1,0 +1,189 @@
+"""Log lines say what a snapshot says, to people and to programs."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils._display.log import LogDisplay, logger
+from speedy_utils.testing import FakeClock
+
+NAME = "Processing 100 items"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged at INFO."""
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def set_up_no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the logger have no handler; called in the test itself, before which pytest adds its own."""
+    monkeypatch.setattr(logger, "propagate", False)
+    assert not logger.hasHandlers()
+
+
+def reading(done: int, total: int | None = 100, elapsed: float = 0.0, **more: Any) -> Snapshot:
+    """A snapshot of a run with one line."""
+    return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
+
+
+def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(
+    clock: FakeClock, lines: pytest.LogCaptureFixture
+) -> None:
+    """There is a line when it is time for one, and the last reading has its own."""
+    log = LogDisplay(clock=clock)
+    for second in range(25):
+        log.show(reading(second, elapsed=float(second)))
+        clock.advance(1)
+    log.show(reading(100, elapsed=25.0, final=True))
+    log.close()
+    assert lines.messages == [
+        f"{NAME}: 10% 10/100 in 00:10, 1.00 items/s, eta 01:30",
+        f"{NAME}: 20% 20/100 in 00:20, 1.00 items/s, eta 01:20",
+        f"{NAME}: 100% 100/100 in 00:25, 4.00 items/s",
+    ]
+    assert {record.levelno for record in lines.records} == {logging.INFO}
+    assert {record.name for record in lines.records} == {"speedy_utils.progress"}
+
+
+def test_how_often_may_be_chosen(clock: FakeClock, lines: pytest.LogCaptureFixture) -> None:
+    """``every`` is the least number of seconds between two lines."""
+    log = LogDisplay(every=3.0, clock=clock)
+    for second in range(8):
+        log.show(reading(second, elapsed=float(second)))
+        clock.advance(1)
+    assert [record.__dict__["done"] for record in lines.records] == [3, 6]
+
+
+def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
+    """Each stage has a line, with its own clock, rate and counters; only the first tells of tasks."""
+    own = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
+    read = StageSnapshot("Read", 20, None, elapsed=8.0, counters={"tokens": 1.6e6})
+    write = StageSnapshot("Write", 30, 30, elapsed=6.0, growing=True)
+    LogDisplay().show(Snapshot(own, (read, write), tasks_total=4, tasks_failed=1, final=True))
+    assert lines.messages == [
+        "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
+        "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
+        "Write: 30/30+ in 00:06, 5.00 items/s",
+    ]
+
+
+def test_a_run_without_a_line_of_its_own_has_a_summary(lines: pytest.LogCaptureFixture) -> None:
+    """Where the stages tell the run's count, one line at the end sums it up, and only there."""
+    own = StageSnapshot("Run", 100, 100, elapsed=4.0)
+    stages = (StageSnapshot("Read", 100, 100, elapsed=2.0),)
+    log = LogDisplay(every=0.0)
+    log.show(Snapshot(own, stages, whole=False))
+    assert lines.messages == ["Read: 100% 100/100 in 00:02, 50.0 items/s"]
+    log.show(Snapshot(own, stages, whole=False, tasks_total=4, tasks_done=4, final=True))
+    assert lines.messages[1:] == [
+        "Read: 100% 100/100 in 00:02, 50.0 items/s, 4/4 tasks",
+        "Run: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
+    ]
+
+
+def test_nothing_is_said_of_rate_and_time_left_before_the_first_count(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    """While a run waits, its line names the phase, and no rate."""
+    LogDisplay(every=0.0).show(reading(0, phase="starting Ray"))
+    assert lines.messages == [f"{NAME}: 0% 0/100 in 00:00, ? items/s, starting Ray…"]
+
+
+def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:
+    """A program's own formatter finds all that the text says as plain values in the record."""
+    own = StageSnapshot("All", 40, 100, elapsed=10.0, counters={"skipped": 3})
+    stages = (StageSnapshot("Read", 20, None, elapsed=8.0), StageSnapshot("Wait", 0, 30))
+    LogDisplay(every=0.0).show(Snapshot(own, stages, tasks_total=4, tasks_done=1))
+    names = ("stage", "done", "total", "rate", "eta", "elapsed", "counters", "tasks_done", "tasks_total")
+    assert [tuple(record.__dict__[name] for name in names) for record in lines.records] == [
+        ("All", 40, 100, 4.0, 15.0, 10.0, {"skipped": 3}, 1, 4),
+        ("Read", 20, None, 2.5, None, 8.0, {}, 1, 4),
+        ("Wait", 0, 30, 0.0, None, 0.0, {}, 1, 4),
+    ]
+
+
+def test_a_growing_total_has_no_eta_in_the_record(lines: pytest.LogCaptureFixture) -> None:
+    """A time left that can't be told is None, and not a guess."""
+    growing = StageSnapshot("Read", 20, 30, elapsed=1.0, growing=True)
+    LogDisplay(every=0.0).show(Snapshot(growing))
+    (record,) = lines.records
+    assert record.__dict__["eta"] is None
+    assert "eta" not in record.getMessage()
+
+
+def test_lines_go_to_stderr_where_no_logging_is_set_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any handler the lines go to what is stderr at that moment, whole and without returns."""
+    set_up_no_logging(monkeypatch)
+    last = reading(5, 10, elapsed=1.0, final=True)
+    log = LogDisplay()
+    for redirected in (io.StringIO(), io.StringIO()):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", redirected)
+            LogDisplay().show(last)
+            assert redirected.getvalue().endswith(f"{NAME}: 50% 5/10 in 00:01, 5.00 items/s, eta 00:01\n")
+        redirected.close()
+    log.show(last)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"\d\d:\d\d:\d\d Processing .* eta 00:01\n", err)
+    assert "\r" not in err
+
+
+def test_a_program_without_stderr_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A program that has neither logging nor stderr is silent."""
+    set_up_no_logging(monkeypatch)
+    monkeypatch.setattr("sys.stderr", None)
+    log = LogDisplay()
+    log.show(reading(5, 10, elapsed=1.0, final=True))
+    log.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lines_hold_percent_signs_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What looks like a format in a name is no format."""
+    set_up_no_logging(monkeypatch)
+    LogDisplay().show(Snapshot(StageSnapshot("50%s %(done)d", 1, 2, elapsed=1.0), final=True))
+    assert " 50%s %(done)d: 50% 1/2 in" in capsys.readouterr().err
+
+
+def test_the_programs_level_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that asks for warnings only gets no lines."""
+    caplog.set_level(logging.WARNING)
+    LogDisplay().show(reading(5, 10, final=True))
+    assert caplog.messages == []
+
+
+def test_a_level_holds_where_no_handler_is_set_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without handlers too, ``setLevel`` of the package's loggers and ``logging.disable`` silence."""
+    set_up_no_logging(monkeypatch)
+    package = logging.getLogger("speedy_utils")
+    LogDisplay().show(reading(5, 10, final=True))
+    assert "5/10" in capsys.readouterr().err
+    monkeypatch.setattr(package, "level", logging.WARNING)
+    LogDisplay().show(reading(5, 10, final=True))
+    monkeypatch.setattr(package, "level", logging.NOTSET)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+    LogDisplay().show(reading(5, 10, final=True))
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,299 @@
+"""Bars in a notebook: what the widgets hold, in a real kernel and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils._display import notebook
+from speedy_utils._display.notebook import NotebookDisplay
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+
+Made = Callable[..., NotebookDisplay]
+
+
+class Output:
+    """The output of a cell, in place of a kernel's."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] | None = None
+        self.updates = 0
+
+    def display(self, data: dict[str, Any], *, raw: bool) -> None:
+        """Show something; once."""
+        assert raw
+        assert self.data is None
+        self.data = data
+
+    def update(self, data: dict[str, Any], *, raw: bool) -> None:
+        """Show something else in its place."""
+        assert raw
+        assert self.data is not None
+        self.data = data
+        self.updates += 1
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Output:
+    """Where the next display shows itself."""
+    output = Output()
+    monkeypatch.setattr(notebook, "DisplayHandle", lambda: output)
+    return output
+
+
+def stage(name: str, done: int, total: int | None = 10, **more: Any) -> StageSnapshot:
+    """A stage."""
+    return StageSnapshot(name, done, total, elapsed=2.0, **more)
+
+
+def run(own: StageSnapshot, *stages: StageSnapshot, **more: Any) -> Snapshot:
+    """A reading."""
+    return Snapshot(own, stages, **more)
+
+
+def rows(display: NotebookDisplay) -> list[tuple[str, float, str, str]]:
+    """What the rows show: name, bar, its style, and the rest."""
+    return [
+        (name.value, bar.value, bar.bar_style, rest.value)
+        for name, bar, rest in (row.children for row in display._box.children if row.children)
+    ]
+
+
+def test_a_row_says_what_a_line_says(output: Output) -> None:
+    """A row has name and share, a bar, and count, clock, time left, rate, tasks and counters in words."""
+    display = NotebookDisplay()
+    own = stage("Read <b>", 5, counters={"tokens": 3e6})
+    display.show(run(own, tasks_total=4, tasks_done=1))
+    assert rows(display) == [
+        (
+            "Read &lt;b&gt;: 50%",
+            0.5,
+            "",
+            "5/10 [00:02&lt;00:02, 2.50 items/s, 1/4 tasks, tokens=3.00M (1.50M/s)]",
+        )
+    ]
+
+
+def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
+    """Stages keep their rows while others come and go, and the run's own row may vanish."""
+    display = NotebookDisplay()
+    own, read, write = stage("Run", 0), stage("Read", 1), stage("Write", 2)
+    display.show(run(own, write))
+    kept = display._box.children[1]
+    display.show(run(own, read, write, whole=False))
+    assert [row[0] for row in rows(display)] == ["Read: 10%", "Write: 20%"]
+    assert display._box.children[1] is kept
+    display.show(run(replace(own, name="Read"), read))
+    assert [row[0] for row in rows(display)] == ["Read: 0%", "Read: 10%"]
+
+
+@pytest.mark.parametrize(
+    ("of", "final", "bar", "style"),
+    [
+        (stage("x", 5), False, 0.5, ""),
+        (stage("x", 10), False, 1.0, "success"),
+        (stage("x", 10), True, 1.0, "success"),
+        (stage("x", 5), True, 0.5, "danger"),
+        (stage("x", 0, 0), True, 1.0, "success"),
+        (stage("x", 10, growing=True), False, 1.0, "info"),
+        (stage("x", 10, growing=True), True, 1.0, "danger"),
+        (stage("x", 5, None), False, 1.0, "info"),
+        (stage("x", 5, None), True, 1.0, "info"),
+    ],
+)
+def test_a_bar_is_green_at_its_total_and_red_where_it_ends_short(
+    output: Output, of: StageSnapshot, final: bool, bar: float, style: str
+) -> None:
+    """A bar ends as success or danger; without a total to measure by it is full and pale."""
+    display = NotebookDisplay()
+    display.show(run(of, final=final))
+    ((_, value, shown, _),) = rows(display)
+    assert (value, shown) == (bar, style)
+
+
+def test_a_row_tells_the_speed_of_late_and_at_the_end_the_mean(output: Output) -> None:
+    """A row has the speed that a line in a terminal has: after a slow start that is soon the new one."""
+    display = NotebookDisplay()
+    told = []
+    for done, elapsed, final in ((10, 10.0, False), (40, 11.0, False), (40, 11.0, True)):
+        display.show(run(StageSnapshot("Read", done, 100, elapsed=elapsed), final=final))
+        told.append(rows(display)[0][3].partition("[")[2])
+    assert told == [
+        "00:10&lt;01:30, 1.00 items/s]",
+        "00:11&lt;00:12, 4.62 items/s]",
+        "00:11&lt;00:16, 3.64 items/s]",
+    ]
+    display.close()
+
+
+def test_a_total_that_grows_has_no_share(output: Output) -> None:
+    """While tasks will add to a total there is neither a percentage nor a time left."""
+    display = NotebookDisplay()
+    display.show(run(stage("Read", 10, growing=True)))
+    ((name, _, _, rest),) = rows(display)
+    assert (name, rest) == ("Read:", "10/10+ [00:02, 5.00 items/s]")
+
+
+def test_the_output_is_there_before_the_first_reading(output: Output) -> None:
+    """The thread that makes a display shows it, so it stands in the cell that was run."""
+    display = NotebookDisplay()
+    assert output.data is not None
+    assert output.data[VIEW]["model_id"] == display._box.model_id
+    assert output.data["text/plain"] == "Progress is shown by widgets."
+
+
+def test_the_text_of_the_end_stands_beside_the_widgets(output: Output) -> None:
+    """Where widgets can't be shown the notebook has the last lines in words, and the summary."""
+    display = NotebookDisplay()
+    stages = stage("Read <b>", 10), stage("Write", 4)
+    display.show(run(stage("Run", 4), *stages, whole=False))
+    display.show(run(stage("Run", 4), *stages, whole=False, tasks_failed=1, final=True))
+    assert output.updates == 0
+    display.close()
+    assert output.data is not None
+    assert output.data[VIEW]["model_id"] == display._box.model_id
+    assert output.data["text/plain"].splitlines() == [
+        "Read <b>: 100% 10/10 [00:02<00:00, 5.00 items/s, 1 failed]",
+        "Write: 40% 4/10 [00:02<00:03, 2.00 items/s]",
+        "4/10 items in 00:02, 2.00 items/s, 1 failed",
+    ]
+
+
+def models() -> dict[str, Any]:
+    """The widgets that are open in this process, by their names."""
+    state: dict[str, Any] = ipywidgets.Widget.get_manager_state()["state"]
+    return state
+
+
+def alive() -> set[str]:
+    """Their names."""
+    return set(models())
+
+
+def test_a_reading_makes_no_widget_that_is_there(output: Output) -> None:
+    """However often a row moves, it is made of the widgets that it was made of at first."""
+    display = NotebookDisplay()
+    display.show(run(stage("Run", 1)))
+    before = alive()
+    for done in range(2, 9):
+        display.show(run(stage("Run", done)))
+    assert alive() == before
+    display.close()
+
+
+def test_rows_that_do_not_stay_leave_nothing(output: Output) -> None:
+    """With ``leave=False`` the output is empty at the end, and every widget is closed."""
+    before = alive()
+    display = NotebookDisplay(leave=False)
+    display.show(run(stage("Run", 10), stage("Read", 10), whole=False, final=True))
+    assert alive() > before
+    display.close()
+    assert output.data == {"text/plain": ""}
+    # ipywidgets keeps what a widget looks like, which nothing shows by itself.
+    left = {models()[name]["model_name"] for name in alive() - before}
+    assert left <= {"LayoutModel", "HTMLStyleModel", "ProgressStyleModel"}
+
+
+def test_widgets_out_of_sight_are_closed(output: Output) -> None:
+    """A row that has vanished is not kept, nor saved with the notebook; those in sight stay."""
+    display = NotebookDisplay()
+    display.show(run(stage("Run", 0)))
+    own = display._box.children[0]
+    display.show(run(stage("Run", 10), stage("Read", 10), whole=False, final=True))
+    parts = [own.model_id, *(part.model_id for part in own.children)]
+    display.close()
+    assert not alive() & set(parts)
+    assert {row.model_id for row in display._box.children} <= alive()
+    assert len(display._box.children) == 2
+
+
+def test_a_display_that_showed_nothing_can_be_closed(output: Output) -> None:
+    """A run that ended before its first reading leaves an empty output."""
+    NotebookDisplay().close()
+    assert output.data is not None
+    assert output.data["text/plain"] == ""
+
+
+def test_widgets_that_a_program_has_closed_do_no_harm(output: Output) -> None:
+    """Where a program closes all widgets during a run, the run goes on, and its text comes at the end."""
+    display = NotebookDisplay()
+    display.show(run(stage("Run", 5)))
+    (row,) = display._box.children
+    for widget in (*row.children, row, display._box):
+        widget.close()
+    display.show(run(stage("Run", 10), stage("Read", 10), final=True))
+    display.close()
+    assert output.data is not None
+    assert output.data["text/plain"].splitlines()[0] == "Run: 100% 10/10 [00:02<00:00, 5.00 items/s]"
+
+
+# in a kernel
+
+CELL = """
+from speedy_utils import multi_process, track
+def work(words):
+    for _ in track(words, desc="Read"):
+        pass
+    for word in track(words, desc="Write"):
+        if len(words) == stop and word == 7:
+            raise ValueError(stop)
+lists = [list(range(n)) for n in (100, 200, 300)]
+def start(**options):
+    multi_process(work, lists, backend="mp", num_workers=2, total_items=len, poll_interval=0.02, **options)
+"""
+
+
+def test_a_notebook_keeps_its_rows_and_their_text() -> None:
+    """In a real kernel each run has one output, with a row a stage, which is exact and saved as such."""
+    cells = [
+        CELL,
+        "stop = 0\nstart()",
+        'start(leave=False)\nprint("gone")',
+        'stop = 300\nstart(on_error="continue")',
+    ]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(book, timeout=60, kernel_name="python3", store_widget_state=True).execute()
+    state = book["metadata"]["widgets"][STATE]["state"]
+
+    def children(model: str) -> list[str]:
+        return [child.removeprefix("IPY_MODEL_") for child in state[model]["state"]["children"]]
+
+    def shown(output: Any) -> list[Any]:
+        """Each row as its values, from left to right; a summary is one value."""
+        return [
+            [state[part]["state"]["value"] for part in children(row)]
+            if "children" in state[row]["state"]
+            else state[row]["state"]["value"]
+            for row in children(output["data"][VIEW]["model_id"])
+        ]
+
+    (done,) = book.cells[1]["outputs"]
+    read, write, summary = shown(done)
+    assert [read[:2], write[:2]] == [["Read: 100%", 1.0], ["Write: 100%", 1.0]]
+    assert read[2].startswith("600/600 [")
+    assert read[2].endswith(" items/s, 3/3 tasks]")
+    assert write[2].startswith("600/600 [")
+    assert summary.startswith("600 items in ")
+    texts = done["data"]["text/plain"].splitlines()
+    assert [text.split(" [")[0] for text in texts[:2]] == ["Read: 100% 600/600", "Write: 100% 600/600"]
+    assert texts[2] == summary
+
+    empty, printed = book.cells[2]["outputs"]
+    assert empty["data"] == {"text/plain": ""}
+    assert printed["text"] == "gone\n"
+
+    (failed,) = book.cells[3]["outputs"]
+    read, write, summary = shown(failed)
+    assert (read[0], write[0]) == ("Read: 100%", "Write: 51%")
+    assert write[2].startswith("307/600 [")
+    assert "1 failed" in summary
+    assert summary in failed["data"]["text/plain"]

@@ -1,0 +1,154 @@
+"""Relays without Ray: they join what comes, hand it on now and then, and remember nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speedy_utils import ProgressActor
+from speedy_utils._ray.client import ActorName, ActorSink
+from speedy_utils._ray.relay import Relay, plan_relays
+from speedy_utils._state.ledger import Report
+from speedy_utils._state.timings import StageTimings
+from speedy_utils.testing import FailingSink, FakeClock, RecordingSink
+
+
+class Calls(RecordingSink):
+    """Keeps each call by itself; refuses them while ``busy``."""
+
+    interval = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[list[Report], StageTimings]] = []
+        self.busy = False
+
+    def send(self, reports: Any, timings: StageTimings, *, last: bool = False) -> bool:
+        """Keep the call."""
+        if not self.busy:
+            self.calls.append((list(reports), timings))
+        return not self.busy
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def sink() -> Calls:
+    """Where the relay's calls end up."""
+    return Calls()
+
+
+@pytest.fixture
+def relay(sink: Calls, clock: FakeClock) -> Relay:
+    """A relay that calls once a second at most."""
+    return Relay(sink, clock=clock)
+
+
+def test_many_reports_go_in_one_call(relay: Relay, sink: Calls, clock: FakeClock) -> None:
+    """What comes within an interval is joined, and handed on in one call with the first after it."""
+    for done in (1, 2):
+        relay.report([Report(0, 1, {None: done})], {})
+        relay.report([Report(1, 1, {None: 10 * done, "Read": done})], {})
+    assert sink.calls == []
+    clock.advance(1)
+    relay.report([Report(2, 1, {None: 7})], {})
+    assert sink.calls == [
+        ([Report(0, 1, {None: 2}), Report(1, 1, {None: 20, "Read": 2}), Report(2, 1, {None: 7})], {})
+    ]
+
+
+def test_nothing_is_remembered(relay: Relay, sink: Calls, clock: FakeClock) -> None:
+    """What was handed on goes again only where it is reported again, and then even if it is the same."""
+    report = Report(0, 1, {None: 5})
+    for reports in ([report], [Report(1, 1, {None: 3})], [report]):
+        clock.advance(1)
+        relay.report(reports, {})
+    assert [reports for reports, _ in sink.calls] == [[report], [Report(1, 1, {None: 3})], [report]]
+
+
+def test_what_can_not_be_sent_waits(relay: Relay, sink: Calls, clock: FakeClock) -> None:
+    """While an earlier call is on its way the newest states wait, and lose nothing."""
+    sink.busy = True
+    clock.advance(1)
+    relay.report([Report(0, 1, {None: 5})], {})
+    relay.report([Report(0, 1, {None: 6})], {})
+    sink.busy = False
+    relay.report([Report(1, 1, {None: 1})], {})
+    assert sink.calls == [([Report(0, 1, {None: 6}), Report(1, 1, {None: 1})], {})]
+
+
+def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
+    """What could not be handed on is still there for the next call."""
+    failing = FailingSink()
+    relay = Relay(failing, clock=clock)
+    clock.advance(1)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            relay.report([Report(0, 1, {None: 5})], {})
+    assert failing.calls == 2
+
+
+def test_spans_are_joined_and_grow_while_they_wait(relay: Relay, sink: Calls, clock: FakeClock) -> None:
+    """What is handed on spans all workers of a stage, and is as much older as it has waited."""
+    relay.report([Report(0, 1, {None: 1})], {None: (4.0, 3.0)})
+    relay.report([Report(1, 1, {None: 1})], {None: (2.0, 1.0), "Read": (1.0, 0.0)})
+    clock.advance(1.5)
+    relay.report([], {})
+    [(_, timings)] = sink.calls
+    assert timings == {None: (5.5, 2.5), "Read": (2.5, 1.5)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 2), st.integers(0, 50), st.sampled_from([0.0, 0.4, 3.0])),
+        max_size=40,
+    ),
+    st.integers(1, 4),
+)
+def test_the_actor_knows_the_same_through_gatherers(
+    steps: list[tuple[int, int, int, float]], relays: int
+) -> None:
+    """Whatever workers report, through any relays, the actor ends where direct calls would end it."""
+    clock = FakeClock()
+    direct, behind = ProgressActor(clock=clock), ProgressActor(clock=clock)
+    between = [Relay(ActorSink(behind), clock=clock) for _ in range(relays)]
+
+    def turns() -> Iterator[Relay]:
+        while True:
+            yield from between
+
+    turn = turns()
+    for task, attempt, done, wait in steps:
+        report = Report(task, attempt, {None: done})
+        direct.report([report], {})
+        next(turn).report([report], {})
+        clock.advance(wait)
+    clock.advance(5)
+    for relay in between:
+        relay.report([], {})
+    assert behind.get_progress()["processed"] == direct.get_progress()["processed"]
+
+
+def test_small_runs_have_no_gatherers() -> None:
+    """Up to two hundred workers call the actor itself."""
+    for workers in (1, 8, 200):
+        names, sinks = plan_relays(ActorName("run"), workers)
+        assert names == []
+        assert [sink.interval for sink in sinks] == [ActorSink(ActorName("run"), workers).interval]
+
+
+@pytest.mark.parametrize(("workers", "relays"), [(201, 3), (1_000, 10), (10_000, 100)])
+def test_large_runs_share_gatherers(workers: int, relays: int) -> None:
+    """Beyond that a hundred workers share a relay, and none calls it more often than that bears."""
+    names, sinks = plan_relays(ActorName("run"), workers)
+    assert len(set(names)) == len(sinks) == relays
+    assert all(math.isclose(sink.interval, 100 / 150) for sink in sinks)

@@ -1,0 +1,276 @@
+"""What process_func gives back becomes a finished shard, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict, Features, Value, load_from_disk
+
+from speedy_utils._sharding.saved_dataset import silence_datasets
+from speedy_utils._sharding.shard_worker import ShardRecord, begin_shard, finish_shard, read_record
+from speedy_utils._sharding.shards import ShardSpec
+from speedy_utils.errors import ShardError
+
+SPEC = ShardSpec(3, 30, 40)
+ROWS = Dataset.from_list([{"id": i, "text": f"t{i}"} for i in range(10)])
+
+
+@pytest.fixture
+def shard_dir(tmp_path: Path) -> Path:
+    """The folder of a shard, in the folder of a run."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "00003"
+
+
+def save(dataset: Dataset | DatasetDict, path: Path, **options: int) -> Path:
+    """Save without a bar."""
+    with silence_datasets():
+        dataset.save_to_disk(str(path), **options)
+    return path
+
+
+def contents(record: ShardRecord, shard_dir: Path) -> list[object]:
+    """The rows in the files of a record."""
+    tables = [pa.ipc.open_stream(pa.memory_map(str(shard_dir / name))).read_all() for name, _ in record.files]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+GIVEN_BACK: dict[str, Callable[[Path], object]] = {
+    "the path, as text": lambda output: str(save(ROWS, output)),
+    "the path, as a Path": lambda output: save(ROWS, output),
+    "a path below": lambda output: save(ROWS, output / "deep" / "er"),
+    "None": lambda output: save(ROWS, output) and None,
+    "a dataset": lambda _: ROWS,
+    "a dataset with a transform": lambda _: ROWS.with_transform(lambda batch: {"id": [0] * len(batch["id"])}),
+    "the saved dataset, loaded": lambda output: load_from_disk(str(save(ROWS, output))),
+    "a path elsewhere": lambda output: save(ROWS, output.parents[2] / "elsewhere"),
+    "several files": lambda output: save(ROWS, output, num_shards=3),
+}
+
+
+@pytest.mark.parametrize("give", GIVEN_BACK.values(), ids=GIVEN_BACK.keys())
+def test_every_way_to_give_rows_back_makes_a_finished_shard(
+    give: Callable[[Path], object], shard_dir: Path
+) -> None:
+    """A path, None and a Dataset all end as a record whose files hold the rows, in order."""
+    output = begin_shard(shard_dir)
+    record = finish_shard(give(output), output, SPEC)
+    assert contents(record, shard_dir) == ROWS.to_list()
+    assert (record.rows, record.spec) == (10, SPEC)
+    assert Features.from_dict(record.features) == ROWS.features
+    assert all(size == (shard_dir / name).stat().st_size for name, size in record.files)
+    assert read_record(shard_dir, SPEC) == record
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [Dataset.from_list([]), ROWS.select([]), Dataset.from_dict({"id": []})],
+    ids=["no columns", "no rows", "null"],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_shard_without_rows_finishes_without_files(rows: Dataset, saved: bool, shard_dir: Path) -> None:
+    """A shard that filtered everything away is finished, has no files, and keeps the columns it had."""
+    output = begin_shard(shard_dir)
+    if saved:
+        # What save_to_disk leaves, written by hand: not every version can save a dataset without columns.
+        output.mkdir()
+        (output / "state.json").write_text(
+            json.dumps({"_data_files": [], "_fingerprint": "f", "_split": None})
+        )
+        (output / "dataset_info.json").write_text(json.dumps({"features": rows.features.to_dict()}))
+    record = finish_shard(output if saved else rows, output, SPEC)
+    assert (record.rows, record.files) == (0, ())
+    assert Features.from_dict(record.features) == rows.features
+    assert read_record(shard_dir, SPEC) == record
+
+
+def test_a_path_elsewhere_is_copied_and_left_alone(shard_dir: Path, tmp_path: Path) -> None:
+    """Files outside the shard's folder are copied: changing them later doesn't change the shard."""
+    mine = save(ROWS, tmp_path / "mine")
+    output = begin_shard(shard_dir)
+    record = finish_shard(mine, output, SPEC)
+    assert record.source == str(mine.resolve())
+    save(Dataset.from_list([{"id": -1, "text": "other"}]), mine)
+    assert contents(record, shard_dir) == ROWS.to_list()
+    assert len(load_from_disk(str(mine))) == 1
+
+
+@pytest.mark.parametrize("how", ["linked folder", "linked file", "dotted name", "absolute name"])
+def test_a_path_that_leads_outside_in_disguise_is_copied(how: str, shard_dir: Path, tmp_path: Path) -> None:
+    """Symbolic links, ``..`` and absolute names in the metadata lead to copies, never to the file itself."""
+    mine = save(ROWS, tmp_path / "mine")
+    file = mine / "data-00000-of-00001.arrow"
+    output = begin_shard(shard_dir)
+    if how == "linked folder":
+        output.symlink_to(mine)
+    else:
+        save(ROWS, output)
+        (output / file.name).unlink()
+        if how == "linked file":
+            (output / file.name).symlink_to(file)
+        else:
+            name = str(file) if how == "absolute name" else f"../../../../mine/{file.name}"
+            state = json.loads((output / "state.json").read_text())
+            state["_data_files"] = [{"filename": name}]
+            (output / "state.json").write_text(json.dumps(state))
+    record = finish_shard(None, output, SPEC)
+    ((name, _),) = record.files
+    assert (shard_dir / name).resolve().is_relative_to(shard_dir.resolve())
+    assert (shard_dir / name).stat().st_ino != file.stat().st_ino
+    assert contents(record, shard_dir) == ROWS.to_list()
+
+
+def test_files_that_other_tools_wrote_are_cast_to_their_features(shard_dir: Path) -> None:
+    """A folder whose Arrow types are not those of its features is rewritten as loading it would cast it."""
+    output = begin_shard(shard_dir)
+    save(ROWS, output)
+    raw = pa.table({"id": pa.array(range(10), pa.int32()), "text": pa.array([f"t{i}" for i in range(10)])})
+    with pa.ipc.new_stream(str(output / "data-00000-of-00001.arrow"), raw.schema) as stream:
+        stream.write_table(raw.replace_schema_metadata(None))
+    (output / "dataset_info.json").write_text(json.dumps({"features": None}))
+    record = finish_shard(None, output, SPEC)
+    assert Features.from_dict(record.features) == Features({"id": Value("int32"), "text": Value("string")})
+    assert contents(record, shard_dir) == ROWS.to_list()
+
+
+def broken(output: Path) -> Path:
+    """A dataset whose Arrow file is cut off."""
+    save(ROWS, output)
+    (output / "data-00000-of-00001.arrow").write_bytes(b"\x00")
+    return output
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "None without a file": (lambda _: None, "returned None, but wrote nothing to its output_path"),
+    "no such path": (lambda _: "no/such/place", "'no/such/place', but nothing exists there"),
+    "no dataset": (lambda output: output.parent, r"no dataset that can be loaded at .*FileNotFoundError"),
+    "a file": (lambda _: __file__, "no dataset that can be loaded at"),
+    "a broken file": (broken, "no dataset that can be loaded at"),
+    "rows": (lambda _: [{"id": 1}], r"returned \[\{'id': 1\}\] of type list"),
+    "true": (lambda _: True, "returned True of type bool"),
+    "a DatasetDict": (lambda _: DatasetDict(train=ROWS), "of type DatasetDict"),
+    "a saved DatasetDict": (lambda output: save(DatasetDict(train=ROWS), output), "several splits"),
+}
+
+
+@pytest.mark.parametrize(("give", "says"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_what_is_no_dataset_names_the_shard_and_the_cure(
+    give: Callable[[Path], object], says: str, shard_dir: Path
+) -> None:
+    """A wrong return value names the shard, its rows, the value and what to return; no record is left."""
+    output = begin_shard(shard_dir)
+    with pytest.raises(ShardError, match=says) as caught:
+        finish_shard(give(output), output, SPEC)
+    assert str(caught.value).startswith("shard 3 (rows 30-39): ")
+    assert "or a Dataset." in str(caught.value)
+    assert read_record(shard_dir, SPEC) is None
+
+
+def test_a_new_attempt_forgets_the_one_before(shard_dir: Path) -> None:
+    """A second attempt starts in an empty folder, and the first one's record and files are gone."""
+    first = begin_shard(shard_dir)
+    finish_shard(ROWS, first, SPEC)
+    second = begin_shard(shard_dir)
+    assert second.parent != first.parent
+    assert not second.exists()
+    assert list(shard_dir.iterdir()) == [second.parent]
+    assert read_record(shard_dir, SPEC) is None
+
+
+def test_a_straggler_can_not_finish_a_later_attempts_shard(shard_dir: Path) -> None:
+    """An attempt that was given up, and ends after a new one has begun, leaves no record."""
+    straggler = begin_shard(shard_dir)
+    save(ROWS, straggler)
+    begin_shard(shard_dir)
+    with pytest.raises(ShardError):
+        finish_shard(None, straggler, SPEC)
+    with pytest.raises(FileNotFoundError):
+        finish_shard(ROWS.select([]), straggler, SPEC)
+    assert read_record(shard_dir, SPEC) is None
+
+
+def test_a_worker_without_the_storage_says_so(tmp_path: Path) -> None:
+    """A worker that doesn't see the run's folder asks for shared storage."""
+    with pytest.raises(ShardError, match="storage that the driver and every worker share"):
+        begin_shard(tmp_path / "not mounted" / "00003")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "written over",
+        "gone",
+        "link",
+        "link inside",
+        "garbled record",
+        "half a record",
+        "other rows",
+        "path outside",
+    ],
+)
+def test_a_damaged_shard_is_not_finished(damage: str, shard_dir: Path, tmp_path: Path) -> None:
+    """A shard whose record or files are not as they were written counts as unfinished."""
+    output = begin_shard(shard_dir)
+    record = finish_shard(ROWS, output, SPEC)
+    note, file = shard_dir / "record.json", shard_dir / record.files[0][0]
+    spec = SPEC
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "written over":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        written = file.stat().st_mtime_ns
+        file.write_bytes(content)
+        os.utime(file, ns=(written, written + 10**9))  # the clock of a file system may tick slowly
+    elif damage == "gone":
+        file.unlink()
+    elif damage == "link":
+        file.rename(tmp_path / "moved")
+        file.symlink_to(tmp_path / "moved")
+    elif damage == "link inside":
+        file.rename(file.with_name("moved"))
+        file.symlink_to("moved")
+    elif damage == "garbled record":
+        note.write_text("{")
+    elif damage == "half a record":
+        note.write_text(json.dumps({"spec": {"index": 3, "start": 30, "stop": 40}, "rows": 10}))
+    elif damage == "other rows":
+        spec = ShardSpec(3, 30, 41)
+    else:
+        file.rename(tmp_path / "moved")
+        note.write_text(note.read_text().replace(record.files[0][0], "../../moved"))
+    assert read_record(shard_dir, spec) is None
+
+
+@pytest.mark.parametrize("how", ["touched", "copied", "of the first release"])
+def test_a_whole_shard_stays_finished(how: str, shard_dir: Path) -> None:
+    """Neither a new time of its file, nor a record that has no checksum, makes a whole shard run again."""
+    record = finish_shard(ROWS, begin_shard(shard_dir), SPEC)
+    note, file = shard_dir / "record.json", shard_dir / record.files[0][0]
+    if how == "touched":
+        os.utime(file, (0, 0))
+    elif how == "copied":
+        file.write_bytes(file.read_bytes())
+    else:
+        note.write_text(json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "sums"}))
+    found = read_record(shard_dir, SPEC)
+    assert found is not None
+    assert (found.rows, found.files) == (record.rows, record.files)
+
+
+def test_nested_columns_survive_the_record(shard_dir: Path) -> None:
+    """A record gives back the very features, nested ones and their order included."""
+    rows = Dataset.from_list([{"b": {"y": [1], "x": None}, "a": [{"k": "v"}]}])
+    output = begin_shard(shard_dir)
+    finish_shard(rows, output, SPEC)
+    record = read_record(shard_dir, SPEC)
+    assert record is not None
+    features = Features.from_dict(record.features)
+    assert features.arrow_schema == rows.features.arrow_schema
+    assert features == rows.features

@@ -1,0 +1,353 @@
+"""Whatever happens to reports on their way, the ledger ends in the same exact state."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from speedy_utils._state.ledger import Fact, Key, Ledger, Report
+
+KEYS: list[Key] = [None, "Tokenize", Fact("total", "Tokenize")]
+
+counts = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 50), max_size=3)
+reports = st.builds(Report, st.integers(0, 4), st.integers(1, 3), counts)
+batches = st.lists(reports, max_size=12)
+
+
+def ledger_of(batch: Iterable[Report]) -> Ledger:
+    """A ledger that was told one batch."""
+    ledger = Ledger()
+    ledger.merge(batch)
+    return ledger
+
+
+def live(ledger: Ledger) -> dict[Any, tuple[int, dict[Key, int]]]:
+    """What a ledger knows of the tasks that are not committed."""
+    return {task: (attempt, dict(counts)) for task, attempt, counts in ledger.changes()}
+
+
+def summed(parts: Iterable[Any]) -> dict[Key, int]:
+    """Counts added up by key, without the zeros."""
+    total: Counter[Any] = Counter()
+    for part in parts:
+        total.update(part)
+    return {key: done for key, done in total.items() if done}
+
+
+def sums(ledger: Ledger) -> dict[Key, int]:
+    """The sums of a ledger, without the zeros: a stage that only a dead attempt had shows none."""
+    return summed([ledger.sums])
+
+
+def state(ledger: Ledger) -> Any:
+    """All that can be seen of a ledger."""
+    return live(ledger), sums(ledger)
+
+
+@given(batches, st.data())
+def test_order_and_repetition_change_nothing(batch: list[Report], data: st.DataObject) -> None:
+    """Reports in any order, each any number of times, end in the same state."""
+    extra = data.draw(st.lists(st.sampled_from(batch))) if batch else []
+    mixed = data.draw(st.permutations([*batch, *extra]))
+    assert state(ledger_of(mixed)) == state(ledger_of(batch))
+
+
+@given(batches)
+def test_state_is_the_largest_attempt_and_its_largest_counts(batch: list[Report]) -> None:
+    """The state of a task is its latest attempt, with the largest count of each stage in it."""
+    expected: dict[Any, tuple[int, dict[Key, int]]] = {}
+    for task in {report.task for report in batch}:
+        latest = max(report.attempt for report in batch if report.task == task)
+        largest: dict[Key, int] = {}
+        for report in batch:
+            if (report.task, report.attempt) == (task, latest):
+                for key, done in report.counts.items():
+                    largest[key] = max(done, largest.get(key, 0))
+        expected[task] = (latest, largest)
+    ledger = ledger_of(batch)
+    assert live(ledger) == expected
+    assert {task: ledger.last(task) for task in expected} == {task: c for task, (_, c) in expected.items()}
+
+
+@given(batches, batches, batches)
+def test_merging_ledgers_is_a_join(a: list[Report], b: list[Report], c: list[Report]) -> None:
+    """Merging whole ledgers is commutative, associative and idempotent."""
+
+    def join(*ledgers: Ledger) -> Ledger:
+        joined = Ledger()
+        for ledger in ledgers:
+            joined.merge(ledger.changes())
+        return joined
+
+    x, y, z = map(ledger_of, (a, b, c))
+    assert state(join(x, y)) == state(join(y, x)) == state(ledger_of(a + b))
+    assert state(join(join(x, y), z)) == state(join(x, join(y, z)))
+    assert state(join(x, x)) == state(x)
+
+
+@given(st.lists(st.one_of(reports, st.tuples(st.integers(0, 4), counts)), max_size=15))
+def test_sums_are_the_sum_over_tasks(steps: list[Any]) -> None:
+    """After every report and every commit the sums equal the sum over all tasks."""
+    ledger, committed = Ledger(), {}
+    for step in steps:
+        if isinstance(step, Report):
+            ledger.merge([step])
+        else:
+            task, final = step
+            ledger.commit(task, final)
+            committed.setdefault(task, final)
+        running = [counts for _, counts in live(ledger).values()]
+        assert sums(ledger) == summed([*committed.values(), *running])
+
+
+@given(batches, batches, counts, counts)
+def test_commit_is_final(
+    before: list[Report], after: list[Report], final: dict[Key, int], second: dict[Key, int]
+) -> None:
+    """A committed task counts for what it was committed with, whatever is said of it later."""
+    ledger = ledger_of(before)
+    ledger.commit(1, final)
+    ledger.merge(after)
+    ledger.commit(1, second)
+    others = live(ledger_of([report for report in before + after if report.task != 1]))
+    assert live(ledger) == others
+    assert sums(ledger) == summed([final, *(counts for _, counts in others.values())])
+
+
+def test_commits_out_of_order_stay_final() -> None:
+    """Tasks are final in whatever order they are committed, numbered and named ones alike."""
+    ledger = Ledger()
+    for task in (3, 1, "mine", 0, 2, 7):
+        ledger.commit(task, {None: 10})
+    ledger.merge([Report(task, 9, {None: 99}) for task in (0, 1, 2, 3, 7, "mine")])
+    assert ledger.sums == {None: 60}
+    ledger.merge([Report(4, 1, {None: 1}), Report("other", 1, {None: 1})])
+    assert ledger.sums == {None: 62}
+
+
+def test_a_new_attempt_takes_back_what_the_dead_one_counted() -> None:
+    """A new attempt starts its task at zero, and the dead one's late reports change nothing."""
+    ledger = ledger_of([Report(0, 1, {None: 50, "Tokenize": 5}), Report(1, 1, {None: 7})])
+    ledger.merge([Report(0, 2, {})])
+    assert sums(ledger) == {None: 7}
+    version = ledger.version
+    ledger.merge([Report(0, 1, {None: 60})])
+    assert (sums(ledger), ledger.version) == ({None: 7}, version)
+
+
+@given(st.lists(batches, max_size=6), st.integers(0, 5))
+def test_changes_since_a_version_equal_all_changes(history: list[list[Report]], skipped: int) -> None:
+    """A mirror that is fed only what changed knows all, also where it skipped some rounds."""
+    ledger, mirror, seen = Ledger(), Ledger(), 0
+    for turn, batch in enumerate([*history, []]):
+        ledger.merge(batch)
+        if turn < len(history) and turn % (skipped + 1):
+            continue
+        changed = ledger.changes(seen)
+        mirror.merge(changed)
+        seen = ledger.version
+        assert ledger.changes(seen) == []
+    assert state(mirror) == state(ledger)
+
+
+def test_changes_hold_only_what_changed() -> None:
+    """A task whose count did not grow is not told again."""
+    ledger = ledger_of([Report(task, 1, {None: 1}) for task in range(5)])
+    version = ledger.version
+    ledger.merge([Report(3, 1, {None: 2}), Report(1, 1, {None: 1}), Report(0, 1, {})])
+    assert ledger.changes(version) == [Report(3, 1, {None: 2})]
+    assert ledger.version == version + 1
+
+
+def test_changes_are_copies() -> None:
+    """What a ledger hands out does not change with it, nor the other way round."""
+    ledger = ledger_of([Report(0, 1, {None: 1})])
+    (report,) = ledger.changes()
+    last, known = ledger.last(0), ledger.sums
+    ledger.merge([Report(0, 1, {None: 2})])
+    assert (report.counts, last, known) == ({None: 1}, {None: 1}, {None: 1})
+    last[None] = known[None] = 99
+    assert (ledger.last(0), ledger.sums) == ({None: 2}, {None: 2})
+
+
+@given(batches, st.sets(st.integers(0, 6)))
+def test_forgotten_tasks_leave_no_trace(batch: list[Report], forgotten: set[int]) -> None:
+    """A mirror that forgets tasks is as if it had never heard of them."""
+    ledger = ledger_of(batch)
+    ledger.forget(forgotten)
+    assert state(ledger) == state(ledger_of([r for r in batch if r.task not in forgotten]))
+
+
+def test_stages_keep_the_order_in_which_they_appeared() -> None:
+    """Sums list the stages by their first appearance, whatever grows later."""
+    ledger = ledger_of([Report(0, 1, {None: 1, "Read": 1}), Report(1, 1, {None: 1, "Write": 1})])
+    ledger.merge([Report(1, 1, {None: 2, "Write": 9}), Report(0, 2, {})])
+    assert list(ledger.sums) == [None, "Read", "Write"]
+
+
+def test_last_knows_running_tasks_only() -> None:
+    """Nothing is known of a task that never reported, or that was committed."""
+    ledger = ledger_of([Report(0, 1, {None: 4})])
+    assert (ledger.last(0), ledger.last(1)) == ({None: 4}, {})
+    ledger.commit(0, {None: 5})
+    assert ledger.last(0) == {}
+
+
+TOKENS = Fact("counter", None, "tokens")
+
+amounts = st.floats(0, sys.float_info.max) | st.integers(0, 10**30)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), amounts), max_size=12), st.data())
+def test_floats_add_up_exactly_in_any_order(told: list[tuple[int, int, float]], data: st.DataObject) -> None:
+    """A counter's sum is the exact sum over the living attempts, rounded once, whatever was taken back."""
+    batch = [Report(task, attempt, {TOKENS: amount}) for task, attempt, amount in told]
+    exact = Fraction(0)
+    for task in {report.task for report in batch}:
+        latest = max(report.attempt for report in batch if report.task == task)
+        exact += Fraction(max(r.counts[TOKENS] for r in batch if (r.task, r.attempt) == (task, latest)))
+    for order in (batch, data.draw(st.permutations(batch))):
+        found = ledger_of(order).sums.get(TOKENS, 0)
+        assert float(found) == (float(exact) if exact < 2**1023 else found)
+
+
+@given(st.lists(amounts, min_size=1, max_size=6))
+def test_what_is_taken_back_leaves_no_trace(counted: list[float]) -> None:
+    """Counters whose tasks are all started again are back at exactly zero."""
+    ledger = ledger_of(Report(task, 1, {TOKENS: amount}) for task, amount in enumerate(counted))
+    ledger.merge([Report(task, 2, {}) for task in range(len(counted))])
+    assert ledger.sums[TOKENS] == 0
+    ledger.commit(0, {TOKENS: 0.1})
+    assert ledger.sums[TOKENS] == 0.1
+
+
+def test_sums_of_whole_numbers_stay_whole() -> None:
+    """Whole numbers add up to whole ones beyond what a float can tell apart; with a float they are one."""
+    ledger = ledger_of([Report(task, 1, {TOKENS: 2**53 + 1}) for task in range(3)])
+    assert ledger.sums == {TOKENS: 3 * (2**53 + 1)}
+    ledger.merge([Report(3, 1, {TOKENS: 0.5})])
+    assert type(ledger.sums[TOKENS]) is float
+
+
+def test_a_sum_beyond_all_floats_is_infinite() -> None:
+    """Floats that add up to more than a float can hold are told as infinite, and can still be taken back."""
+    ledger = ledger_of([Report(task, 1, {TOKENS: sys.float_info.max}) for task in range(2)])
+    assert ledger.sums == {TOKENS: math.inf}
+    ledger.forget([1])
+    assert ledger.sums == {TOKENS: sys.float_info.max}
+
+
+class Cluster(RuleBasedStateMachine):
+    """Workers that die, a network that loses, repeats and reorders, an actor that restarts, and a driver."""
+
+    running = Bundle("running")
+    messages = Bundle("messages")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.truth: dict[int, tuple[int, dict[Key, int]]] = {}
+        self.finals: dict[int, dict[Key, int]] = {}
+        self.actor, self.epoch = Ledger(), 0
+        self.driver, self.seen = Ledger(), (0, 0)
+        self.to_forget: list[int] = []
+
+    @rule(target=running)
+    def start(self) -> int:
+        """The driver starts a task."""
+        task = len(self.truth) + len(self.finals)
+        self.truth[task] = (1, {})
+        self.driver.merge([Report(task, 1, {})])
+        return task
+
+    @rule(task=running, key=st.sampled_from(KEYS), n=st.integers(0, 9))
+    def work(self, task: int, key: Key, n: int) -> None:
+        """A worker counts."""
+        if task in self.truth:
+            done = self.truth[task][1]
+            done[key] = done.get(key, 0) + n
+
+    @rule(target=messages, task=running)
+    def send(self, task: int) -> Any:
+        """A worker sends its state."""
+        if task not in self.truth:
+            return multiple()
+        attempt, done = self.truth[task]
+        return Report(task, attempt, dict(done))
+
+    @rule(message=messages)
+    def deliver(self, message: Report) -> None:
+        """A message arrives, for the first time or again, soon or late."""
+        self.actor.merge([message])
+
+    @rule(message=consumes(messages))
+    def lose(self, message: Report) -> None:
+        """A message never arrives again."""
+
+    @rule(task=running)
+    def die(self, task: int) -> None:
+        """A worker dies, and the driver starts the next attempt."""
+        if task in self.truth:
+            attempt = self.truth[task][0] + 1
+            self.truth[task] = (attempt, {})
+            self.driver.merge([Report(task, attempt, {})])
+
+    @rule(task=consumes(running))
+    def finish(self, task: int) -> None:
+        """A task returns, and the driver commits its counts."""
+        if task in self.truth:
+            self.finals[task] = self.truth.pop(task)[1]
+            self.driver.commit(task, self.finals[task])
+            self.to_forget.append(task)
+
+    @rule()
+    def restart(self) -> None:
+        """The actor restarts and knows nothing."""
+        self.actor, self.epoch = Ledger(), self.epoch + 1
+
+    @rule(answered=st.booleans())
+    def poll(self, answered: bool) -> None:
+        """The driver asks what has changed; the answer may get lost."""
+        self.actor.forget(self.to_forget)
+        self.to_forget = []
+        epoch, version = self.seen
+        changed = self.actor.changes(version if epoch == self.epoch else 0)
+        if answered:
+            self.driver.merge(changed)
+            self.seen = (self.epoch, self.actor.version)
+
+    @rule()
+    def resend(self) -> None:
+        """Once every running task has sent again and the driver has asked, it knows the truth."""
+        self.actor.merge(Report(task, *entry) for task, entry in self.truth.items())
+        self.poll(answered=True)
+        for task, (_, done) in self.truth.items():
+            assert summed([self.driver.last(task)]) == summed([done])
+
+    @invariant()
+    def never_ahead(self) -> None:
+        """The driver shows no more than what the living attempts have done, and all that is committed."""
+        known = {task: self.driver.last(task) for task in self.truth}
+        for task, (_, done) in self.truth.items():
+            assert all(count <= done[key] for key, count in known[task].items())
+        assert sums(self.driver) == summed([*self.finals.values(), *known.values()])
+
+    def teardown(self) -> None:
+        """However it went, the end is exact and the driver holds no task any more."""
+        for task in list(self.truth):
+            self.finish(task)
+        self.resend()
+        assert sums(self.driver) == summed(self.finals.values())
+        assert self.driver.changes() == []
+
+
+Cluster.TestCase.settings = settings(stateful_step_count=40)
+TestCluster = Cluster.TestCase
+TestCluster.__doc__ = "A simulated cluster ends in the exact state, whatever dies, restarts or gets lost."

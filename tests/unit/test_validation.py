@@ -1,0 +1,65 @@
+"""Amounts of counters are plain numbers, or errors that say what is wrong."""
+
+from __future__ import annotations
+
+import math
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speedy_utils._validation import checked_amount
+
+
+@given(st.integers(0, 10**300) | st.floats(0, sys.float_info.max))
+def test_plain_numbers_pass_unchanged(amount: float) -> None:
+    """Integers stay integers, however large, and floats stay floats."""
+    checked = checked_amount(amount, "tokens")
+    assert (checked, type(checked)) == (amount, type(amount))
+
+
+@pytest.mark.parametrize(
+    ("amount", "plain"),
+    [
+        (np.int64(3), 3),
+        (np.uint8(200), 200),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.float16(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (Fraction(1, 2), 0.5),
+    ],
+)
+def test_other_real_numbers_become_plain_ones(amount: Any, plain: float) -> None:
+    """NumPy's numbers and fractions are welcome, and travel as Python's own."""
+    checked = checked_amount(amount, "tokens")
+    assert (checked, type(checked)) == (plain, type(plain))
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [-1, -0.5, math.nan, math.inf, -math.inf, 10**400, np.float32("nan"), np.int64(-1), Fraction(10**400)],
+)
+def test_what_cannot_be_added_up_is_refused(amount: Any) -> None:
+    """Negative and endless amounts are errors that name the counter."""
+    with pytest.raises(ValueError, match="tokens must be at least 0, and finite, not "):
+        checked_amount(amount, "tokens")
+
+
+@pytest.mark.parametrize("amount", [True, np.True_, None, "3", 1j, Decimal(1), [1], np.array([1])])
+def test_what_is_no_number_is_refused(amount: Any) -> None:
+    """Whatever is no real number is an error that names the counter and the type."""
+    with pytest.raises(TypeError, match=rf"tokens must be a number, not .* \({type(amount).__name__}\)"):
+        checked_amount(amount, "tokens")
+
+
+@pytest.mark.parametrize("name", ["", "two words", "3rd", "loss/step", "a-b"])
+def test_a_counters_name_is_an_identifier(name: str) -> None:
+    """A name that could not be a variable's is an error that shows it."""
+    with pytest.raises(ValueError, match=f"a counter needs a name like a variable's, not '{name}'"):
+        checked_amount(1, name)

@@ -54,7 +54,7 @@ class Heard:
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
-def allows(who):
+def shows(who):
     return all(f"{{who}} 0 2 end" in heard.text for heard in (sys.stdout, sys.stderr))
 
 def settle():

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import waiting
+from support.recorder import Recorder
+from support.waiting import wait_until
 
 from speedy_utils import Snapshot
 from speedy_utils._display.base import Display, NullDisplay
@@ -20,16 +22,6 @@ from speedy_utils._run.run import draws_here
 from speedy_utils.testing import RecordingDisplay
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
-    """Poll until a condition holds, and return its value; fail after a while. It works in tasks too."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds} seconds")
-        time.sleep(0.005)
-    return value
 
 
 class Shown:
@@ -95,6 +87,12 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
 
 
 @pytest.fixture
+def recorder() -> Recorder:
+    """Return what records the snapshots of runs that have it as their ``progress``."""
+    return Recorder()
+
+
+@pytest.fixture
 def until() -> Callable[..., Any]:
     """Wait for a condition, for a while."""
     return wait_until
@@ -136,6 +134,7 @@ def _ray() -> Iterator[None]:
     )
     # Workers can't import test modules, so their functions travel with their code.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(waiting)
     yield
     ray.shutdown()
     if address is not None:

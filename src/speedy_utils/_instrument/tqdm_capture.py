@@ -29,6 +29,8 @@ _PART = "_speedy_utils_part"
 
 
 _FILES = (
+    "Computing checksums",
+    "Counting rows for split=",
     "Creating CSV from",
     "Creating SQL from",
     "Creating json from",
@@ -37,6 +39,7 @@ _FILES = (
     "Extracting data files",
     "Flattening the indices",
     "Generating ",
+    "Indexing TsFile",
     "Loading dataset ",
     "Resolving data files",
     "Saving the dataset",
@@ -47,9 +50,6 @@ _FILES = (
 
 _around: ContextVar[tuple[CapturedBar, ...]] = ContextVar("speedy_utils_bars", default=())
 """The bars made in this context that may be open."""
-
-
-_hushed: ContextVar[bool] = ContextVar("speedy_utils_hushed", default=False)
 
 
 _tasks: dict[Reporter, _Task] = {}
@@ -123,7 +123,7 @@ def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) ->
     if quiet:
         silence_bar(bar, options)
     original(bar, **options)
-    if here and not _hushed.get() and not _moves_files(bar, options.get("desc")):
+    if here and not _moves_files(bar, options.get("desc")):
         task, tally = here
         setattr(bar, _PART, task.adopt(bar, tally, quiet=quiet))
 
@@ -291,13 +291,3 @@ def stop_capturing(reporter: Reporter) -> None:
 def captured_here() -> bool:
     """Whether a bar that is made here is adopted."""
     return _here() is not None
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Let bars that would be adopted count for nobody, and draw nothing either, until the block ends."""
-    token = _hushed.set(True)
-    try:
-        yield
-    finally:
-        _hushed.reset(token)

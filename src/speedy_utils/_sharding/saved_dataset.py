@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._instrument.tqdm_capture import captured_here, hushed
+from .._instrument.tqdm_capture import captured_here
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,12 +115,11 @@ def silence_datasets() -> Iterator[None]:
 
     The setting is global to the process, so blocks of several threads are counted: the first one in
     turns the bars off, the last one out turns them on again. A user who set the environment variable
-    ``HF_DATASETS_DISABLE_PROGRESS_BARS`` has decided already, and nothing is touched. Where a task's bars are
-    adopted those of the block are hushed instead: that is a matter of its own thread only.
+    ``HF_DATASETS_DISABLE_PROGRESS_BARS`` has decided already, and nothing is touched. Inside a task
+    whose bars are captured nothing is touched either: there the bars of files draw nothing, and do not count.
     """
     if captured_here():
-        with hushed():
-            yield
+        yield
         return
     from datasets import config
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

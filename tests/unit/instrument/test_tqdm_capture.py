@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -1077,12 +1078,17 @@ def test_another_patch_is_not_trampled_on(monkeypatch: pytest.MonkeyPatch) -> No
     std.tqdm.reset = getattr(ours, "__wrapped__")  # noqa: B009  # as it was before all
 
 
-def test_hushed_bars_count_for_nobody(sink: RecordingSink, capfd: pytest.CaptureFixture[str]) -> None:
-    """What the library itself does with datasets in a task makes no stages, and nothing is drawn."""
-    with adopt.hushed():
-        list(std.tqdm(range(3), desc="A"))
-    list(std.tqdm(range(3), desc="B"))
-    assert sink.stages == {"B": 3}
+def test_reading_and_saving_a_dataset_is_no_stage(
+    sink: RecordingSink, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is read and saved with datasets makes no stages, and nothing is drawn."""
+    rows = datasets.Dataset.from_generator(lambda: ({"n": n} for n in range(20)), cache_dir=str(tmp_path))
+    rows.select([1, 3]).flatten_indices().save_to_disk(tmp_path / "saved")
+    rows.to_json(tmp_path / "rows.json")
+    rows.to_csv(tmp_path / "rows.csv")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    assert len(datasets.load_from_disk(str(tmp_path / "saved"))) == 2
+    assert (sink.stages, sink.done) == ({}, 0)
     assert capfd.readouterr() == ("", "")
 
 

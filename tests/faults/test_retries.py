@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from speedy_utils import TaskError, multi_process, report_progress, track
-from speedy_utils._display.format import remarks
+from speedy_utils._display.format import format_remarks
 
 LOGGER = "speedy_utils._api.multi_process"
 
@@ -199,7 +199,7 @@ def test_thirty_kills_in_one_run(
     assert max(snapshot.done for snapshot in shown.snapshots) <= 12 * ITEMS
     lines = retries(caplog)
     assert len(lines) == shown.last.retries
-    assert f"{len(lines)} retried" in remarks(shown.last)
+    assert f"{len(lines)} retried" in format_remarks(shown.last)
     # A worker may be killed between two tasks, or with its result on its way.
     assert KILLS - 6 <= len(lines) <= KILLS
     told = [

@@ -1,62 +1,65 @@
-"""How counts, rates and runs are put into words."""
+"""Numbers, rates and lines as text: tqdm's ``format_*`` functions for snapshots, and one view of a line."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tqdm.std import EMA, Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave out the first two
 from tqdm.utils import disp_len, disp_trim
 
 from .._state.snapshot import Snapshot, StageSnapshot
 
-_LEAST_BAR = 8
-"""Columns below which a bar tells less than the words that it would push out."""
+MIN_BAR_COLUMNS = 8
+"""A narrower bar tells less than the words that it would push out."""
+
+RATE_SMOOTHING = 0.3
+"""The weight of the newest rate in the one that is shown, as in tqdm."""
+
+_IRREGULAR_ENDINGS = ("ches", "ies", "ses", "shes", "ss", "xes", "zes")
+"""Endings of units whose singular only a dictionary knows: batches and caches, entries and movies."""
 
 
-_UNCLEAR = ("ches", "ies", "ses", "shes", "ss", "xes", "zes")
-"""How units end whose singular only a dictionary knows: batches and caches, entries and movies."""
-
-
-def number(value: float) -> str:
-    """A quantity with thousands separators, to three digits where it is small."""
+def format_number(value: float) -> str:
+    """Return a quantity with thousands separators, and with decimals if it has fewer than three digits."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def short(value: float) -> str:
-    """A quantity in three or four characters: ``3``, ``0.25``, ``51.2k``, ``1.21G``."""
+def format_si(value: float) -> str:
+    """Return a quantity in three or four characters: ``3``, ``0.25``, ``51.2k``, ``1.21G``."""
     if value < 999.5:
         return f"{value:.3g}"
     # Past yotta there is no prefix; format_sizeof would write all digits.
     return tqdm.format_sizeof(value) if value < 999.5e24 else f"{float(value):.3g}"
 
 
-def speed(rate: float | None, unit: str) -> str:
-    """A rate the way tqdm writes it: turned around where it is below one a second."""
+def format_rate(rate: float | None, unit: str) -> str:
+    """Return a rate as tqdm writes it: ``25,607 items/s``, or ``2.00 s/item`` if it is below one a second."""
     if not rate:
         return f"? {unit}/s"
     if unit == "B":
-        return f"{short(rate)}B/s"
-    return f"{number(rate)} {unit}/s" if rate >= 1 else f"{number(1 / rate)} s/{_one_of(unit)}"
+        return f"{format_si(rate)}B/s"
+    if rate >= 1:
+        return f"{format_number(rate)} {unit}/s"
+    singular = unit if unit.endswith(_IRREGULAR_ENDINGS) else unit.removesuffix("s")
+    return f"{format_number(1 / rate)} s/{singular}"
 
 
-def _one_of(unit: str) -> str:
-    """``item`` for ``items``. Where more than an ``s`` may have to go it stays as it is, as tqdm has it."""
-    return unit if unit.endswith(_UNCLEAR) else unit.removesuffix("s")
+def format_amount(value: int, unit: str) -> str:
+    """Return a number of items in full, ``1,671,800``, or a number of bytes rounded, ``1.21G``."""
+    return format_si(value) if unit == "B" else f"{value:,}"
 
 
-def amount(done: int, unit: str) -> str:
-    """``1,671,800``, to the item; bytes are rounded."""
-    return short(done) if unit == "B" else f"{done:,}"
-
-
-def count(stage: StageSnapshot) -> str:
-    """``1,671,800/2,948,390``; a ``+`` behind a total that still grows; what is done where it isn't known."""
-    done = amount(stage.done, stage.unit)
+def format_count(stage: StageSnapshot) -> str:
+    """Return ``1,671,800/2,948,390``, with a ``+`` if the total still grows; without a total what is done."""
+    done = format_amount(stage.done, stage.unit)
     if stage.total is None:
         return done
-    return f"{done}/{amount(stage.total, stage.unit)}{'+' if stage.growing else ''}"
+    return f"{done}/{format_amount(stage.total, stage.unit)}{'+' if stage.growing else ''}"
 
 
-def share(stage: StageSnapshot) -> str:
-    """How much of the total is done: 100 % means all, not nearly all. Empty where the total isn't known."""
+def format_percent(stage: StageSnapshot) -> str:
+    """Return how much of the total is done; 100 % means all, not nearly all. Empty without a fixed total."""
     if stage.total is None or stage.growing:
         return ""
     if stage.done >= stage.total:
@@ -64,130 +67,201 @@ def share(stage: StageSnapshot) -> str:
     return f"{min(round(100 * stage.done / stage.total), 99)}%"
 
 
-def left(stage: StageSnapshot, rate: float) -> str:
-    """The time that is left, as far as it can be told."""
+def format_eta(stage: StageSnapshot, rate: float) -> str:
+    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate."""
     if stage.total is None or stage.growing:
         return "?"
-    rest = max(stage.total - stage.done, 0)
-    return str(tqdm.format_interval(rest / rate)) if rate else "00:00" if stage.finished else "?"
+    remaining = max(stage.total - stage.done, 0)
+    return str(tqdm.format_interval(remaining / rate)) if rate else "00:00" if stage.finished else "?"
 
 
-def counters(stage: StageSnapshot) -> list[str]:
-    """``tokens=1.21G (19.3M/s)``: what was counted beside the items, and its rate where that is above one."""
-    said = []
-    for name, amount in stage.counters.items():
-        rate = amount / stage.elapsed if stage.elapsed else 0.0
-        said.append(f"{name}={short(amount)}" + (f" ({short(rate)}/s)" if rate >= 1 else ""))
-    return said
+def format_counters(stage: StageSnapshot) -> list[str]:
+    """Return ``tokens=1.21G (19.3M/s)`` for each counter, without its rate if that is below one a second."""
+    texts = []
+    for name, value in stage.counters.items():
+        rate = value / stage.elapsed if stage.elapsed else 0.0
+        texts.append(f"{name}={format_si(value)}" + (f" ({format_si(rate)}/s)" if rate >= 1 else ""))
+    return texts
 
 
-def remarks(snapshot: Snapshot) -> list[str]:
-    """What is worth saying beside the count of a run."""
-    said = []
+def format_remarks(snapshot: Snapshot) -> list[str]:
+    """Return what else there is to say of a run: ``31/64 shards``, ``1 failed``, ``2 retried``, its phase."""
+    texts = []
     if snapshot.tasks_total and snapshot.unit != snapshot.task_unit:
-        said.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
+        texts.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
     if snapshot.tasks_failed:
-        said.append(f"{snapshot.tasks_failed:,} failed")
+        texts.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:
-        said.append(f"{snapshot.retries:,} retried")
+        texts.append(f"{snapshot.retries:,} retried")
     if snapshot.phase:
-        said.append(f"{snapshot.phase}…")
-    return said
+        texts.append(f"{snapshot.phase}…")
+    return texts
 
 
-def summary(snapshot: Snapshot) -> str:
-    """One line on a run that has ended, where it has no line of its own: items, time, mean rate, tasks."""
-    own = snapshot.own
-    done = amount(own.done, own.unit) if own.finished else count(own)
-    unit = "B" if own.unit == "B" else f" {own.unit}"
-    title = f"{done}{unit} in {tqdm.format_interval(own.elapsed)}"
-    return ", ".join([title, speed(own.rate, own.unit), *remarks(snapshot), *counters(own)])
-
-
-def bar_line(
-    stage: StageSnapshot, extras: list[str], rate: float, width: int, *, ascii_only: bool = False
-) -> str:
-    """A stage as a bar that fills a width.
-
-    Args:
-        stage: The stage.
-        extras: What to say behind it, as far as there is room.
-        rate: Items a second.
-        width: Columns.
-        ascii_only: Whether the bar is made of ``#``.
-
-    Returns:
-        A line of no more than ``width`` columns. What has no room goes in this order: the total in the name,
-        the extras from the last one on, the bar, the rate, the clock, the end of the name, the whole name.
-        A count is never cut: it is there or not.
-    """
-    dots = "..." if ascii_only else "…"
-    extras = [extra.replace("…", dots) for extra in extras]
-    name, percent = stage.name, share(stage)
-    # The default name of a run tells its total, and the count does too.
-    brief = name if not percent else name.removesuffix(f" {stage.total:,} {stage.unit}")
-    of, clock = count(stage), tqdm.format_interval(stage.elapsed)
-    if percent:
-        clock += f"<{left(stage, rate)}"
-    pace = speed(rate, stage.unit)
-    choices = [(name, len(extras)), *((brief, shown) for shown in range(len(extras), -1, -1))]
-    for title, shown in choices:
-        end = f"{of} [{', '.join([clock, pace, *extras[:shown]])}]"
-        if not percent:
-            if disp_len(f"{title}: {end}") <= width:
-                return f"{title}: {end}"
-            continue
-        head = f"{title}: {percent:>4}|"
-        room = width - disp_len(f"{head}| {end}")
-        if room >= _LEAST_BAR:
-            part = min(stage.done / stage.total, 1.0) if stage.total else 1.0
-            return f"{head}{Bar(part, room, Bar.ASCII if ascii_only else Bar.UTF)}| {end}"
-    start = f"{percent} {of}".strip()
-    for end in (f"{start} [{clock}, {pace}]", f"{start} [{clock}]", start):
-        if disp_len(f"{brief}: {end}") <= width:
-            return f"{brief}: {end}"
-    room = width - disp_len(f"{dots}: {start}")
-    if room > 0:
-        return f"{disp_trim(brief, room)}{dots}: {start}"
-    # The beginning of a number is another number, so what does not fit is left out.
-    return next((text for text in (start, of, percent) if disp_len(text) <= width), "")
-
-
-_SMOOTHING = 0.3
-"""How much the newest speed weighs in the one that is shown: that of tqdm."""
+def format_summary(snapshot: Snapshot) -> str:
+    """Return the last line of a run that has no line of its own: items, time, mean rate, tasks."""
+    run = snapshot.own
+    done = format_amount(run.done, run.unit) if run.finished else format_count(run)
+    unit = "B" if run.unit == "B" else f" {run.unit}"
+    title = f"{done}{unit} in {tqdm.format_interval(run.elapsed)}"
+    rate = format_rate(run.rate, run.unit)
+    return ", ".join([title, rate, *format_remarks(snapshot), *format_counters(run)])
 
 
 class SmoothedRate:
-    """The speed of one line, which is shown again and again.
+    """The recent rate of a stage: an exponential moving average, as tqdm's.
 
     Example:
-        >>> pace = SmoothedRate()
-        >>> pace.rate(StageSnapshot("Read", done=10, total=100, elapsed=10.0))
+        >>> rate = SmoothedRate()
+        >>> rate.update(StageSnapshot("Read", done=10, total=100, elapsed=10.0))
         1.0
-        >>> round(pace.rate(StageSnapshot("Read", done=40, total=100, elapsed=11.0)), 1)
+        >>> round(rate.update(StageSnapshot("Read", done=40, total=100, elapsed=11.0)), 1)
         4.6
     """
 
     def __init__(self) -> None:
-        self._items, self._seconds = EMA(_SMOOTHING), EMA(_SMOOTHING)
-        self._done, self._at = 0, 0.0
-        self._rate: tuple[float, float] | None = None
+        self._items, self._seconds = EMA(RATE_SMOOTHING), EMA(RATE_SMOOTHING)
+        self._done, self._elapsed = 0, 0.0
+        self._averages: tuple[float, float] | None = None
 
-    def rate(self, stage: StageSnapshot, *, final: bool = False) -> float:
-        """Items a second: the mean at the end, the recent one before.
+    def update(self, stage: StageSnapshot, *, final: bool = False) -> float:
+        """Take in a reading of the stage, and return its rate in items a second.
 
         Args:
-            stage: The line now.
+            stage: The stage now.
             final: Whether its run has ended.
+
+        Returns:
+            The recent rate or, once the stage or its run has ended, the mean.
         """
-        fresh, seconds = stage.done - stage.initial - self._done, stage.elapsed - self._at
-        if fresh > 0 and seconds > 0:
-            self._rate = self._items(fresh), self._seconds(seconds)
-        if fresh < 0 or (fresh and seconds > 0):
-            # What a lost attempt takes back is no speed; from there on it counts again.
-            self._done, self._at = self._done + fresh, stage.elapsed
-        if final or stage.finished or self._rate is None:
+        items, seconds = stage.done - stage.initial - self._done, stage.elapsed - self._elapsed
+        if items > 0 and seconds > 0:
+            self._averages = self._items(items), self._seconds(seconds)
+        if items < 0 or (items and seconds > 0):
+            # The items of a lost attempt are taken back; they count again from here on.
+            self._done, self._elapsed = self._done + items, stage.elapsed
+        if final or stage.finished or self._averages is None:
             return stage.rate
-        items, usual = self._rate
-        # A stage that stands still gets slower, although nothing is counted that would say so.
-        return items / max(usual, stage.elapsed - self._at)
+        average_items, average_seconds = self._averages
+        # While nothing is counted the rate has to fall all the same.
+        return average_items / max(average_seconds, stage.elapsed - self._elapsed)
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """One line as text, the same for all displays.
+
+    Attributes:
+        key: Which line of its run it is: the name of its stage; None for the run's own line, as a stage may
+            have the run's name.
+        stage: The stage.
+        percent: ``57%``; empty without a fixed total.
+        fraction: How much of the bar is filled; all of it without a fixed total.
+        count: ``1,671,800/2,948,390``.
+        elapsed: ``01:05``.
+        eta: ``00:49``, or ``?``.
+        rate: ``25,607 items/s``.
+        remarks: What there is to say of the run, in its first line only: ``("31/64 shards", "1 failed")``.
+        counters: ``("tokens=1.21G (19.3M/s)",)``.
+    """
+
+    key: str | None
+    stage: StageSnapshot
+    percent: str
+    fraction: float
+    count: str
+    elapsed: str
+    eta: str
+    rate: str
+    remarks: tuple[str, ...]
+    counters: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, stage: StageSnapshot, rate: float, *, key: str | None = None, remarks: Sequence[str] = ()
+    ) -> LineView:
+        """Make the view of a stage whose rate is known."""
+        percent = format_percent(stage)
+        return cls(
+            key=key,
+            stage=stage,
+            percent=percent,
+            fraction=min(stage.done / stage.total, 1.0) if percent and stage.total else 1.0,
+            count=format_count(stage),
+            elapsed=tqdm.format_interval(stage.elapsed),
+            eta=format_eta(stage, rate),
+            rate=format_rate(rate, stage.unit),
+            remarks=tuple(remarks),
+            counters=tuple(format_counters(stage)),
+        )
+
+    @property
+    def clock(self) -> str:
+        """``01:05<00:49``, or the elapsed time alone without a fixed total."""
+        return f"{self.elapsed}<{self.eta}" if self.percent else self.elapsed
+
+
+class LineFormatter:
+    """Makes the views of a run's lines, reading after reading.
+
+    Args:
+        smooth: Whether rates are the recent ones, until the end; otherwise they are means over all the time.
+    """
+
+    def __init__(self, *, smooth: bool = True) -> None:
+        self._smooth = smooth
+        self._rates: dict[str | None, SmoothedRate] = {}
+
+    def format(self, snapshot: Snapshot) -> list[LineView]:
+        """Return the views of the lines that a reading shows, in order."""
+        remarks = format_remarks(snapshot)
+        views = []
+        for stage in snapshot.lines:
+            key = None if stage is snapshot.own else stage.name
+            rate = stage.rate
+            if self._smooth:
+                rate = self._rates.setdefault(key, SmoothedRate()).update(stage, final=snapshot.final)
+            views.append(LineView.of(stage, rate, key=key, remarks=remarks))
+            remarks = []
+        return views
+
+
+def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
+    """Return a line with a bar that fills a width.
+
+    Args:
+        line: The line.
+        width: Columns.
+        ascii_only: Whether the bar is made of ``#``.
+
+    Returns:
+        A text of no more than ``width`` columns. What has no room is left out in this order: the total in
+        the name, the remarks and counters from the last one on, the bar, the rate, the clock, the end of the
+        name, the whole name. A count is never cut: it is there or not.
+    """
+    dots = "..." if ascii_only else "…"
+    extras = [extra.replace("…", dots) for extra in line.remarks]
+    extras += [" ".join(line.counters)] * bool(line.counters)
+    stage, name = line.stage, line.stage.name
+    # The default name of a run tells its total, and so does the count.
+    short_name = name.removesuffix(f" {stage.total:,} {stage.unit}") if line.percent else name
+    choices = [(name, len(extras)), *((short_name, shown) for shown in range(len(extras), -1, -1))]
+    for title, shown in choices:
+        end = f"{line.count} [{', '.join([line.clock, line.rate, *extras[:shown]])}]"
+        if not line.percent:
+            if disp_len(f"{title}: {end}") <= width:
+                return f"{title}: {end}"
+            continue
+        start = f"{title}: {line.percent:>4}|"
+        room = width - disp_len(f"{start}| {end}")
+        if room >= MIN_BAR_COLUMNS:
+            return f"{start}{Bar(line.fraction, room, Bar.ASCII if ascii_only else Bar.UTF)}| {end}"
+    count = f"{line.percent} {line.count}".strip()
+    for end in (f"{count} [{line.clock}, {line.rate}]", f"{count} [{line.clock}]", count):
+        if disp_len(f"{short_name}: {end}") <= width:
+            return f"{short_name}: {end}"
+    room = width - disp_len(f"{dots}: {count}")
+    if room > 0:
+        return f"{disp_trim(short_name, room)}{dots}: {count}"
+    # The beginning of a number is another number, so what does not fit is left out.
+    return next((text for text in (count, line.count, line.percent) if disp_len(text) <= width), "")

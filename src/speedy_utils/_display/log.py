@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm.std import tqdm
-
 from .._state.snapshot import Snapshot, StageSnapshot
-from .format import count, counters, left, remarks, share, speed, summary
+from .format import LineFormatter, LineView, format_summary
 
 logger = logging.getLogger("speedy_utils.progress")
 
@@ -44,6 +42,7 @@ class LogDisplay:
     """
 
     def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._formatter = LineFormatter(smooth=False)
         self._every = every
         self._clock = clock
         self._next = clock() + every
@@ -53,12 +52,10 @@ class LogDisplay:
         if not snapshot.final and self._clock() < self._next:
             return
         self._next = self._clock() + self._every
-        said = remarks(snapshot)
-        for stage in snapshot.lines:
-            self._log(_line(stage, said), _extra(stage, snapshot))
-            said = []
+        for line in self._formatter.format(snapshot):
+            self._log(_text(line), _extra(line.stage, snapshot))
         if snapshot.final and not snapshot.whole:
-            self._log(f"{snapshot.desc}: {summary(snapshot)}", _extra(snapshot.own, snapshot))
+            self._log(f"{snapshot.desc}: {format_summary(snapshot)}", _extra(snapshot.own, snapshot))
 
     def close(self) -> None:
         """Do nothing: the last reading was logged."""
@@ -83,15 +80,11 @@ def _wanted() -> bool:
     return logging.Logger(logger.name, level).isEnabledFor(logging.INFO)
 
 
-def _line(stage: StageSnapshot, said: list[str]) -> str:
-    percent = share(stage)
-    parts = [
-        f"{percent} {count(stage)} in {tqdm.format_interval(stage.elapsed)}".strip(),
-        speed(stage.rate, stage.unit),
-    ]
-    if stage.rate and not stage.finished and (rest := left(stage, stage.rate)) != "?":
-        parts.append(f"eta {rest}")
-    return f"{stage.name}: {', '.join([*parts, *said, *counters(stage)])}"
+def _text(line: LineView) -> str:
+    parts = [f"{line.percent} {line.count} in {line.elapsed}".strip(), line.rate]
+    if line.eta != "?" and not line.stage.finished:
+        parts.append(f"eta {line.eta}")
+    return f"{line.stage.name}: {', '.join([*parts, *line.remarks, *line.counters])}"
 
 
 def _extra(stage: StageSnapshot, snapshot: Snapshot) -> dict[str, Any]:

@@ -7,16 +7,15 @@ from typing import Any
 
 import ipywidgets
 from IPython.display import DisplayHandle
-from tqdm.std import tqdm
 
-from .._state.snapshot import Snapshot, StageSnapshot
-from .format import SmoothedRate, count, counters, left, remarks, share, speed, summary
+from .._state.snapshot import Snapshot
+from .format import LineFormatter, LineView, format_summary
 
 
 class NotebookDisplay:
     """One row a stage, in the output of the cell that made it.
 
-    Where a notebook is read without its widgets, such as on a web page, it shows the last lines as text.
+    A notebook that is read without its widgets, such as on a web page, shows the last lines as text.
 
     Args:
         leave: Whether the rows stay when the run is over.
@@ -24,32 +23,29 @@ class NotebookDisplay:
 
     def __init__(self, *, leave: bool = True) -> None:
         self._leave = leave
-        self._rows: dict[tuple[bool, str], _Row] = {}
+        self._formatter = LineFormatter()
+        self._rows: dict[str | None, _Row] = {}
         self._summary = ipywidgets.HTML()
         self._text = ""
         self._box = ipywidgets.VBox()
-        # What a notebook asks of an object that it is to show. Once it is closed a widget has no answer.
+        # Taken now: a widget that was closed has no representation any more.
         self._view = self._box._repr_mimebundle_()
-        # Shown at once, by the thread that runs the cell: from the poller's the output might go to whichever
-        # cell runs by then.
+        # Displayed by the thread that runs the cell: from the poller's thread the output might appear in a
+        # later cell.
         self._output = DisplayHandle()
         self._output.display(self._bundle("Progress is shown by widgets."), raw=True)
 
     def show(self, snapshot: Snapshot) -> None:
         """Move the bars."""
         rows, texts = [], []
-        said = remarks(snapshot)
-        for stage in snapshot.lines:
-            # Two lines may have the same name: the run's own, and a stage that is called like it.
-            key = stage is snapshot.own, stage.name
-            if key not in self._rows:  # a widget that is made is there, and is saved with the notebook
-                self._rows[key] = _Row()
-            row = self._rows[key]
-            texts.append(row.show(stage, [*said, *counters(stage)], final=snapshot.final))
+        for line in self._formatter.format(snapshot):
+            if line.key not in self._rows:  # not setdefault(): each widget that is made is saved
+                self._rows[line.key] = _Row()
+            row = self._rows[line.key]
+            texts.append(row.show(line, final=snapshot.final))
             rows.append(row.box)
-            said = []
         if snapshot.final and not snapshot.whole:
-            texts.append(summary(snapshot))
+            texts.append(format_summary(snapshot))
             self._summary.value = escape(texts[-1])
             rows.append(self._summary)
         self._text = "\n".join(texts)
@@ -57,10 +53,10 @@ class NotebookDisplay:
             self._box.children = rows
 
     def close(self) -> None:
-        """Leave the rows as they are, with their text beside them, or take them away."""
+        """Leave the rows as they are, with their text for readers without widgets, or remove them."""
         shown = self._box.children if self._leave else ()
         for row in self._rows.values():
-            if row.box not in shown:  # a widget that is nowhere to be seen would be saved with the notebook
+            if row.box not in shown:  # an open widget is saved with the notebook, shown or not
                 row.close()
         if self._summary not in shown:
             self._summary.close()
@@ -75,31 +71,25 @@ class NotebookDisplay:
 
 
 class _Row:
-    """A stage: its name and share, a bar, and the rest in words."""
+    """A line: its name and percentage, a bar, and the rest as text."""
 
     def __init__(self) -> None:
         self.name, self.rest = ipywidgets.HTML(), ipywidgets.HTML()
         self.bar = ipywidgets.FloatProgress(min=0.0, max=1.0)
         self.box = ipywidgets.HBox([self.name, self.bar, self.rest])
-        self.pace = SmoothedRate()
 
-    def show(self, stage: StageSnapshot, said: list[str], *, final: bool) -> str:
-        """Show a stage, and get it in words."""
-        percent, clock = share(stage), tqdm.format_interval(stage.elapsed)
-        rate = self.pace.rate(stage, final=final)
-        if percent:
-            clock += f"<{left(stage, rate)}"
-        name = f"{stage.name}: {percent}".strip()
-        rest = f"{count(stage)} [{', '.join([clock, speed(rate, stage.unit), *said])}]"
+    def show(self, line: LineView, *, final: bool) -> str:
+        """Show a line, and return it as text."""
+        name = f"{line.stage.name}: {line.percent}".strip()
+        rest = f"{line.count} [{', '.join([line.clock, line.rate, *line.remarks, *line.counters])}]"
         self.name.value, self.rest.value = escape(name), escape(rest)
-        # Where there is no share to show the bar is full and pale, as tqdm has it.
-        self.bar.value = stage.done / stage.total if percent and stage.total else 1.0
-        if stage.finished:
+        self.bar.value = line.fraction
+        if line.stage.finished:
             self.bar.bar_style = "success"
-        elif final and stage.total is not None:
+        elif final and line.stage.total is not None:
             self.bar.bar_style = "danger"
         else:
-            self.bar.bar_style = "" if percent else "info"
+            self.bar.bar_style = "" if line.percent else "info"  # pale, as tqdm's without a total
         return f"{name} {rest}"
 
     def close(self) -> None:

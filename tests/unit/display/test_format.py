@@ -1,4 +1,4 @@
-"""Counts, rates and lines are put into words."""
+"""Counts, rates and lines as text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from tqdm.utils import disp_len
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.format import (
-    amount,
-    bar_line,
-    count,
-    counters,
-    left,
-    number,
-    remarks,
-    share,
-    short,
-    speed,
-    summary,
+    LineFormatter,
+    LineView,
+    SmoothedRate,
+    format_amount,
+    format_bar,
+    format_count,
+    format_counters,
+    format_eta,
+    format_number,
+    format_percent,
+    format_rate,
+    format_remarks,
+    format_si,
+    format_summary,
 )
 
 TOTAL = 2_948_390
@@ -31,8 +34,15 @@ RATE = 25_607.0
 
 
 def stage(done: int, total: int | None = None, **more: Any) -> StageSnapshot:
-    """A stage."""
+    """Make a stage."""
     return StageSnapshot("Read", done, total, **more)
+
+
+def bar_line(
+    stage: StageSnapshot, remarks: list[str], rate: float, width: int, *, ascii_only: bool = False
+) -> str:
+    """Return the line of a stage in a width."""
+    return format_bar(LineView.of(stage, rate, remarks=remarks), width, ascii_only=ascii_only)
 
 
 # numbers
@@ -51,9 +61,9 @@ def stage(done: int, total: int | None = None, **more: Any) -> StageSnapshot:
         (0.001, "1,000 s/item"),
     ],
 )
-def test_speed_is_written_to_three_digits(rate: float | None, text: str) -> None:
+def test_a_rate_is_written_to_three_digits(rate: float | None, text: str) -> None:
     """Rates below one a second are turned around."""
-    assert speed(rate, "items") == text
+    assert format_rate(rate, "items") == text
 
 
 @pytest.mark.parametrize(
@@ -70,14 +80,14 @@ def test_speed_is_written_to_three_digits(rate: float | None, text: str) -> None
     ],
 )
 def test_a_slow_rate_is_that_of_one(unit: str, text: str) -> None:
-    """Where a rate is turned around the unit loses its plural ``s``, or stays whole where that is unclear."""
-    assert speed(0.5, unit) == text
+    """A rate in seconds an item has the unit without its plural ``s``, or whole, if that is unclear."""
+    assert format_rate(0.5, unit) == text
 
 
 def test_numbers_have_separators() -> None:
     """Large numbers have separators, small ones decimals, and all at least three digits."""
     values = (1_234_567.8, 99.96, 99.94, 9.996, 9.994)
-    assert [number(value) for value in values] == ["1,234,568", "100", "99.9", "10.0", "9.99"]
+    assert [format_number(value) for value in values] == ["1,234,568", "100", "99.9", "10.0", "9.99"]
 
 
 @pytest.mark.parametrize(
@@ -97,19 +107,19 @@ def test_numbers_have_separators() -> None:
 )
 def test_quantities_are_short(value: float, text: str) -> None:
     """A quantity takes three or four characters as far as there are prefixes, and few beyond that."""
-    assert short(value) == text
+    assert format_si(value) == text
 
 
 def test_bytes_are_rounded_and_items_are_not() -> None:
     """Bytes are written with prefixes, in counts, rates and the summary; items to the last one."""
     moved = stage(1_210_000_000, 4 * 10**9, unit="B", elapsed=10.0)
-    assert count(moved) == "1.21G/4.00G"
-    assert speed(moved.rate, "B") == "121MB/s"
-    assert speed(0.5, "B") == "0.5B/s"
-    assert speed(0.0, "B") == "? B/s"
-    assert summary(Snapshot(moved)) == "1.21G/4.00GB in 00:10, 121MB/s"
-    assert summary(Snapshot(replace(moved, done=4 * 10**9))) == "4.00GB in 00:10, 400MB/s"
-    assert amount(1_210_000_001, "items") == "1,210,000,001"
+    assert format_count(moved) == "1.21G/4.00G"
+    assert format_rate(moved.rate, "B") == "121MB/s"
+    assert format_rate(0.5, "B") == "0.5B/s"
+    assert format_rate(0.0, "B") == "? B/s"
+    assert format_summary(Snapshot(moved)) == "1.21G/4.00GB in 00:10, 121MB/s"
+    assert format_summary(Snapshot(replace(moved, done=4 * 10**9))) == "4.00GB in 00:10, 400MB/s"
+    assert format_amount(1_210_000_001, "items") == "1,210,000,001"
 
 
 # how far
@@ -127,9 +137,9 @@ def test_bytes_are_rounded_and_items_are_not() -> None:
         (5, None, ""),
     ],
 )
-def test_share_is_full_only_where_all_is_done(done: int, total: int | None, text: str) -> None:
+def test_the_percentage_is_full_only_when_all_is_done(done: int, total: int | None, text: str) -> None:
     """What is not all is never 100 %, however little is missing."""
-    assert share(stage(done, total)) == text
+    assert format_percent(stage(done, total)) == text
 
 
 @given(done=st.integers(0, 10**12), missing=st.integers(1, 10**12), width=st.integers(120, 200))
@@ -145,7 +155,11 @@ def test_only_all_is_all(done: int, missing: int, width: int) -> None:
 def test_total_that_grows_says_so() -> None:
     """While tasks will add to a total it has a plus, and there are neither percentage nor time left."""
     growing = stage(600, 600, growing=True, elapsed=2.0)
-    assert (count(growing), share(growing), left(growing, 300.0)) == ("600/600+", "", "?")
+    assert (format_count(growing), format_percent(growing), format_eta(growing, 300.0)) == (
+        "600/600+",
+        "",
+        "?",
+    )
     assert bar_line(growing, [], 300.0, 80) == "Read: 600/600+ [00:02, 300 items/s]"
     assert bar_line(replace(growing, growing=False), [], 300.0, 80).startswith("Read: 100%|█")
 
@@ -162,44 +176,44 @@ def test_total_that_grows_says_so() -> None:
         (stage(0, 10**9), 1.0, "277777:46:40"),
     ],
 )
-def test_time_left_is_told_where_it_is_known(of: StageSnapshot, rate: float, text: str) -> None:
+def test_time_left_needs_a_total_and_a_rate(of: StageSnapshot, rate: float, text: str) -> None:
     """The time left needs a total and a rate, and is never below zero."""
-    assert left(of, rate) == text
+    assert format_eta(of, rate) == text
 
 
 # beside the count
 
 
 def test_counters_have_rates_above_one_a_second() -> None:
-    """A counter has its amount, and its rate where that tells something."""
+    """A counter has its amount, and its rate if that is at least one a second."""
     both = stage(9, elapsed=62.7, counters={"tokens": 1.21e9, "skipped": 3})
-    assert " ".join(counters(both)) == "tokens=1.21G (19.3M/s) skipped=3"
-    assert counters(replace(both, elapsed=0.0)) == ["tokens=1.21G", "skipped=3"]
+    assert " ".join(format_counters(both)) == "tokens=1.21G (19.3M/s) skipped=3"
+    assert format_counters(replace(both, elapsed=0.0)) == ["tokens=1.21G", "skipped=3"]
 
 
-def test_remarks_tell_of_tasks_failures_retries_and_the_phase() -> None:
+def test_remarks_name_tasks_failures_retries_and_the_phase() -> None:
     """Beside the count stand the tasks done, failed and retried, and what the run is busy with."""
     run = Snapshot(
         HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2, phase="waiting for workers 1/2"
     )
-    assert remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried", "waiting for workers 1/2…"]
-    assert remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
-    assert remarks(Snapshot(HALF)) == []
+    assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried", "waiting for workers 1/2…"]
+    assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
+    assert format_remarks(Snapshot(HALF)) == []
 
 
 def test_remarks_count_tasks_once() -> None:
-    """Where tasks are what is counted, they are not told again beside the count."""
-    assert remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
+    """If tasks are what is counted, they are not repeated beside the count."""
+    assert format_remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
 
 
 def test_summary_is_one_line_on_the_run() -> None:
-    """The summary has items, time, mean rate and tasks; where a run fell short, of how many."""
+    """The summary has items, time, mean rate and tasks, and the total of a run that fell short."""
     ended = Snapshot(
         stage(600, 600, elapsed=2.0), whole=False, tasks_total=3, tasks_done=3, retries=1, final=True
     )
-    assert summary(ended) == "600 items in 00:02, 300 items/s, 3/3 tasks, 1 retried"
+    assert format_summary(ended) == "600 items in 00:02, 300 items/s, 3/3 tasks, 1 retried"
     short_of = replace(ended, own=replace(ended.own, done=400), tasks_done=2, tasks_failed=1, retries=0)
-    assert summary(short_of) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
+    assert format_summary(short_of) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
 
 
 # a line
@@ -245,15 +259,15 @@ def test_line_before_the_first_count_has_no_rate() -> None:
     )
 
 
-def test_line_without_total_has_no_share() -> None:
-    """Where the total is not known there are count, clock and rate."""
+def test_line_without_total_has_no_percentage() -> None:
+    """Without a total there are count, clock and rate."""
     assert bar_line(stage(12_345, elapsed=10.0), ["2/4 tasks"], 1_234.5, 80) == (
         "Read: 12,345 [00:10, 1,234 items/s, 2/4 tasks]"
     )
 
 
 def test_line_of_ascii() -> None:
-    """Where the terminal has no blocks the bar is made of ``#``, and dots are three."""
+    """On a terminal without block characters the bar is made of ``#``, and dots are three."""
     line = bar_line(stage(5, 10, elapsed=1.0), ["starting Ray…"], 5.0, 80, ascii_only=True)
     assert line.isascii()
     assert "|###" in line
@@ -300,6 +314,96 @@ def test_line_never_exceeds_its_width(
 ) -> None:
     """Whatever a line says it fits, from one column on, and it has the whole count where that fits."""
     each = StageSnapshot(name, done, total, unit, elapsed, growing=growing, counters=amounts)
-    line = bar_line(each, counters(each), rate, width, ascii_only=ascii_only)
+    line = bar_line(each, [], rate, width, ascii_only=ascii_only)
     assert disp_len(line) <= width
-    assert (count(each) in line) == (disp_len(count(each)) <= width)
+    assert (format_count(each) in line) == (disp_len(format_count(each)) <= width)
+
+
+# the recent rate
+
+
+def thousand(done: int, elapsed: float, **more: Any) -> StageSnapshot:
+    """Make a stage of a thousand items."""
+    return stage(done, 1_000, elapsed=elapsed, **more)
+
+
+def test_the_rate_is_the_recent_one() -> None:
+    """After a slow start the rate shown is near the new one, and not the mean."""
+    smoothed = SmoothedRate()
+    rates = [smoothed.update(thousand(10, 10.0))]
+    rates += [smoothed.update(thousand(10 + 50 * n, 10.0 + n)) for n in range(1, 10)]
+    assert rates[0] == pytest.approx(1.0)
+    assert rates == sorted(rates)
+    mean = 460 / 19
+    assert 1.5 * mean < rates[-1] <= 50
+
+
+def test_the_rate_of_even_work_is_even() -> None:
+    """Readings at odd times of work at an even rate all give that rate."""
+    smoothed = SmoothedRate()
+    times = (1.0, 1.25, 1.5, 4.0, 4.5, 9.0)
+    rates = [smoothed.update(thousand(int(100 * at), at)) for at in times]
+    assert rates == pytest.approx([100.0] * len(times))
+
+
+def test_the_rate_falls_while_nothing_moves() -> None:
+    """A stage that stands still gets slower with each reading, so the time left grows."""
+    smoothed = SmoothedRate()
+    for second in range(1, 6):
+        rate = smoothed.update(thousand(10 * second, float(second)))
+    assert rate == pytest.approx(10.0)
+    stalled = [smoothed.update(thousand(50, 5.0 + wait)) for wait in (0.5, 1.0, 2.0, 10.0, 100.0)]
+    assert stalled == pytest.approx([10.0, 10.0, 5.0, 1.0, 0.1])
+
+
+def test_the_rate_outlives_a_lost_attempt() -> None:
+    """A count that shrinks gives no negative rate, and what is counted again is measured from there."""
+    smoothed = SmoothedRate()
+    for second in range(1, 6):
+        smoothed.update(thousand(100 * second, float(second)))
+    shrunk = smoothed.update(thousand(100, 6.0))
+    again = [smoothed.update(thousand(100 + 100 * n, 6.0 + n)) for n in range(1, 4)]
+    assert [shrunk, *again] == pytest.approx([100.0] * 4)
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_the_rate_at_the_end_is_the_mean(final: bool) -> None:
+    """The last reading, and every reading of a stage that is complete, show the mean over all its time."""
+    smoothed = SmoothedRate()
+    smoothed.update(thousand(10, 9.0))
+    smoothed.update(thousand(900, 9.5))
+    assert smoothed.update(thousand(600 if final else 1_000, 10.0), final=final) == (60.0 if final else 100.0)
+
+
+def test_the_rate_leaves_out_what_was_done_before() -> None:
+    """Items of an earlier run count, and are not part of the rate."""
+    smoothed = SmoothedRate()
+    assert smoothed.update(thousand(500, 0.0, initial=500)) == 0.0
+    assert smoothed.update(thousand(600, 10.0, initial=500)) == pytest.approx(10.0)
+    assert smoothed.update(thousand(700, 20.0, initial=500), final=True) == 10.0
+
+
+# the lines of a run
+
+
+def test_only_the_first_line_has_remarks() -> None:
+    """What there is to say of the run stands in its first line; each line has its own counters."""
+    run = Snapshot(stage(5, 10), (stage(4, counters={"tokens": 3}),), tasks_total=2, tasks_failed=1)
+    first, second = LineFormatter().format(run)
+    assert (first.remarks, first.counters) == (("0/2 tasks", "1 failed"), ())
+    assert (second.remarks, second.counters) == ((), ("tokens=3",))
+
+
+def test_lines_of_one_name_have_rates_of_their_own() -> None:
+    """A stage that has its run's name is another line, with another key and rate."""
+    lines = LineFormatter().format(Snapshot(stage(100, elapsed=1.0), (stage(10, elapsed=1.0),)))
+    assert [(line.key, line.rate) for line in lines] == [(None, "100 items/s"), ("Read", "10.0 items/s")]
+
+
+@pytest.mark.parametrize(("smooth", "rate"), [(True, "4.62 items/s"), (False, "3.64 items/s")])
+def test_rates_are_recent_or_means(smooth: bool, rate: str) -> None:
+    """The formatter of bars shows recent rates, that of a log, whose lines are far apart, the means."""
+    formatter = LineFormatter(smooth=smooth)
+    formatter.format(Snapshot(stage(10, 100, elapsed=10.0)))
+    (line,) = formatter.format(Snapshot(stage(40, 100, elapsed=11.0)))
+    assert line.rate == rate

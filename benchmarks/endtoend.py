@@ -1,7 +1,6 @@
 """End to end: a million text rows from the start of the program to the output on disk.
 
-What the README speaks of is run in several rounds. All variants with each kind of work and number of workers
-are the table of :mod:`benchmarks.grid`.
+What the documents speak of is run in several rounds.
 """
 
 from __future__ import annotations
@@ -17,22 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import former
 from .measure import in_turns, ratio
 from .table import Table
 from .terminal import ProgramFailed, Shown, last_count, run_in_terminal
 
-OLD = f"speedy-utils {former.VERSION}, rows"
-
 ALL = (
-    *("ours, ray, rows", "ours, ray, batches", "ours, mp, rows", "ours, mp, batches"),
+    *("ours, ray, rows", "ours, ray, batches", "ours, threads, rows", "ours, threads, batches"),
     *("ours, seq, rows", "ours, seq, batches", "datasets.map, rows", "datasets.map, batches"),
-    *("Ray Data, rows", "Ray Data, batches", "mpire, rows", "plain Ray tasks, rows"),
-    *("plain Ray tasks, batches", OLD),
+    *("plain Ray tasks, rows", "plain Ray tasks, batches"),
 )
 
 OURS = "ours, ray, rows"
-ROWS = (OURS, "datasets.map, rows", "plain Ray tasks, rows", OLD)
+ROWS = (OURS, "datasets.map, rows", "plain Ray tasks, rows")
 """What goes row by row in processes, which the README speaks of: run in several rounds."""
 
 LIMIT = 90.0
@@ -59,7 +54,7 @@ PLAN = (
     Part("cheap", 2, ROWS, 2),
     Part("medium", 2, ROWS, 1),
 )
-"""Not each with each: all of it takes longer than all other tables. It is a table of its own, the grid."""
+"""Not each with each: that takes longer than all other tables."""
 
 
 class Took(NamedTuple):
@@ -93,7 +88,6 @@ class Variant(NamedTuple):
         workers: How many.
         rows: How many there are.
         home: A folder with the rows in ``data``, and room for the output.
-        python: The interpreter.
         until: No run starts after that time.
     """
 
@@ -102,7 +96,6 @@ class Variant(NamedTuple):
     workers: int
     rows: int
     home: Path
-    python: str
     until: float
 
     def __call__(self) -> Took | str:
@@ -115,7 +108,7 @@ class Variant(NamedTuple):
         program = ["-m", "benchmarks.variants", self.name, self.work, str(self.workers), *paths]
         began = time.monotonic()
         try:
-            shown = run_in_terminal(program, python=self.python, cwd=home / "here", timeout=LIMIT)
+            shown = run_in_terminal(program, cwd=home / "here", timeout=LIMIT)
             return self._took(began, shown)
         except ProgramFailed as error:
             print(error, file=sys.stderr)
@@ -148,19 +141,10 @@ def _clear(home: Path) -> None:
 
 def run(quick: bool) -> list[Table]:
     """Measure and tell."""
-    table = measured("endtoend", "End to end", PLAN, BUDGET, quick)
-    table.notes.append(
-        "All variants with each kind of work and number of workers: `python -m benchmarks grid`."
-    )
-    return [table]
-
-
-def measured(name: str, title: str, plan: Sequence[Part], budget: float, quick: bool) -> Table:
-    """Run the parts of a plan, as far as the seconds of a budget last."""
     rows = 50_000 if quick else 1_000_000
     table = Table(
-        name,
-        f"{title}: {rows:,} rows, from the start of the program to the output on disk",
+        "endtoend",
+        f"End to end: {rows:,} rows, from the start of the program to the output on disk",
         [
             *("work, workers", "with", "runs", "seconds", "to the first row", "rows", "saving"),
             *("CPU seconds", "MB", "of ours, ray, rows", "the bar ended at"),
@@ -173,19 +157,9 @@ def measured(name: str, title: str, plan: Sequence[Part], budget: float, quick: 
         home = Path(folder)
         data = ["-m", "benchmarks.work", str(home / "data"), str(rows)]
         subprocess.run([sys.executable, *data], check=True, timeout=LIMIT)
-        pythons = dict.fromkeys(ALL, sys.executable)
-        try:
-            pythons[OLD] = former.install(home / "former")
-        except former.NotInstalled as error:
-            del pythons[OLD]
-            table.notes.append(f"speedy-utils {former.VERSION} could not be installed: {error}")
-        until = time.monotonic() + budget
-        for part in plan:
-            runs = {
-                name: Variant(name, part.work, part.workers, rows, home, pythons[name], until)
-                for name in part.variants
-                if name in pythons
-            }
+        until = time.monotonic() + BUDGET
+        for part in PLAN:
+            runs = {name: Variant(name, part.work, part.workers, rows, home, until) for name in part.variants}
             for name, runs_took in in_turns(runs, 1 if quick else part.rounds).items():
                 for took in runs_took:
                     if isinstance(took, Took):
@@ -202,10 +176,9 @@ def measured(name: str, title: str, plan: Sequence[Part], budget: float, quick: 
         "Cheap work is `text.upper()`; medium work is some 9 µs of words and checksums.",
         "The rows are lines of Python's sources. CPU and memory are those of all processes.",
         "Plain Ray tasks have no bar, retry nothing and leave a dataset for each shard: they are the floor.",
-        f"speedy-utils {former.VERSION} has an environment of its own, with the same Ray and datasets.",
-        "Ray Data writes Parquet while it works. Memory is without mapped and shared files.",
+        "Memory is without mapped and shared files.",
     ]
-    return table
+    return [table]
 
 
 def _add_rows(table: Table, work: str, workers: int, cell: dict[str, list[Took]]) -> None:

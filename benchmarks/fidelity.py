@@ -1,4 +1,10 @@
-"""Fidelity: how far a bar in a terminal is behind the truth, and what it ends with."""
+"""Fidelity: how far a bar in a terminal is behind the truth, and what it ends with.
+
+    python -m benchmarks.fidelity ours|tqdm_ray WORKERS ITEMS SLOTS SPANS
+
+This program works under a bar. Each worker sleeps a millisecond an item and writes its position to its slot
+of a shared file; when each of them worked is written at the end.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +17,65 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from . import former
 from .table import Table
 from .terminal import ProgramFailed, plain, run_in_terminal
 
 LIMIT = 75.0
-"""Seconds that a run may take; the work in it takes some ten, or twenty-five."""
-
-LATE = 10.0
-"""Seconds after which a run is told less often: the lag from there on is measured by itself."""
+"""Seconds that a run may take; the work in it takes some ten, or thirty."""
 
 _COUNT = re.compile(r"([\d,.]+[kM]?)/([\d,.]+[kM]?) \[")
 _RATE = re.compile(r"([\d,.]+) ?items/s")
+
+
+Span = tuple[float, float]
+
+
+def pace(worker: int, slots: str, numbers: Iterable[int]) -> Span:
+    """Go through the numbers, one a millisecond."""
+    with Path(slots).open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        began = time.monotonic()
+        for number in numbers:
+            time.sleep(0.001)
+            struct.pack_into("q", memory, 8 * worker, number + 1)
+        return began, time.monotonic()
+
+
+def ours(workers: int, items: int, slots: str) -> list[Span]:
+    from speedy_utils import multi_process, track
+
+    def work(worker: int) -> Span:
+        return pace(worker, slots, track(range(items)))
+
+    return multi_process(work, range(workers), num_workers=workers, total_items=lambda _: items)
+
+
+def tqdm_ray(workers: int, items: int, slots: str) -> list[Span]:
+    import ray
+    from ray.experimental import tqdm_ray as bars
+
+    @ray.remote
+    def work(worker: int) -> Span:
+        return pace(worker, slots, bars.tqdm(range(items), desc=f"worker-{worker}"))
+
+    start_ray(workers)
+    spans: list[Span] = ray.get([work.remote(worker) for worker in range(workers)])
+    return spans
+
+
+def start_ray(cpus: int) -> Any:
+    import ray
+
+    return ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR")
+
+
+TOOLS: dict[str, Callable[[int, int, str], list[Span]]] = {
+    "ours": ours,
+    "tqdm_ray": tqdm_ray,
+}
 
 
 class Screen:
@@ -64,13 +115,8 @@ def _whole(number: str) -> int:
     return round(float(number.rstrip("kM").replace(",", "")) * scale)
 
 
-def watch(
-    tool: str, python: str, workers: int, items: int, home: Path, since: float = 0.0
-) -> list[str | float | None]:
-    """Run the paced workers under a bar; tell the row of the table after its name.
-
-    The lag is that from so many seconds of work on.
-    """
+def watch(tool: str, workers: int, items: int, home: Path) -> list[str | float | None]:
+    """Run the paced workers under a bar; return the row of the table after its name."""
     slots, spans = home / "slots", home / "spans"
     slots.write_bytes(bytes(8 * workers))
     total = workers * items
@@ -86,12 +132,12 @@ def watch(
     looker = threading.Thread(target=look)
     looker.start()
     try:
-        program = ["-m", "benchmarks.paced", tool, str(workers), str(items), str(slots), str(spans)]
-        run_in_terminal(program, python=python, seen=screen.see, cwd=home, timeout=LIMIT)
+        program = ["-m", "benchmarks.fidelity", tool, str(workers), str(items), str(slots), str(spans)]
+        run_in_terminal(program, seen=screen.see, cwd=home, timeout=LIMIT)
     finally:
         over.set()
         looker.join()
-    lags = sorted(lags_behind(truth, screen.drawn, total, since))
+    lags = sorted(lags_behind(truth, screen.drawn, total))
     done = json.loads(spans.read_text(encoding="ascii"))
     true_rate = total / (max(end for _, end in done) - min(began for began, _ in done))
     return [
@@ -105,12 +151,10 @@ def watch(
     ]
 
 
-def lags_behind(
-    truth: list[tuple[float, int]], drawn: list[tuple[float, int]], total: int, since: float
-) -> list[float]:
-    """At each look at the truth from so many seconds of work on: how long ago it was what the bar shows."""
+def lags_behind(truth: list[tuple[float, int]], drawn: list[tuple[float, int]], total: int) -> list[float]:
+    """At each look at the truth during the work: how long ago it was what the bar shows."""
     lags = []
-    first = since + next(now for now, done in truth if done)
+    first = next(now for now, done in truth if done)
     shown = was = 0
     for now, done in truth:
         while shown + 1 < len(drawn) and drawn[shown + 1][0] <= now:
@@ -135,40 +179,36 @@ def run(quick: bool) -> list[Table]:
         ],
         quick=quick,
     )
-    tools = {"ours": "speedy_utils", "tqdm_ray": "tqdm_ray", "former": f"speedy-utils {former.VERSION}"}
+    tools = {"ours": "speedy_utils", "tqdm_ray": "tqdm_ray"}
+    runs = [(tool, workers, items) for workers in (2, 8) for tool in tools]
+    runs.append(("ours", 8, 4 * items))  # long enough to see that the lag does not grow
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        pythons = dict.fromkeys(tools, sys.executable)
-        try:
-            pythons["former"] = former.install(home / "former")
-        except former.NotInstalled as error:
-            table.notes.append(f"speedy-utils {former.VERSION} could not be installed: {error}")
-            del tools["former"]
-        late = f"speedy_utils, from {LATE:g} s on"
-        runs = [(name, tool, workers, items, 0.0) for workers in (2, 8) for tool, name in tools.items()]
-        runs.append((late, "ours", 8, 14_000 if quick else 20_000, LATE))
-        for name, tool, workers, each, since in runs:
+        for tool, workers, each in runs:
+            name = tools[tool] + (", a long run" if each > items else "")
             try:
-                row = watch(tool, pythons[tool], workers, each, home, since)
+                row = watch(tool, workers, each, Path(folder))
             except ProgramFailed as error:
                 print(error, file=sys.stderr)
                 table.notes.append(f"{name}, {workers} workers: {error.why}.")
-            else:
-                table.rows.append([name, workers, *row])
-    for name, workers, median, p95, longest, _, rate, true in (row[:8] for row in table.rows):
-        keys = {"speedy_utils": "", late: "late_", "tqdm_ray": "tqdm_ray_"}
-        key = keys.get(str(name), "former_")
-        table.figures |= {
-            f"{key}lag_{workers}": float(median or 0),
-            f"{key}lag_p95_{workers}": float(p95 or 0),
-            f"{key}lag_max_{workers}": float(longest or 0),
-        }
-        if rate is not None:
-            table.figures[f"{key}rate_off_{workers}"] = float(rate) / float(true or 1) - 1
+                continue
+            table.rows.append([name, workers, *row])
+            key = ("" if tool == "ours" else "tqdm_ray_") + ("long_" if each > items else "")
+            for figure, value in zip(("lag", "lag_p95", "lag_max"), row, strict=False):
+                table.figures[f"{key}{figure}_{workers}"] = float(value or 0)
     table.notes += [
-        f"Each worker sleeps a millisecond an item, {items:,} times, or long enough to see the lag later on, "
-        "and notes its position in a file.",
+        f"Each worker sleeps a millisecond an item, {items:,} times (the long run: {4 * items:,}), and notes "
+        "its position in a file.",
         "The lag is how long ago the truth was what is on the screen, looked at every hundredth of a second.",
         "tqdm_ray has a bar for each worker and none for all: the sum of its bars is taken.",
     ]
     return [table]
+
+
+def main() -> None:
+    tool, workers, items, slots, spans = sys.argv[1:]
+    done = TOOLS[tool](int(workers), int(items), slots)
+    Path(spans).write_text(json.dumps(done), encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()

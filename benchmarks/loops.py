@@ -1,8 +1,9 @@
-"""The programs behind the tables of items and calls, which run in a terminal of their own.
+"""Per item and per call: what a loop costs when something counts it.
 
     python -m benchmarks.loops items|calls OUT [--quick]
 
-What counts is bound to a live reporter, whose thread sends to an actor; what draws, draws.
+This program measures in a terminal of its own. What counts is bound to a live reporter, whose thread sends to
+an actor; what draws, draws.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import itertools
 import json
 import statistics
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ from speedy_utils import (
     tracked,
 )
 
-from .measure import Cost, Loop, per_turn
+from .measure import Cost, Loop, per_turn, ratio
+from .table import Table
+from .terminal import run_in_terminal
 
 Costs = dict[str, list[Cost]]
 
@@ -79,16 +83,12 @@ def _bars() -> dict[str, Callable[[Any], Iterable[Any]]]:
     }
 
 
-def _tracks() -> dict[str, Callable[[Any], Iterable[Any]]]:
-    return {f"track, every={every}": functools.partial(track, every=every) for every in (1, 100, 1_000)}
-
-
 def items(rounds: int, seconds: float) -> dict[str, Costs]:
     """An item of each kind of iterable, over a bare loop."""
     tables: dict[str, Costs] = {}
     for kind, source in {"list": _list, "generator": _generator, "map": _map}.items():
         variants: dict[str, Loop] = {"bare": _over(source, lambda items: items)}
-        variants |= {name: bound(_over(source, wrap)) for name, wrap in _tracks().items()}
+        variants["track"] = bound(_over(source, track))
         peers = _bars() if kind == "list" else {"tqdm": tqdm}
         variants |= {name: _over(source, wrap) for name, wrap in peers.items()}
         tables[kind] = per_turn("bare", variants, rounds, seconds)
@@ -98,8 +98,6 @@ def items(rounds: int, seconds: float) -> dict[str, Costs]:
 
 def _dataset_rows(rounds: int, seconds: float) -> Costs:
     """A row of a memory-mapped dataset, with the cost of the row itself, which `track` fetches its way."""
-    import tempfile
-
     from datasets import Dataset, load_from_disk
 
     with tempfile.TemporaryDirectory() as home:
@@ -120,7 +118,7 @@ def _dataset_rows(rounds: int, seconds: float) -> Costs:
         variants = {
             "nothing": lambda turns: consume(range(turns)),
             "bare": times(_over(source, lambda items: items)),
-            **{name: bound(times(_over(source, wrap))) for name, wrap in _tracks().items()},
+            "track": bound(times(_over(source, track))),
             "tqdm": times(_over(source, tqdm)),
         }
         return per_turn("nothing", variants, rounds, seconds * 2)
@@ -230,6 +228,74 @@ def nanoseconds(costs: list[Cost]) -> tuple[float, float]:
         statistics.median(cost.wall for cost in costs) * 1e9,
         statistics.median(cost.cpu for cost in costs) * 1e9,
     )
+
+
+def measured(what: str, quick: bool) -> dict[str, Costs]:
+    """Run this program in a terminal."""
+    with tempfile.TemporaryDirectory() as home:
+        out = Path(home) / "costs.json"
+        run_in_terminal(["-m", "benchmarks.loops", what, str(out), *(["--quick"] if quick else [])])
+        tables: dict[str, dict[str, list[list[float]]]] = json.loads(out.read_text(encoding="utf-8"))
+    return {
+        table: {name: [Cost(*cost) for cost in took] for name, took in costs.items()}
+        for table, costs in tables.items()
+    }
+
+
+def to_peer(costs: Costs, name: str, peer: str) -> float | None:
+    """The CPU time of one as a part of another's, in the same rounds."""
+    if peer not in costs:
+        return None
+    return ratio([cost.cpu for cost in costs[name]], [cost.cpu for cost in costs[peer]])
+
+
+KINDS = {
+    "list": "a list",
+    "generator": "a generator",
+    "map": "a `map`",
+    "dataset": "a dataset, row and all",
+    "ray": "a list, in a Ray task",
+}
+
+
+def run_items(quick: bool) -> list[Table]:
+    """Measure and tell what an item costs."""
+    tables = measured("items", quick)
+    columns = ["loop over", "with", "ns", "CPU ns", "of tqdm"]
+    table = Table("items", "Per item, over a bare loop", columns, quick=quick)
+    for kind, costs in tables.items():
+        for name in costs:
+            table.rows.append([KINDS[kind], name, *nanoseconds(costs[name]), to_peer(costs, name, "tqdm")])
+            table.figures[f"{name}_{kind}_ns"] = nanoseconds(costs[name])[1]
+    table.notes = [
+        "What draws, draws into a terminal. `track` is bound to a reporter, whose thread calls an actor.",
+        "CPU time, and the ratio of it, has that of helping threads. Small negative figures are noise.",
+        "A dataset's row is one from disk, at the cost of a whole turn: `track` fetches it in batches.",
+    ]
+    return [table]
+
+
+def run_calls(quick: bool) -> list[Table]:
+    """Measure and tell what a call costs."""
+    tables = measured("calls", quick)
+    columns = ["where", "call", "ns", "CPU ns", "of tqdm.update"]
+    table = Table("calls", "Per call, over an empty loop", columns, quick=quick)
+    for where, costs in tables.items():
+        place = "a Ray task" if where == "ray" else "the driver"
+        for name in costs:
+            table.rows.append([place, name, *nanoseconds(costs[name]), to_peer(costs, name, "tqdm.update")])
+    ray_costs = tables["ray"]
+    table.figures = {
+        "report_ns": nanoseconds(ray_costs["report_progress"])[1],
+        "tqdm_update_ns": nanoseconds(ray_costs["tqdm.update"])[1],
+        "actor_call_us": nanoseconds(ray_costs["a blocking actor call"])[0] / 1e3,
+    }
+    table.notes = [
+        '"In a task" means bound to a live reporter; "outside a run" nothing listens.',
+        "A blocking actor call is `ray.get(actor.update.remote(1))`, one worker alone.",
+        "The ratio is that of CPU time: of the calling process, without the actor's.",
+    ]
+    return [table]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Merging: what it takes to make one dataset of the shards, and how much memory the driver has."""
+"""Merging: what it takes to make one dataset of the shards."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import functools
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from .measure import Cost, ratio, timed
-from .memory import ROW, ROWS
 from .table import Table
+
+ROW = "A line of text that is a little longer than most lines of source code are. " * 8
 
 
 def make_shards(output: Path, shards: int, megabytes: int) -> None:
@@ -90,27 +90,6 @@ def _concatenate(parts: list[Any], path: Path) -> None:
     concatenate_datasets(parts).save_to_disk(str(path))
 
 
-def driver_memory(home: Path, rows: int) -> list[int]:
-    """The memory of a driver in megabytes: with the dataset loaded, at its peak, and its own at its peak."""
-    from datasets import Dataset
-
-    def generate(first: list[int]) -> Any:
-        for start in first:
-            yield from ({"text": ROW, "id": i} for i in range(start, start + ROWS))
-
-    data = home / f"rows-{rows}"
-    Dataset.from_generator(
-        generate, gen_kwargs={"first": list(range(0, rows, ROWS))}, cache_dir=str(home / "cache")
-    ).save_to_disk(str(data))
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", str(data), str(home / f"out-{rows}")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return [int(value) for value in done.stdout.splitlines()[-1].split()]
-
-
 def run(quick: bool) -> list[Table]:
     """Measure and tell."""
     from datasets import disable_progress_bars
@@ -132,18 +111,4 @@ def run(quick: bool) -> list[Table]:
             merging.rows.append([name, seconds, cpu, ratio(wall[name], wall["concatenate"])])
             merging.figures[f"{name}_s"] = seconds
         merging.notes = [f"`concatenate_datasets(...).save_to_disk` on the same shards; medians of {rounds}."]
-        memory = Table(
-            "memory",
-            "The driver's memory over a run",
-            ["rows", "with the dataset loaded, MB", "at the peak, MB", "its own at the peak, MB"],
-            part_of="merge",
-            quick=quick,
-        )
-        for rows in (ROWS // 10, ROWS) if quick else (ROWS, 10 * ROWS):
-            memory.rows.append([rows, *driver_memory(home, rows)])
-        memory.figures = {"own_of_ten_times": float(memory.rows[1][3] or 0) / float(memory.rows[0][3] or 1)}
-        memory.notes = [
-            f"{len(ROW)} bytes a row, two workers. The peak has the pages of the data that were looked at.",
-            "The driver's own memory is what is left without mapped files.",
-        ]
-    return [merging, memory]
+    return [merging]

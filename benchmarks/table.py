@@ -6,13 +6,13 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyperf
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -23,8 +23,18 @@ def results_of(quick: bool) -> Path:
 
 
 PACKAGES = (
-    *("speedy_utils", "ray", "datasets", "pyarrow", "tqdm", "rich", "alive-progress", "mqdm", "mpire"),
-    *("pyperf", "psutil"),
+    *(
+        "speedy-utils-progress",
+        "ray",
+        "datasets",
+        "pyarrow",
+        "tqdm",
+        "rich",
+        "alive-progress",
+        "mqdm",
+        "mpire",
+    ),
+    "psutil",
 )
 
 Cell = str | int | float | None
@@ -90,10 +100,9 @@ def _cell(value: Cell) -> str:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on; nothing that names the machine."""
-    known = pyperf.Run([1.0], warmups=[], collect_metadata=True).get_metadata()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "cpu": known.get("cpu_model_name", platform.machine()),
+        "cpu": _cpu_model(),
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "load": round(psutil.getloadavg()[0], 1),
@@ -101,6 +110,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not on Linux
+        return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def _version(name: str) -> str | None:

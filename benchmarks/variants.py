@@ -100,22 +100,6 @@ def _ours(backend: str, batched: bool) -> Callable[[Job], None]:
     return run
 
 
-def _former(job: Job) -> None:
-    """speedy-utils 1.1.48, used as its documentation says: a report every hundred items."""
-    from speedy_utils import report_progress
-    from speedy_utils._api.multi_process_dataset import multi_process_dataset
-
-    _start_ray(job.workers)  # as it would by itself, where no other Ray runs
-
-    def counted(rows: Any) -> Iterable[Any]:
-        for number, item in enumerate(rows):
-            if number % 100 == 0:
-                report_progress(100)
-            yield item
-
-    multi_process_dataset(job.dataset(), job.shard(counted), job.out, num_workers=job.workers)
-
-
 def _map(batched: bool) -> Callable[[Job], None]:
     def run(job: Job) -> None:
         options: dict[str, Any] = {"num_proc": job.workers, "load_from_cache_file": False}
@@ -127,40 +111,6 @@ def _map(batched: bool) -> Callable[[Job], None]:
         done.save_to_disk(job.out)
 
     return run
-
-
-def _ray_data(batched: bool) -> Callable[[Job], None]:
-    def run(job: Job) -> None:
-        import ray
-
-        _start_ray(job.workers)
-        rows = ray.data.from_huggingface(job.dataset()).repartition(job.workers * 4)
-        if batched:
-            done = rows.map_batches(job.batch(), batch_size=BATCH, batch_format="numpy")
-        else:
-            done = rows.map(job.row())
-        done.write_parquet(job.out)
-        mark(job.marks, "end")
-
-    return run
-
-
-def _mpire(job: Job) -> None:
-    from datasets import Dataset
-    from mpire import WorkerPool
-
-    rows = job.dataset()
-    with WorkerPool(n_jobs=job.workers) as pool:
-        row = job.row()
-        done = pool.map(
-            lambda text: row({"text": text}),
-            ((text,) for batch in rows.iter(BATCH) for text in batch["text"]),
-            iterable_len=len(rows),
-            chunk_size=BATCH,
-            progress_bar=True,
-        )
-    mark(job.marks, "end")
-    Dataset.from_list(done).save_to_disk(job.out)
 
 
 def _plain(batched: bool) -> Callable[[Job], None]:
@@ -187,18 +137,14 @@ def _start_ray(cpus: int) -> None:
 VARIANTS: dict[str, Callable[[Job], None]] = {
     "ours, ray, rows": _ours("ray", False),
     "ours, ray, batches": _ours("ray", True),
-    "ours, mp, rows": _ours("mp", False),
-    "ours, mp, batches": _ours("mp", True),
+    "ours, threads, rows": _ours("threads", False),
+    "ours, threads, batches": _ours("threads", True),
     "ours, seq, rows": _ours("seq", False),
     "ours, seq, batches": _ours("seq", True),
     "datasets.map, rows": _map(False),
     "datasets.map, batches": _map(True),
-    "Ray Data, rows": _ray_data(False),
-    "Ray Data, batches": _ray_data(True),
-    "mpire, rows": _mpire,
     "plain Ray tasks, rows": _plain(False),
     "plain Ray tasks, batches": _plain(True),
-    "speedy-utils 1.1.48, rows": _former,
 }
 
 

@@ -1,4 +1,4 @@
-"""The rows of the end-to-end table, and what is done to them, for any version of speedy_utils."""
+"""The rows of the end-to-end table, and what is done to them."""
 
 from __future__ import annotations
 

@@ -79,8 +79,7 @@ def test_a_paused_actor_slows_no_loop(
     """Cut off from the actor for 20 seconds no call waits, and what was counted meanwhile arrives afterwards.
 
     No network is cut here. To a worker an actor that is stopped looks the same, calls that nobody answers,
-    except that its connections stay. How fast loops are meanwhile, as a figure, is
-    told by ``benchmarks/cut_off.py``: that takes a quiet machine.
+    except that its connections stay.
     """
     paused, resumed, caught_up = tmp_path / "paused", tmp_path / "resumed", tmp_path / "caught up"
 

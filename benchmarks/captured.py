@@ -1,4 +1,4 @@
-"""Adopted bars: what a bar of tqdm costs that a task counts, beside the same bar drawing by itself."""
+"""Captured bars: what a bar of tqdm costs that a task counts, beside the same bar drawing by itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def many(**options: Any) -> None:
             pass
 
 
-def adopted(work: Callable[..., None]) -> None:
+def captured(work: Callable[..., None]) -> None:
     reporter = Reporter(0)
     with registered(reporter, RecordingSink()), counting(reporter.own), capturing_tqdm():
         work()
@@ -59,9 +59,9 @@ def run(quick: bool) -> list[Table]:
     rounds = 3 if quick else 9
     screen, null = read_terminal(), open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the program
     table = Table(
-        "adopted",
-        "A bar of tqdm that a task adopts, beside the same bar by itself",
-        ["what", "the bar", "ns", "CPU ns", "of it, when adopted"],
+        "captured",
+        "A bar of tqdm that a task captures, beside the same bar by itself",
+        ["what", "the bar", "ns", "CPU ns", "of it, when captured"],
         quick=quick,
     )
     for what, work, n, unit in (
@@ -72,21 +72,21 @@ def run(quick: bool) -> list[Table]:
         variants: dict[str, Callable[[], Cost]] = {
             "drawn in a terminal": lambda work=work: timed(lambda: work(file=screen)),
             "drawn to /dev/null": lambda work=work: timed(lambda: work(file=null)),
-            "adopted": lambda work=work: timed(lambda: adopted(work)),
+            "captured": lambda work=work: timed(lambda: captured(work)),
             "disable=True": lambda work=work: timed(lambda: work(disable=True)),
         }
         took = in_turns(variants, rounds)
         cpu = {name: [cost.cpu / n * 1e9 for cost in costs] for name, costs in took.items()}
         for name, costs in took.items():
             wall = statistics.median(cost.wall for cost in costs) / n * 1e9
-            each = [wall, statistics.median(cpu[name]), ratio(cpu["adopted"], cpu[name])]
+            each = [wall, statistics.median(cpu[name]), ratio(cpu["captured"], cpu[name])]
             table.rows.append([f"`{what}`, {unit}", name, *each])
         key = work.__name__
-        table.figures[f"{key}_ns"] = statistics.median(cpu["adopted"])
+        table.figures[f"{key}_ns"] = statistics.median(cpu["captured"])
         table.figures[f"{key}_drawn_ns"] = statistics.median(cpu["drawn in a terminal"])
-        table.figures[f"{key}_of_drawn"] = ratio(cpu["adopted"], cpu["drawn in a terminal"])
+        table.figures[f"{key}_of_drawn"] = ratio(cpu["captured"], cpu["drawn in a terminal"])
     table.notes = [
-        "Adopted bars are read every 50 ms meanwhile, as in a worker. The terminal is read.",
+        "Captured bars are read every 50 ms meanwhile, as in a worker. The terminal is read.",
         "CPU time of the thread that loops: what the flusher takes beside it is in the table of items.",
     ]
     return [table]

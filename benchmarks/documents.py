@@ -1,6 +1,6 @@
-"""Writes the README's table of figures from what was measured.
+"""Writes the table of figures of the documents from what was measured.
 
-python -m benchmarks.readme
+python -m benchmarks.documents
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from .table import command, figures, machine_line
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "figures.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 class Row(NamedTuple):
-    """A row of the README: what, by whose table, and the two cells with names of figures in braces."""
+    """A row of the page: what, by whose table, and the two cells with names of figures in braces."""
 
     what: str
     table: str
@@ -42,7 +42,6 @@ def _end_to_end(cell: str, *peers: str) -> str:
         "datasets_map__batches": "`datasets.map` batched",
         "plain_Ray_tasks__rows": "plain Ray tasks",
         "plain_Ray_tasks__batches": "plain Ray tasks",
-        "speedy_utils_1_1_48__rows": "speedy-utils 1.1.48",
     }
     return ", ".join(
         f"{names[peer]} {{{cell}_{peer}_s:.1f}} s"
@@ -52,7 +51,7 @@ def _end_to_end(cell: str, *peers: str) -> str:
 
 
 _OURS, _BATCHES = "ours__ray__rows", "ours__ray__batches"
-_ROWS = ("datasets_map__rows", "plain_Ray_tasks__rows", "speedy_utils_1_1_48__rows")
+_ROWS = ("datasets_map__rows", "plain_Ray_tasks__rows")
 
 ROWS = (
     Row(
@@ -87,8 +86,8 @@ ROWS = (
     ),
     Row(
         "CPU time of an item under `tqdm(list)` in a task",
-        "adopted",
-        "adopted {loop_ns:.0f} ns",
+        "captured",
+        "captured {loop_ns:.0f} ns",
         "drawing by itself {loop_drawn_ns:.0f} ns",
     ),
     Row(
@@ -104,9 +103,9 @@ ROWS = (
         _end_to_end("cheap_2", "datasets_map__batches", "plain_Ray_tasks__batches"),
     ),
     Row(
-        "the same without Ray, in threads (`mp`), one by one",
+        "the same without Ray, in threads, one by one",
         "endtoend",
-        "{cheap_2_ours__mp__rows_s:.1f} s",
+        "{cheap_2_ours__threads__rows_s:.1f} s",
         "",
     ),
     Row(
@@ -137,12 +136,12 @@ ROWS = (
         "how far the bar in a terminal is behind, 8 workers",
         "fidelity",
         "{lag_8:.2f} s, at most {lag_p95_8:.2f} s in 95 of 100 looks",
-        "speedy-utils 1.1.48 {former_lag_8:.2f} s, {former_lag_p95_8:.2f} s",
+        "tqdm_ray {tqdm_ray_lag_8:.2f} s, {tqdm_ray_lag_p95_8:.2f} s",
     ),
     Row(
-        "the same once it has run for ten seconds",
+        "the same in a run four times as long",
         "fidelity",
-        "{late_lag_8:.2f} s, at most {late_lag_p95_8:.2f} s in 95 of 100 looks",
+        "{long_lag_8:.2f} s, at most {long_lag_p95_8:.2f} s in 95 of 100 looks",
         "",
     ),
     Row(
@@ -170,12 +169,6 @@ ROWS = (
         "plain `ray.wait` loop {plain_0ms_us:,.0f} µs",
     ),
     Row(
-        "driver's CPU a task, of a million simulated ones",
-        "tasks",
-        "{simulated_1000000_us:.0f} µs",
-        "",
-    ),
-    Row(
         "merging 64 shards of 500 MB in all",
         "merge",
         "{ours_s:.2f} s",
@@ -185,7 +178,7 @@ ROWS = (
 
 
 def table() -> str:
-    """The table as it stands in the README, without what was not measured; a dash stands for a peer."""
+    """The table as it stands on the page, without what was not measured; a dash stands for a peer."""
     lines = ["| what | speedy_utils | beside it | command |", "| --- | --- | --- | --- |"]
     for row in ROWS:
         values = _Figures(figures(row.table))
@@ -197,13 +190,13 @@ def table() -> str:
 
 
 def rewrite() -> None:
-    """Put the table between the marks of the README."""
-    text = README.read_text(encoding="utf-8")
+    """Put the table between the marks of the page."""
+    text = PAGE.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"README.md lacks the marks {BEGIN} and {END}")
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"docs/figures.md lacks the marks {BEGIN} and {END}")
+    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

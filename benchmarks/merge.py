@@ -19,7 +19,7 @@ ROW = "A line of text that is a little longer than most lines of source code are
 def make_shards(output: Path, shards: int, megabytes: int) -> None:
     """Write the shards of a run, as its workers do, and leave the run before it merges."""
     from speedy_utils._api import multi_process_dataset as dataset_sharding
-    from speedy_utils._sharding.workspace import Workspace
+    from speedy_utils._sharding.workspace import ShardPlan, Workspace
     from speedy_utils.errors import ShardError
 
     def write(shard: Any, path: str) -> None:
@@ -32,7 +32,7 @@ def make_shards(output: Path, shards: int, megabytes: int) -> None:
     class LeftError(ShardError):
         """The run was left."""
 
-    def leave(partial: Workspace) -> None:
+    def leave(workspace: Workspace, plan: ShardPlan) -> None:
         raise LeftError
 
     from datasets import Dataset
@@ -58,7 +58,7 @@ def merge_costs(home: Path, shards: int, megabytes: int, rounds: int) -> dict[st
     from datasets import load_from_disk
 
     from speedy_utils._sharding.merge import merge_shards
-    from speedy_utils._sharding.resume import _read_manifest, open_workspace
+    from speedy_utils._sharding.workspace import Workspace, _read_manifest
 
     model = home / "model"
     make_shards(model, shards, megabytes)
@@ -70,8 +70,9 @@ def merge_costs(home: Path, shards: int, megabytes: int, rounds: int) -> dict[st
         subprocess.run(["cp", "-al", f"{model}.partial", str(partial_folder)], check=True)
         manifest = _read_manifest(partial_folder)
         assert manifest is not None
-        partial = open_workspace(output, manifest.identity, num_shards=shards, default_shards=shards)
-        took["ours"].append(timed(functools.partial(merge_shards, partial)))
+        workspace = Workspace.open(output)
+        plan = workspace.resume(manifest.fingerprint, num_shards=shards, default_shards=shards)
+        took["ours"].append(timed(functools.partial(merge_shards, workspace, plan)))
 
         parts = sorted(Path(f"{model}.partial", "shards").glob("*/*/output"))
         loaded = [load_from_disk(str(part)) for part in parts]

@@ -843,7 +843,7 @@ def test_a_run_that_died_before_its_merge_only_merges(
     dataset = Dataset.from_dict(numbered(40))
     with monkeypatch.context() as patch:
 
-        def die(partial: Any) -> None:
+        def die(*_: Any) -> None:
             raise KeyboardInterrupt
 
         patch.setattr(dataset_sharding, "merge_shards", die)
@@ -979,9 +979,9 @@ def test_merging_is_shown(local: str, shown: Any, out: Path, monkeypatch: pytest
             assert snapshot.done == snapshot.total == 10
             merging.set()
 
-    def merge_when_shown(partial: Any) -> Path:
+    def merge_when_shown(*args: Any) -> Path:
         assert merging.wait(30)
-        return merge(partial)
+        return merge(*args)
 
     shown.hook = look
     monkeypatch.setattr(dataset_sharding, "merge_shards", merge_when_shown)

@@ -314,7 +314,7 @@ def test_the_sources_unpickle_only_what_they_have_just_pickled() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "Unpickler"):
                 found.append((file.name, ast.unparse(node)))
     # An exception that was pickled on the very same line, to see whether the driver could read it.
-    assert [each for each in found if each[1] != "json.loads"] == [("ray_task.py", "pickle.loads")]
+    assert [each for each in found if each[1] != "json.loads"] == [("worker.py", "pickle.loads")]
 
 
 def test_the_clean_up_leaves_what_is_not_the_runs_own(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress, checked_progress
 from .._engines.base import WorkSpec, default_workers, open_engine, starting
@@ -14,14 +14,13 @@ from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
 from .._interrupts import keeping_ctrl_c
 from .._run.run import Run, display_here
-from .._sharding.files import checked_output, refuse_existing
 from .._sharding.fingerprint import fingerprint_run
 from .._sharding.merge import merge_shards
-from .._sharding.resume import open_workspace, restore_replaced_output
+from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
-from .._sharding.shard_worker import _process_shard, _Shard
-from .._sharding.shards import ShardSpec, cut_shard, resolve_dataset
-from .._sharding.workspace import Workspace
+from .._sharding.shard_worker import process_shard
+from .._sharding.shards import LazyShards, resolve_dataset
+from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_count, checked_name, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
 from .options import Backend, check_run
@@ -137,24 +136,25 @@ def multi_process_dataset(
             f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
         )
     kwargs = dict(process_func_kwargs or {})
-    refuse_existing(checked_output(output_path), overwrite=overwrite)
-    restore_replaced_output(output_path)
-    rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
+    resume = checked_resume(resume)
+    if not isinstance(dataset, (str, os.PathLike)):
+        dataset = resolve_dataset(dataset)
     workers = num_workers or default_workers(backend)
-    with open_workspace(
-        output_path,
-        fingerprint_run(rows, process_func, kwargs),
-        num_shards=num_shards,
-        default_shards=workers,
-        resume=resume,
-        overwrite=overwrite,
-    ) as partial:
-        missing = partial.missing
+    with Workspace.open(output_path, overwrite=overwrite) as workspace:
+        # A path is loaded only now: it may be that of the output, which has been put back if need be.
+        rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
+        plan = workspace.resume(
+            fingerprint_run(rows, process_func, kwargs),
+            num_shards=num_shards,
+            default_shards=workers,
+            resume=resume,
+        )
+        missing = plan.missing
         run = Run(
             title or f"Processing {len(rows):,} {unit}",
             len(rows),
-            tasks=len(partial.plan),
-            tasks_done=len(partial.finished),
+            tasks=len(plan.specs),
+            tasks_done=len(plan.finished),
             task_unit="shards",
             workers=min(workers, len(missing)),
             unit=unit,
@@ -167,21 +167,21 @@ def multi_process_dataset(
             with run:
                 if missing:
                     shared = {"process_func": process_func, "kwargs": kwargs}
-                    work = WorkSpec(_process_shard, shared, min(workers, len(missing)), options, worker_logs)
-                    _process(run, rows, partial, backend, work, max_retries, adopt_tqdm)
+                    work = WorkSpec(process_shard, shared, min(workers, len(missing)), options, worker_logs)
+                    _process(run, rows, workspace, plan, backend, work, max_retries, adopt_tqdm)
                 run.phase = "merging"
                 with silence_datasets():
-                    merge_shards(partial)
+                    merge_shards(workspace, plan)
         except ShardError:  # it says itself what is kept
             raise
         except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
-            if not partial.published:
+            if not workspace.published:
                 logger.warning(
                     "stopped: %d of %d shards are finished, and kept in %s; "
                     "the same call runs only the others",
-                    len(partial.finished),
-                    len(partial.plan),
-                    partial.folder,
+                    len(plan.finished),
+                    len(plan.specs),
+                    workspace.folder,
                 )
             raise
     return os.fspath(output_path)
@@ -199,39 +199,18 @@ def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
     return dataset if size is None else dataset.select(range(min(size, len(dataset))))
 
 
-class _Shards(Sequence[_Shard]):
-    """The shards to process, each cut when its turn comes: data in memory is copied for it."""
-
-    def __init__(self, dataset: Dataset, partial: Workspace, specs: list[ShardSpec]) -> None:
-        self._dataset = dataset
-        self._partial = partial
-        self._specs = specs
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    @overload
-    def __getitem__(self, index: int) -> _Shard: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[_Shard]: ...
-    def __getitem__(self, index: int | slice) -> _Shard | Sequence[_Shard]:
-        if isinstance(index, slice):
-            return _Shards(self._dataset, self._partial, self._specs[index])
-        spec = self._specs[index]
-        return _Shard(cut_shard(self._dataset, spec), spec, self._partial.shard_dir(spec))
-
-
 def _process(
     run: Run,
     rows: Dataset,
-    partial: Workspace,
+    workspace: Workspace,
+    plan: ShardPlan,
     backend: Backend,
     work: WorkSpec,
     max_retries: int,
     adopt_tqdm: bool,
 ) -> None:
     """Run the missing shards; the failure of one does not stop the others."""
-    specs = partial.missing
+    specs = plan.missing
     failed: list[TaskError] = []
 
     def call(task: int, attempt: int) -> Attempt:
@@ -239,7 +218,7 @@ def _process(
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:
-            partial.add(outcome.value)
+            plan.add(outcome.value)
         else:
             spec = specs[ended.task]
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
@@ -248,7 +227,7 @@ def _process(
     drive(
         engine,
         run,
-        _Shards(rows, partial, specs),
+        LazyShards(rows, specs, workspace.shard_dir),
         call,
         finish,
         workers=work.workers,
@@ -257,7 +236,7 @@ def _process(
     if failed:
         failed.sort(key=lambda error: error.index)
         raise FailedShardsError(
-            f"{len(failed)} of {len(partial.plan)} shards failed; the {len(partial.finished)} finished ones "
-            f"are kept in {str(partial.folder)!r}, and the same call again runs only the others",
+            f"{len(failed)} of {len(plan.specs)} shards failed; the {len(plan.finished)} finished ones "
+            f"are kept in {str(workspace.folder)!r}, and the same call again runs only the others",
             failed,
         )

@@ -10,54 +10,6 @@ import shutil
 import zlib
 from pathlib import Path
 
-from .._validation import shorten
-
-
-def checked_output(output_path: str | os.PathLike[str]) -> Path:
-    """The output's path, independent of the current folder.
-
-    Raises:
-        TypeError: If it is no path.
-        ValueError: If it names no folder that could be made.
-    """
-    text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
-    if not isinstance(text, str):
-        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
-    if "://" in text:
-        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
-    path = Path(os.path.abspath(os.path.expanduser(text)))
-    if not text or not path.name:
-        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
-    return path
-
-
-def refuse_existing(output: Path, *, overwrite: bool) -> None:
-    """Raise if something at the output's path stands in the way.
-
-    Args:
-        output: The path.
-        overwrite: Whether a saved dataset there may be replaced. Nothing else ever is.
-
-    Raises:
-        FileExistsError: If something is there that may not be replaced.
-    """
-    if not os.path.lexists(output):
-        return
-    if output.is_symlink():
-        raise FileExistsError(f"output_path {str(output)!r} is a symbolic link; pass the path it leads to.")
-    if not overwrite:
-        raise FileExistsError(
-            f"output_path {str(output)!r} exists. Choose another one, or pass overwrite=True: the old data "
-            "is then replaced once the new is whole."
-        )
-    names = set(os.listdir(output)) if output.is_dir() else {""}
-    if names and not {"state.json", "dataset_info.json"} <= names and "dataset_dict.json" not in names:
-        raise FileExistsError(
-            f"output_path {str(output)!r} exists and is no saved dataset, so overwrite=True does not replace "
-            "it. Choose another one, or delete it yourself."
-        )
-
-
 # What link() says where the other path is on another file system, where the file system has no hard
 # links or no more of them for this file, or where the kernel protects a file of another owner.
 _CANT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})

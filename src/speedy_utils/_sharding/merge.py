@@ -9,7 +9,6 @@ another order than the others', is rewritten.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
 from ..errors import MergeError
-from .files import link_or_copy, refuse_existing, remove_path, swap_in, sync, write_json
+from .files import link_or_copy, remove_path, sync, write_json
 from .shard_worker import ShardRecord, read_record
-from .workspace import Workspace
+from .workspace import ShardPlan, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,14 +30,15 @@ _MOST_MISFITS = 10
 
 
 @keeping_ctrl_c()
-def merge_shards(partial: Workspace) -> Path:
+def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
     """Merge the shards of a run, bring the result to ``output_path`` and clear the run's folder away.
 
     Loaded, the result has the rows, the order and the columns of ``concatenate_datasets`` over the
     shards. It has no format.
 
     Args:
-        partial: A run whose shards are all finished.
+        workspace: The folder of the run.
+        plan: Its shards, all finished.
 
     Returns:
         The path of the dataset.
@@ -47,32 +47,24 @@ def merge_shards(partial: Workspace) -> Path:
         MergeError: If shards are missing, were changed or don't fit together. Nothing has been merged then.
         FileExistsError: If something has appeared at ``output_path`` meanwhile.
     """
-    if partial.missing:
-        names = ", ".join(str(spec.index) for spec in partial.missing)
+    if plan.missing:
+        names = ", ".join(str(spec.index) for spec in plan.missing)
         raise MergeError(f"There is nothing to merge yet: these shards are not finished: {names}.")
-    changed = [spec for spec in partial.plan if read_record(partial.shard_dir(spec), spec) is None]
+    changed = [spec for spec in plan.specs if read_record(workspace.shard_dir(spec), spec) is None]
     if changed:
         names = ", ".join(str(spec.index) for spec in changed)
         raise MergeError(
             f"Nothing was merged, because shards were changed after they were finished: {names}. "
             "The same call runs them again."
         )
-    records = [partial.finished[spec.index] for spec in partial.plan]
+    records = [plan.finished[spec.index] for spec in plan.specs]
     features = common_features(records)
-    remove_path(partial.merged)
-    partial.merged.mkdir()
-    files = _gather_files(partial, records, features)
-    _write_metadata(partial.merged, records, features, files)
-    # Once more, for a dataset that has been put there in the meantime.
-    refuse_existing(partial.output_path, overwrite=partial.overwrite)
-    if os.path.lexists(partial.output_path):
-        swap_in(partial.merged, partial.output_path, partial.old)
-    else:
-        os.rename(partial.merged, partial.output_path)
-        sync(partial.output_path.parent)
-    partial.published = True
-    partial.remove()
-    return partial.output_path
+    remove_path(workspace.merged)
+    workspace.merged.mkdir()
+    files = _gather_files(workspace, records, features)
+    _write_metadata(workspace.merged, records, features, files)
+    workspace.publish()
+    return workspace.output_path
 
 
 def common_features(records: Sequence[ShardRecord]) -> Features:
@@ -189,18 +181,18 @@ def _refuse_shared_sources(records: Sequence[ShardRecord]) -> None:
             )
 
 
-def _gather_files(partial: Workspace, records: Sequence[ShardRecord], features: Features) -> list[Path]:
+def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features: Features) -> list[Path]:
     """Bring the files of all shards into the merged folder, in order, under their final names."""
     from datasets import Features
 
     wanted = features.arrow_schema
     total = max(1, sum(len(record.files) for record in records))
-    targets = [partial.merged / f"data-{number:05d}-of-{total:05d}.arrow" for number in range(total)]
+    targets = [workspace.merged / f"data-{number:05d}-of-{total:05d}.arrow" for number in range(total)]
     free = iter(targets)
     for record in records:
         fits = not record.files or Features.from_dict(record.features).arrow_schema == wanted
         for name, _ in record.files:
-            source = partial.shard_dir(record.spec) / name
+            source = workspace.shard_dir(record.spec) / name
             if fits:
                 link_or_copy(source, next(free))
             else:

@@ -1,207 +1,168 @@
-"""Whether a dataset run begins anew, takes up an interrupted one, or is refused.
+"""Whether a dataset run begins anew, resumes an interrupted one, or is refused: a pure decision.
 
-The manifest in ``<output_path>.partial`` says what the interrupted run worked on and how it was cut.
-It is JSON, and is replaced in one step.
+What the interrupted run left is read, and what was decided is carried out, by :mod:`.workspace`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .._validation import shorten
-from ..errors import ResumeError
-from .files import checked_output, refuse_existing, remove_path, undo_swap, write_json
 from .fingerprint import Fingerprint, differences
-from .shard_worker import read_record
-from .shards import plan_shards
-from .workspace import EARLY, MANIFEST, MERGED, OLD, PUBLISHED, SHARDS, Workspace, lock_folder, unlock_folder
+from .shard_worker import ShardRecord
+from .shards import ShardSpec, plan_shards
 
 _KIND = "speedy_utils.multi_process_dataset"
-
-
 _VERSION = 1
 
 
 @dataclass(frozen=True)
-class _Manifest:
-    """What an interrupted run worked on, and how it was cut."""
+class Manifest:
+    """What a run works on, and how it is cut.
 
-    version: int
-    written_by: str
+    Attributes:
+        fingerprint: The dataset, the function and its arguments.
+        num_shards: How many shards the dataset is cut into.
+        written_by: The version of the package that wrote the manifest.
+        version: The version of the manifest's form.
+    """
+
+    fingerprint: Fingerprint
     num_shards: int
-    identity: Fingerprint
+    written_by: str
+    version: int = _VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written to disk: ``{"kind": ..., "version": 1, "identity": {...}, ...}``."""
+        return {
+            "kind": _KIND,
+            "version": self.version,
+            "written_by": self.written_by,
+            "num_shards": self.num_shards,
+            "identity": asdict(self.fingerprint),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Manifest:
+        """Return what :meth:`to_json` was called on.
+
+        Raises:
+            ValueError: If ``raw`` is no manifest of a dataset run.
+        """
+        try:
+            if raw["kind"] != _KIND:
+                raise ValueError("another program's manifest")
+            fingerprint = Fingerprint(**raw["identity"])
+            return cls(fingerprint, raw["num_shards"], raw["written_by"], raw["version"])
+        except (TypeError, LookupError) as error:
+            raise ValueError("not a manifest") from error
+
+    @property
+    def specs(self) -> list[ShardSpec]:
+        """The shards of the run."""
+        return plan_shards(self.fingerprint.num_rows, self.num_shards)
 
 
-def open_workspace(
-    output_path: str | os.PathLike[str],
-    identity: Fingerprint,
+@dataclass(frozen=True)
+class Fresh:
+    """Start over; what an earlier run has left is deleted."""
+
+    specs: list[ShardSpec]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Keep the finished shards of the interrupted run, and its cut."""
+
+    specs: list[ShardSpec]
+    finished: dict[int, ShardRecord]
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Change nothing: finished shards would be lost, or rows of another run be merged."""
+
+    why: str
+
+
+def checked_resume(resume: object) -> bool | Literal["trust"]:
+    """Return ``resume``, or raise ValueError if it is none of the allowed values."""
+    if resume in (True, False, "trust"):
+        return "trust" if resume == "trust" else bool(resume)
+    raise ValueError(f'resume must be True, False or "trust", not {shorten(resume)}')
+
+
+def decide(
+    manifest: Manifest | None,
+    finished: Mapping[int, ShardRecord],
+    fingerprint: Fingerprint,
     *,
     num_shards: int | None,
     default_shards: int,
-    resume: bool | Literal["trust"] = True,
-    overwrite: bool = False,
-) -> Workspace:
-    """Begin a run, or take up one that was interrupted.
+    resume: bool | Literal["trust"],
+    overwrite: bool,
+) -> Fresh | Resume | Refuse:
+    """Decide how a run begins.
 
-    Nothing that exists is changed before it is clear that the run may go on.
-
-    Args:
-        output_path: Where the output is to appear.
-        identity: What the run works on and with.
-        num_shards: How many shards the user asked for. None leaves it to the interrupted run, so that
-            it can be taken up with another number of workers.
-        default_shards: How many shards to cut where neither the user nor an interrupted run says.
-        resume: True takes up an interrupted run of the same dataset, function and arguments; "trust"
-            keeps its finished shards although these differ; False starts over.
-        overwrite: Whether a dataset at ``output_path`` may be replaced, and an interrupted run that
-            differs from this one be given up.
-
-    Returns:
-        The run, locked.
-
-    Raises:
-        FileExistsError: If there is something at ``output_path`` that may not be replaced.
-        BusyError: If another run is at work on ``output_path``.
-        ResumeError: If an interrupted run differs from this one, or ``<output_path>.partial`` is
-            something else altogether.
-        ValueError: If an argument is out of range.
-    """
-    if resume not in (True, False, "trust"):
-        raise ValueError(f'resume must be True, False or "trust", got {shorten(resume)}')
-    fresh = plan_shards(identity.num_rows, default_shards if num_shards is None else num_shards)
-    output = checked_output(output_path)
-    folder = _partial_of(output)
-    refuse_existing(output, overwrite=overwrite)
-    _refuse_foreign(folder)
-    lock = lock_folder(folder)
-    with contextlib.ExitStack() as undo:
-        undo.callback(unlock_folder, folder, lock)
-        undo_swap(output, folder / OLD)
-        refuse_existing(output, overwrite=overwrite)
-        partial = Workspace(output, folder, fresh, {}, overwrite, lock)
-        _resume(partial, identity, num_shards, resume)
-        undo.pop_all()
-    return partial
-
-
-def restore_replaced_output(output_path: str | os.PathLike[str]) -> None:
-    """Put an output back whose replacement was killed midway: the next call may have it for its input.
+    ============================  ===========  =========  ========
+    interrupted run               resume       overwrite  decision
+    ============================  ===========  =========  ========
+    none, or no shard finished    any          any        Fresh
+    any                           False        any        Fresh
+    the same                      True, trust  any        Resume
+    differs, but has the rows     trust        any        Resume
+    differs, but has the rows     True         True       Fresh
+    differs, but has the rows     True         False      Refuse
+    has other rows or shards      True, trust  True       Fresh
+    has other rows or shards      True, trust  False      Refuse
+    ============================  ===========  =========  ========
 
     Args:
-        output_path: Where the output was.
-
-    Raises:
-        BusyError: If another run is at work on ``output_path``.
+        manifest: That of the interrupted run, or None if there is none.
+        finished: The records of its finished shards, by index.
+        fingerprint: What this run works on and with.
+        num_shards: How many shards the user asked for. None leaves it to the interrupted run, so that it
+            can be resumed with another number of workers.
+        default_shards: How many shards to cut if neither the user nor an interrupted run says.
+        resume: True resumes a run of the same dataset, function and arguments; "trust" keeps its finished
+            shards although these differ; False starts over.
+        overwrite: Whether an interrupted run that differs may be given up.
     """
-    output = checked_output(output_path)
-    folder = _partial_of(output)
-    if os.path.lexists(output) or not (folder / OLD).is_dir():
-        return
-    _refuse_foreign(folder)
-    lock = lock_folder(folder)
-    try:
-        undo_swap(output, folder / OLD)
-    finally:
-        unlock_folder(folder, lock)
+    fresh = Fresh(plan_shards(fingerprint.num_rows, default_shards if num_shards is None else num_shards))
+    if manifest is None or not resume or not finished:
+        return fresh
+    found, same_shards = _compare(manifest, fingerprint, None if num_shards is None else len(fresh.specs))
+    if not found or (resume == "trust" and same_shards):
+        return Resume(manifest.specs, dict(finished))
+    if overwrite:
+        return fresh
+    return Refuse(_refusal(f"{len(finished)} of {manifest.num_shards}", found, same_shards))
 
 
-def _resume(
-    partial: Workspace, identity: Fingerprint, num_shards: int | None, resume: bool | Literal["trust"]
-) -> None:
-    """Adopt the finished shards of an interrupted run, or clear it away and begin anew."""
-    folder = partial.folder
-    manifest = None if (folder / PUBLISHED).exists() else _read_manifest(folder)
-    if resume and manifest is not None:
-        plan = plan_shards(manifest.identity.num_rows, manifest.num_shards)
-        records = ((spec.index, read_record(partial.shard_dir(spec), spec)) for spec in plan)
-        finished = {index: record for index, record in records if record is not None}
-        found, keepable = _compare(manifest, identity, num_shards, len(partial.plan))
-        keep = not found or (resume == "trust" and keepable)
-        if finished and keep:
-            partial.plan, partial.finished = plan, finished
-            for spec in partial.missing:
-                remove_path(partial.shard_dir(spec))
-            _write_manifest(folder, identity, len(plan))
-            return
-        if finished and not partial.overwrite:
-            raise ResumeError(_refusal(folder, f"{len(finished)} of {len(plan)}", found, keepable))
-    # The manifest comes first: a folder with shards and without one would count as somebody else's.
-    for name in (SHARDS, MERGED, PUBLISHED):
-        remove_path(folder / name)
-    _write_manifest(folder, identity, len(partial.plan))
-    (folder / SHARDS).mkdir()
-
-
-def _compare(
-    manifest: _Manifest, identity: Fingerprint, num_shards: int | None, now_shards: int
-) -> tuple[list[str], bool]:
-    """Say how a call differs from an interrupted run, and whether the finished shards fit it still."""
-    found = differences(manifest.identity, identity)
-    keepable = manifest.identity.num_rows == identity.num_rows
+def _compare(manifest: Manifest, fingerprint: Fingerprint, num_shards: int | None) -> tuple[list[str], bool]:
+    """Return how a run differs from an interrupted one, and whether both have the same shards."""
+    found = differences(manifest.fingerprint, fingerprint)
+    same_shards = manifest.fingerprint.num_rows == fingerprint.num_rows
     if manifest.version != _VERSION:
         found.append(f"it was written by speedy_utils {manifest.written_by}, in another form")
-        keepable = False
-    # The number of shards follows from the rows where the user leaves it open.
-    if keepable and num_shards is not None and now_shards != manifest.num_shards:
-        found.append(f"num_shards is {now_shards}; it was {manifest.num_shards}")
-        keepable = False
-    return found, keepable
+        same_shards = False
+    # The number of shards follows from the rows if the user leaves it open.
+    if same_shards and num_shards not in (None, manifest.num_shards):
+        found.append(f"num_shards is {num_shards}; it was {manifest.num_shards}")
+        same_shards = False
+    return found, same_shards
 
 
-def _refusal(folder: Path, finished: str, found: list[str], keepable: bool) -> str:
-    """Say why an interrupted run is not taken up, and what to do."""
+def _refusal(finished: str, found: list[str], same_shards: bool) -> str:
+    """Say why an interrupted run is not resumed, and what to do."""
     lines = "".join(f"\n  - {sentence}" for sentence in found)
-    if keepable:
+    if same_shards:
         trust = 'resume="trust" keeps them all the same.'
     else:
         trust = "resume=\"trust\" can't keep them, because they don't fit the shards of this call."
     return (
-        f"{str(folder)!r} holds an interrupted run with {finished} shards finished, and this call differs "
-        f"from it:{lines}\nTo give up the finished shards and start over, pass overwrite=True; {trust}"
+        f"an interrupted run with {finished} shards finished, and this call differs from it:{lines}\n"
+        f"To give up the finished shards and start over, pass overwrite=True; {trust}"
     )
-
-
-def _partial_of(output: Path) -> Path:
-    """Where the work for an output happens."""
-    return output.with_name(f"{output.name}.partial")
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Raise if ``<output_path>.partial`` is something that no run of ours has made."""
-    if not os.path.lexists(folder):
-        return
-    ours = folder.is_dir() and not folder.is_symlink()
-    if ours and not set(os.listdir(folder)) <= EARLY:
-        ours = _read_manifest(folder) is not None
-    if not ours:
-        raise ResumeError(
-            f"{str(folder)!r}, where the work would happen, exists and holds no manifest of an interrupted "
-            "run. It is left as it is: move or delete it, or choose another output_path."
-        )
-
-
-def _read_manifest(folder: Path) -> _Manifest | None:
-    """The manifest, or None if there is none of ours."""
-    try:
-        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if raw.pop("kind") == _KIND:
-            return _Manifest(**{**raw, "identity": Fingerprint(**raw["identity"])})
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        pass
-    return None
-
-
-def _write_manifest(folder: Path, identity: Fingerprint, num_shards: int) -> None:
-    """Write the manifest."""
-    try:
-        written_by = metadata.version("speedy_utils")
-    except metadata.PackageNotFoundError:  # run from a source folder that is not installed
-        written_by = "unknown"
-    manifest = _Manifest(_VERSION, written_by, num_shards, identity)
-    write_json(folder / MANIFEST, {"kind": _KIND, **asdict(manifest)})

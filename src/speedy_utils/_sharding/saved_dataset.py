@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -74,6 +75,12 @@ def read_saved(folder: Path) -> SavedDataset:
         split=state.get("_split"),
         info=info,
     )
+
+
+def holds_dataset(folder: Path) -> bool:
+    """Whether a folder looks like one that ``save_to_disk`` of a ``Dataset`` or a ``DatasetDict`` wrote."""
+    names = set(os.listdir(folder))
+    return {"state.json", "dataset_info.json"} <= names or "dataset_dict.json" in names
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> SavedDataset:

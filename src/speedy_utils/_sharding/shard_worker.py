@@ -22,36 +22,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
 from ..errors import ShardError
 from .files import checksum, sync, write_json
 from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
-from .shards import ShardSpec
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """A shard on its way to a worker."""
-
-    dataset: Dataset
-    spec: ShardSpec
-    folder: Path
-
-    def __repr__(self) -> str:
-        return str(self.spec)
-
-
-def _process_shard(shard: _Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
-    """What a task does; it runs in a worker."""
-    output = begin_shard(shard.folder)
-    return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
-
+from .shards import Shard, ShardSpec
 
 _RECORD = "record.json"
 
@@ -75,6 +53,12 @@ _INFO = (
     "version",
     "supervised_keys",
 )
+
+
+def process_shard(shard: Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
+    """Run a task of a dataset run."""
+    output = begin_shard(shard.folder)
+    return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
 
 
 @dataclass(frozen=True)

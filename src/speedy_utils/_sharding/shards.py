@@ -7,9 +7,10 @@ own rows: memory-mapped data travels as file names, data in memory as a copy of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 from .._interrupts import keeping_ctrl_c
 from .saved_dataset import silence_datasets
@@ -67,6 +68,51 @@ def plan_shards(num_rows: int, num_shards: int) -> list[ShardSpec]:
     # The first ``longer`` shards have one row more.
     bounds = [index * size + min(index, longer) for index in range(num_shards + 1)]
     return [ShardSpec(index, bounds[index], bounds[index + 1]) for index in range(num_shards)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard on its way to a worker: its rows, and the folder for what becomes of them."""
+
+    dataset: Dataset
+    spec: ShardSpec
+    folder: Path
+
+    def __repr__(self) -> str:
+        """Name the shard the way error messages do."""
+        return str(self.spec)
+
+
+class LazyShards(Sequence[Shard]):
+    """The shards to process, each cut when it is looked up: rows in memory are copied for it.
+
+    Args:
+        dataset: All rows.
+        specs: Which shards.
+        folder_of: Returns the folder of a shard.
+    """
+
+    def __init__(
+        self, dataset: Dataset, specs: Sequence[ShardSpec], folder_of: Callable[[ShardSpec], Path]
+    ) -> None:
+        self._dataset = dataset
+        self._specs = specs
+        self._folder_of = folder_of
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._specs)
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> LazyShards: ...
+    def __getitem__(self, index: int | slice) -> Shard | LazyShards:
+        """Cut a shard, or return a part of the sequence."""
+        if isinstance(index, slice):
+            return LazyShards(self._dataset, self._specs[index], self._folder_of)
+        spec = self._specs[index]
+        return Shard(cut_shard(self._dataset, spec), spec, self._folder_of(spec))
 
 
 @keeping_ctrl_c()

@@ -11,8 +11,8 @@ All work of a run happens there, beside the place where its output will appear::
     out.partial/old/            the former output while it is replaced
 
 The lock lives in the folder, so that nothing is left beside the output. It is the first file there
-and the last to go, while it is still held: whoever waits for a lock that was deleted meanwhile
-notices (the lock then has no name any more), starts afresh and finds the output in place.
+and the last to go, while it is still held: a run that opened the lock's file before it was deleted
+notices (the file has no name any more), starts afresh and finds the output in place.
 
 A folder without a manifest of ours is never touched, and of one that is ours only the entries
 above are ever deleted.
@@ -26,110 +26,304 @@ import os
 import shutil
 import socket
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ..errors import BusyError
-from .files import write_json
-from .shard_worker import ShardRecord
+from .._validation import shorten
+from ..errors import BusyError, ResumeError
+from .files import remove_path, swap_in, sync, undo_swap, write_json
+from .fingerprint import Fingerprint
+from .resume import Fresh, Manifest, Refuse, decide
+from .saved_dataset import holds_dataset
+from .shard_worker import ShardRecord, read_record
 from .shards import ShardSpec
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-LOCK, HOLDER, MANIFEST, PUBLISHED = "lock", "holder.json", "manifest.json", "published"
-
-
-SHARDS, MERGED, OLD = "shards", "merged", "old"
-
-
-FOLDERS = (SHARDS, MERGED, OLD)
-
+_LOCK, _HOLDER, _MANIFEST, _PUBLISHED = "lock", "holder.json", "manifest.json", "published"
+_SHARDS, _MERGED, _OLD = "shards", "merged", "old"
+_FOLDERS = (_SHARDS, _MERGED, _OLD)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
-EARLY = frozenset({LOCK, HOLDER, PUBLISHED, f"{HOLDER}.tmp", f"{MANIFEST}.tmp"})
+_EARLY = frozenset({_LOCK, _HOLDER, _PUBLISHED, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp"})
+
+_DISTRIBUTION = "speedy-utils-progress"
 
 
 @dataclass
-class Workspace:
-    """An unfinished run that this process has locked; a context manager that lets go of the lock.
+class ShardPlan:
+    """The shards of a run, and what is known of the finished ones.
 
     Attributes:
-        output_path: Where the output will appear.
-        folder: ``<output_path>.partial``.
-        plan: All shards of the run.
+        specs: All shards, in the order of their rows.
         finished: The records of those that are finished, by index.
-        overwrite: Whether the output may replace a dataset that is there already.
-        published: Whether the output has its place.
     """
 
-    output_path: Path
-    folder: Path
-    plan: list[ShardSpec]
+    specs: list[ShardSpec]
     finished: dict[int, ShardRecord]
-    overwrite: bool
-    _lock: BaseFileLock = field(repr=False)
-    published: bool = False
 
     @property
     def missing(self) -> list[ShardSpec]:
         """The shards that are still to be done."""
-        return [spec for spec in self.plan if spec.index not in self.finished]
-
-    @property
-    def merged(self) -> Path:
-        """Where the output is put together."""
-        return self.folder / MERGED
-
-    @property
-    def old(self) -> Path:
-        """Where the former output waits while it is replaced."""
-        return self.folder / OLD
-
-    def shard_dir(self, spec: ShardSpec) -> Path:
-        """The folder of a shard."""
-        return self.folder / SHARDS / f"{spec.index:05d}"
+        return [spec for spec in self.specs if spec.index not in self.finished]
 
     def add(self, record: ShardRecord) -> None:
         """Note that a shard is finished."""
         self.finished[record.spec.index] = record
 
-    def remove(self) -> None:
+
+@dataclass
+class Workspace:
+    """The folder of a run, locked by this process; a context manager that releases the lock.
+
+    Made by :meth:`open`, before the input is loaded; :meth:`resume` then finds out which shards are to be
+    done, and :meth:`publish` brings the merged output to its place.
+
+    Attributes:
+        output_path: Where the output will appear.
+        folder: ``<output_path>.partial``.
+        overwrite: Whether a dataset at ``output_path`` may be replaced, and an interrupted run that differs
+            from this one be given up.
+        published: Whether the output has its place.
+    """
+
+    output_path: Path
+    folder: Path
+    overwrite: bool
+    _lock: BaseFileLock = field(repr=False)
+    _new_parents: list[Path] = field(repr=False)
+    published: bool = False
+
+    @classmethod
+    def open(cls, output_path: str | os.PathLike[str], *, overwrite: bool = False) -> Workspace:
+        """Lock the folder for an output, which is made if need be, and check that the output may be written.
+
+        An output whose replacement was killed midway is put back first: it may be the input of this run.
+        Nothing else that exists is changed.
+
+        Args:
+            output_path: Where the output is to appear.
+            overwrite: As the attribute.
+
+        Raises:
+            FileExistsError: If there is something at ``output_path`` that may not be replaced.
+            BusyError: If another run is at work on ``output_path``.
+            ResumeError: If ``<output_path>.partial`` is something that no run has made.
+            TypeError: If ``output_path`` is no path.
+            ValueError: If ``output_path`` names no folder that could be made.
+        """
+        output = checked_output(output_path)
+        folder = output.with_name(f"{output.name}.partial")
+        _refuse_foreign(folder)
+        new_parents = [parent for parent in folder.parents if not parent.exists()]
+        workspace = cls(output, folder, overwrite, _lock_folder(folder, output), new_parents)
+        with contextlib.ExitStack() as undo:
+            undo.callback(workspace.close)
+            # The disk may be full.
+            write_json(folder / _HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+            undo_swap(output, folder / _OLD)
+            _refuse_existing(output, overwrite=overwrite)
+            undo.pop_all()
+        return workspace
+
+    def resume(
+        self,
+        fingerprint: Fingerprint,
+        *,
+        num_shards: int | None,
+        default_shards: int,
+        resume: bool | Literal["trust"] = True,
+    ) -> ShardPlan:
+        """Begin a run, or resume the interrupted one; nothing is changed before it is clear which.
+
+        Args:
+            fingerprint: What the run works on and with.
+            num_shards: As for :func:`.resume.decide`, like the other arguments.
+            default_shards: How many shards to cut if neither the user nor an interrupted run says.
+            resume: Whether the finished shards of an interrupted run are kept.
+
+        Returns:
+            The shards, with the records of those that are finished.
+
+        Raises:
+            ResumeError: If an interrupted run differs from this one.
+        """
+        published = (self.folder / _PUBLISHED).exists()
+        manifest = _read_manifest(self.folder) if resume and not published else None
+        finished = {} if manifest is None else self._read_records(manifest.specs)
+        decision = decide(
+            manifest,
+            finished,
+            fingerprint,
+            num_shards=num_shards,
+            default_shards=default_shards,
+            resume=resume,
+            overwrite=self.overwrite,
+        )
+        if isinstance(decision, Refuse):
+            raise ResumeError(f"{str(self.folder)!r} holds {decision.why}")
+        if isinstance(decision, Fresh):
+            # The manifest comes first: a folder with shards and without one would count as another program's.
+            for name in (_SHARDS, _MERGED, _PUBLISHED):
+                remove_path(self.folder / name)
+            self._write_manifest(fingerprint, len(decision.specs))
+            (self.folder / _SHARDS).mkdir()
+            return ShardPlan(decision.specs, {})
+        plan = ShardPlan(decision.specs, decision.finished)
+        for spec in plan.missing:
+            remove_path(self.shard_dir(spec))
+        self._write_manifest(fingerprint, len(plan.specs))
+        return plan
+
+    def _read_records(self, specs: list[ShardSpec]) -> dict[int, ShardRecord]:
+        records = ((spec.index, read_record(self.shard_dir(spec), spec)) for spec in specs)
+        return {index: record for index, record in records if record is not None}
+
+    def _write_manifest(self, fingerprint: Fingerprint, num_shards: int) -> None:
+        try:
+            version = metadata.version(_DISTRIBUTION)
+        except metadata.PackageNotFoundError:  # run from a source folder that is not installed
+            version = "unknown"
+        write_json(self.folder / _MANIFEST, Manifest(fingerprint, num_shards, version).to_json())
+
+    @property
+    def merged(self) -> Path:
+        """Where the output is put together."""
+        return self.folder / _MERGED
+
+    def shard_dir(self, spec: ShardSpec) -> Path:
+        """Return the folder of a shard."""
+        return self.folder / _SHARDS / f"{spec.index:05d}"
+
+    def publish(self) -> None:
+        """Bring the merged output to ``output_path``, then delete the folder and release the lock.
+
+        Raises:
+            FileExistsError: If something has appeared at ``output_path`` that may not be replaced.
+        """
+        _refuse_existing(self.output_path, overwrite=self.overwrite)
+        if os.path.lexists(self.output_path):
+            swap_in(self.merged, self.output_path, self.folder / _OLD)
+        else:
+            os.rename(self.merged, self.output_path)
+            sync(self.output_path.parent)
+        self.published = True
+        self._remove()
+
+    def _remove(self) -> None:
         """Delete the folder, once the output is in its place.
 
-        It stays where something in it is not the run's own, and where a file can't be deleted yet; that is no
+        It stays if something in it is not the run's own, or if a file can't be deleted yet; that is no
         failure of the run.
         """
-        # First of all, so that nobody takes a folder that is half deleted for an unfinished run.
+        # First of all, so that no run takes a folder that is half deleted for an unfinished one.
         with contextlib.suppress(OSError):  # a full disk gets room from what is deleted next
-            (self.folder / PUBLISHED).touch()
-        for name in FOLDERS:
+            (self.folder / _PUBLISHED).touch()
+        for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        if not any(os.path.lexists(self.folder / name) for name in FOLDERS):
+        if not any(os.path.lexists(self.folder / name) for name in _FOLDERS):
             # The manifest before the lock, and after the folders: see the top of this module.
             with contextlib.suppress(OSError):
-                for name in (MANIFEST, PUBLISHED, HOLDER, LOCK):
-                    (self.folder / name).unlink(missing_ok=True)
-                self.folder.rmdir()
-        self.close()
+                (self.folder / _MANIFEST).unlink(missing_ok=True)
+                self._remove_early()
+        self._lock.release()
+
+    def _remove_early(self) -> None:
+        """Delete what lies in the folder beside a manifest, the lock last, and the folder if it is empty."""
+        for name in (*sorted(_EARLY - {_LOCK}), _LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        self.folder.rmdir()
 
     def close(self) -> None:
-        """Let go of the lock; the folder stays."""
+        """Release the lock. A folder that nothing but the lock has come into is deleted. Idempotent."""
+        if not self._lock.is_locked:
+            return
+        # Windows deletes no file that is open, such as the lock: an empty folder is left there.
+        with contextlib.suppress(OSError):
+            if set(os.listdir(self.folder)) <= _EARLY:
+                self._remove_early()
+                for parent in self._new_parents:
+                    parent.rmdir()
         self._lock.release()
 
     def __enter__(self) -> Workspace:
-        """Return the run itself: it is locked already."""
+        """Return the workspace itself: it is locked already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self.close()
 
 
-def lock_folder(folder: Path) -> BaseFileLock:
+def checked_output(output_path: str | os.PathLike[str]) -> Path:
+    """Return the output's path, independent of the current folder.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it names no folder that could be made.
+    """
+    text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
+    if not isinstance(text, str):
+        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
+    if "://" in text:
+        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not text or not path.name:
+        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
+    return path
+
+
+def _refuse_existing(output: Path, *, overwrite: bool) -> None:
+    """Raise FileExistsError if something at the output's path stands in the way.
+
+    Args:
+        output: The path.
+        overwrite: Whether a saved dataset there may be replaced. Nothing else ever is.
+    """
+    if not os.path.lexists(output):
+        return
+    if output.is_symlink():
+        raise FileExistsError(f"output_path {str(output)!r} is a symbolic link; pass the path it leads to.")
+    if not overwrite:
+        raise FileExistsError(
+            f"output_path {str(output)!r} exists. Choose another one, or pass overwrite=True: the old data "
+            "is then replaced once the new is whole."
+        )
+    if not output.is_dir() or (os.listdir(output) and not holds_dataset(output)):
+        raise FileExistsError(
+            f"output_path {str(output)!r} exists and is no saved dataset, so overwrite=True does not replace "
+            "it. Choose another one, or delete it yourself."
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise if ``<output_path>.partial`` is something that no run of ours has made."""
+    if not os.path.lexists(folder):
+        return
+    ours = folder.is_dir() and not folder.is_symlink()
+    if ours and not set(os.listdir(folder)) <= _EARLY:
+        ours = _read_manifest(folder) is not None
+    if not ours:
+        raise ResumeError(
+            f"{str(folder)!r}, where the work would happen, exists and holds no manifest of an interrupted "
+            "run. It is left as it is: move or delete it, or choose another output_path."
+        )
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest, or None if there is none of ours."""
+    try:
+        return Manifest.from_json(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _lock_folder(folder: Path, output: Path) -> BaseFileLock:
     """Make the folder and lock it, without waiting.
 
     Raises:
@@ -139,40 +333,26 @@ def lock_folder(folder: Path) -> BaseFileLock:
 
     for _ in range(10):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(folder / LOCK))
+        lock = FileLock(str(folder / _LOCK))
         try:
             lock.acquire(timeout=0)
         except FileNotFoundError:
             continue  # a run that ended just now took the folder with it
         except Timeout as error:
             raise BusyError(
-                f"Another run is at work on {str(folder.with_suffix(''))!r}{_holder(folder)}. Wait for it to "
-                "end, or choose another output_path."
+                f"Another run is at work on {str(output)!r}{_holder(folder)}. Wait for it to end, or choose "
+                "another output_path."
             ) from error
-        if (folder / LOCK).exists():
-            with contextlib.ExitStack() as undo:  # the disk may be full
-                undo.callback(unlock_folder, folder, lock)
-                write_json(folder / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
-                undo.pop_all()
+        if (folder / _LOCK).exists():
             return lock
         lock.release()
     raise BusyError(f"{str(folder)!r} is deleted again and again by other runs; choose another output_path.")
 
 
-def unlock_folder(folder: Path, lock: BaseFileLock) -> None:
-    """Undo the locking of a folder, and its making if nothing else came into it."""
-    if set(os.listdir(folder)) <= EARLY:
-        for name in (*(EARLY - {LOCK}), LOCK):
-            (folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-    lock.release()
-
-
 def _holder(folder: Path) -> str:
-    """Who holds the lock, as far as they have said."""
+    """Return who holds the lock, as far as they have said."""
     try:
-        holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        holder = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
         return f" (process {holder['pid']} on {holder['host']})"
     except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -12,36 +12,34 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value, concatenate_datasets, load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.shards import start
 
 from speedy_utils._sharding import merge
 from speedy_utils._sharding.fingerprint import Fingerprint
 from speedy_utils._sharding.merge import common_features, merge_shards
-from speedy_utils._sharding.resume import open_workspace
 from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils._sharding.shard_worker import begin_shard, finish_shard
-from speedy_utils._sharding.workspace import HOLDER, Workspace
+from speedy_utils._sharding.workspace import ShardPlan, Workspace
 from speedy_utils.errors import MergeError
 
 A, B, C = {"id": 1, "text": "a"}, {"id": 2, "text": "b"}, {"id": 3, "text": "c"}
 
 
-def finished(output: Path, parts: Iterable[Any], *, overwrite: bool = False) -> Workspace:
+def finished(output: Path, parts: Iterable[Any], *, overwrite: bool = False) -> tuple[Workspace, ShardPlan]:
     """A run with one shard for each part, all finished; a part is rows, a dataset, or what saves one."""
     parts = [Dataset.from_list(part) if isinstance(part, list) else part for part in parts]
-    identity = Fingerprint("dataset", len(parts), "func", "code", {})
-    partial = open_workspace(
-        output, identity, num_shards=len(parts), default_shards=1, resume=False, overwrite=overwrite
-    )
+    fingerprint = Fingerprint("dataset", len(parts), "func", "code", {})
+    workspace, plan = start(output, fingerprint, num_shards=len(parts), resume=False, overwrite=overwrite)
     with silence_datasets():
-        for spec, part in zip(partial.plan, parts, strict=True):
-            path = begin_shard(partial.shard_dir(spec))
-            partial.add(finish_shard(part if isinstance(part, Dataset) else part(path), path, spec))
-    return partial
+        for spec, part in zip(plan.specs, parts, strict=True):
+            path = begin_shard(workspace.shard_dir(spec))
+            plan.add(finish_shard(part if isinstance(part, Dataset) else part(path), path, spec))
+    return workspace, plan
 
 
 def merged(output: Path, parts: Iterable[Any], **options: bool) -> Dataset:
     """The parts, merged and loaded."""
-    return load_from_disk(str(merge_shards(finished(output, parts, **options))))
+    return load_from_disk(str(merge_shards(*finished(output, parts, **options))))
 
 
 def test_the_merge_is_the_shards_in_order_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -74,10 +72,10 @@ def test_a_merge_equals_concatenate_datasets(parts: list[list[dict[str, Any]]], 
 
 def test_files_are_linked_not_written(tmp_path: Path) -> None:
     """A shard's Arrow file keeps its inode, so no byte of it was copied."""
-    partial = finished(tmp_path / "out", [[A], [B]])
-    names = [partial.shard_dir(spec) / partial.finished[spec.index].files[0][0] for spec in partial.plan]
+    workspace, plan = finished(tmp_path / "out", [[A], [B]])
+    names = [workspace.shard_dir(spec) / plan.finished[spec.index].files[0][0] for spec in plan.specs]
     inodes = [name.stat().st_ino for name in names]
-    merge_shards(partial)
+    merge_shards(workspace, plan)
     assert [file.stat().st_ino for file in sorted((tmp_path / "out").glob("*.arrow"))] == inodes
 
 
@@ -98,7 +96,7 @@ def test_a_full_disk_keeps_the_shards_and_the_merge_can_be_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge that fails half way leaves no output and every shard; the next one succeeds."""
-    partial = finished(tmp_path / "out", [[A], [B]])
+    workspace, plan = finished(tmp_path / "out", [[A], [B]])
     link, calls = os.link, []
 
     def fail_second(source: Path, target: Path) -> None:
@@ -109,9 +107,9 @@ def test_a_full_disk_keeps_the_shards_and_the_merge_can_be_done_again(
 
     monkeypatch.setattr(os, "link", fail_second)
     with pytest.raises(OSError, match="No space left"):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
     assert not (tmp_path / "out").exists()
-    assert load_from_disk(str(merge_shards(partial))).to_list() == [A, B]
+    assert load_from_disk(str(merge_shards(workspace, plan))).to_list() == [A, B]
 
 
 def several_files(path: Path) -> Path:
@@ -217,19 +215,19 @@ def test_shards_that_do_not_fit_are_told_before_anything_is_merged(
     parts: list[Any], says: str, tmp_path: Path
 ) -> None:
     """The error names both shards, the column and both types; the shards stay and nothing is merged."""
-    partial = finished(tmp_path / "out", parts)
+    workspace, plan = finished(tmp_path / "out", parts)
     with pytest.raises(MergeError, match=says):
-        merge_shards(partial)
-    assert not partial.merged.exists()
+        merge_shards(workspace, plan)
+    assert not workspace.merged.exists()
     assert not (tmp_path / "out").exists()
-    assert sorted(os.listdir(partial.folder / "shards")) == [f"{spec.index:05d}" for spec in partial.plan]
+    assert sorted(os.listdir(workspace.folder / "shards")) == [f"{spec.index:05d}" for spec in plan.specs]
 
 
 def test_many_misfits_make_a_short_error(tmp_path: Path) -> None:
     """Of many misfits ten are told, and the rest counted."""
-    partial = finished(tmp_path / "out", [[{"v": 1}], *([{"v": "x"}] for _ in range(15))])
+    _, plan = finished(tmp_path / "out", [[{"v": 1}], *([{"v": "x"}] for _ in range(15))])
     with pytest.raises(MergeError, match="and 5 more") as caught:
-        common_features(list(partial.finished.values()))
+        common_features(list(plan.finished.values()))
     assert str(caught.value).count("\n  - ") == 11
 
 
@@ -240,17 +238,17 @@ def test_one_path_for_two_shards_is_an_error_that_names_both(tmp_path: Path) -> 
         Dataset.from_list([A]).save_to_disk(str(tmp_path / "one"))
         return tmp_path / "one"
 
-    partial = finished(tmp_path / "out", [[B], to_one_place, to_one_place])
+    workspace, plan = finished(tmp_path / "out", [[B], to_one_place, to_one_place])
     with pytest.raises(MergeError, match=r"same path.*one', for shard 1 \(rows 1-1\) and for shard 2"):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
 
 
 def test_an_unfinished_run_is_not_merged(tmp_path: Path) -> None:
     """Merging before every shard is finished names the missing ones."""
-    partial = finished(tmp_path / "out", [[A], [B], [C]])
-    del partial.finished[1]
+    workspace, plan = finished(tmp_path / "out", [[A], [B], [C]])
+    del plan.finished[1]
     with pytest.raises(MergeError, match=r"not finished: 1\."):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
 
 
 def test_metadata_counts_the_whole(tmp_path: Path) -> None:
@@ -280,22 +278,22 @@ def test_the_same_shards_have_the_same_fingerprint_and_others_another(tmp_path: 
 def test_overwriting_replaces_the_old_data_once_the_new_is_whole(tmp_path: Path) -> None:
     """With overwrite=True the old dataset is there until the new one takes its place."""
     merged(tmp_path / "out", [[A]])
-    partial = finished(tmp_path / "out", [[B], [C]], overwrite=True)
+    workspace, plan = finished(tmp_path / "out", [[B], [C]], overwrite=True)
     assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
-    merge_shards(partial)
+    merge_shards(workspace, plan)
     assert load_from_disk(str(tmp_path / "out")).to_list() == [B, C]
     assert os.listdir(tmp_path) == ["out"]
 
 
 def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     """A dataset that somebody saved at output_path during the run stays, and so do the shards."""
-    partial = finished(tmp_path / "out", [[B]])
+    workspace, plan = finished(tmp_path / "out", [[B]])
     Dataset.from_list([A]).save_to_disk(str(tmp_path / "out"))
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
     assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
-    assert not partial.missing
-    assert partial.shard_dir(partial.plan[0]).exists()
+    assert not plan.missing
+    assert workspace.shard_dir(plan.specs[0]).exists()
 
 
 class Killed(BaseException):
@@ -324,67 +322,67 @@ def test_a_swap_that_was_killed_loses_no_data(
 ) -> None:
     """Killed after either rename of an overwrite, the next call finds the old data or the new, and ends."""
     merged(tmp_path / "out", [[A]])
-    partial = finished(tmp_path / "out", [[B], [C]], overwrite=True)
+    workspace, plan = finished(tmp_path / "out", [[B], [C]], overwrite=True)
     revive = killed_at(step, monkeypatch)
     with pytest.raises(Killed):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
     revive()
-    partial.close()
-    identity = Fingerprint("dataset", 2, "func", "code", {})
+    workspace.close()
+    fingerprint = Fingerprint("dataset", 2, "func", "code", {})
     with pytest.raises(FileExistsError):
-        open_workspace(tmp_path / "out", identity, num_shards=2, default_shards=2)
+        start(tmp_path / "out", fingerprint)
     assert load_from_disk(str(tmp_path / "out")).to_list() == ([A] if step == 1 else [B, C])
-    again = open_workspace(tmp_path / "out", identity, num_shards=2, default_shards=2, overwrite=True)
-    assert again.missing == []
-    assert load_from_disk(str(merge_shards(again))).to_list() == [B, C]
+    again = start(tmp_path / "out", fingerprint, overwrite=True)
+    assert again[1].missing == []
+    assert load_from_disk(str(merge_shards(*again))).to_list() == [B, C]
     assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_failing_swap_puts_the_old_data_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the new folder can't be moved into place the old one returns to it."""
     merged(tmp_path / "out", [[A]])
-    partial = finished(tmp_path / "out", [[B]], overwrite=True)
+    workspace, plan = finished(tmp_path / "out", [[B]], overwrite=True)
     rename = os.rename
 
     def refuse_new(source: Path, target: Path) -> None:
-        if source == partial.merged:
+        if source == workspace.merged:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse_new)
     with pytest.raises(OSError, match="Input/output"):
-        merge_shards(partial)
+        merge_shards(workspace, plan)
     assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
 
 
 def test_what_can_not_be_deleted_yet_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old files that another program still uses, as on NFS, stay for a while; the output is in its place."""
     merged(tmp_path / "out", [[A]])
-    partial = finished(tmp_path / "out", [[B]], overwrite=True)
+    workspace, plan = finished(tmp_path / "out", [[B]], overwrite=True)
 
     def busy(path: Any, *args: Any, **kwargs: Any) -> None:
-        if str(path).endswith((".arrow", HOLDER)):
+        if str(path).endswith((".arrow", "holder.json")):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
         unlink(path, *args, **kwargs)
 
     unlink = os.unlink
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", busy)
-        assert load_from_disk(str(merge_shards(partial))).to_list() == [B]
-    assert partial.published
+        assert load_from_disk(str(merge_shards(workspace, plan))).to_list() == [B]
+    assert workspace.published
     again = finished(tmp_path / "out", [[C]], overwrite=True)
-    assert load_from_disk(str(merge_shards(again))).to_list() == [C]
+    assert load_from_disk(str(merge_shards(*again))).to_list() == [C]
     assert os.listdir(tmp_path) == ["out"]
 
 
 def test_what_is_not_the_runs_own_is_left_in_its_folder(tmp_path: Path) -> None:
     """Cleaning up deletes what the run made; a file that somebody put beside it stays."""
-    partial = finished(tmp_path / "out", [[A]])
-    (partial.folder / "notes.txt").write_text("mine")
+    workspace, plan = finished(tmp_path / "out", [[A]])
+    (workspace.folder / "notes.txt").write_text("mine")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "keep").touch()
-    (partial.shard_dir(partial.plan[0]) / "link").symlink_to(outside)
-    merge_shards(partial)
-    assert os.listdir(partial.folder) == ["notes.txt"]
+    (workspace.shard_dir(plan.specs[0]) / "link").symlink_to(outside)
+    merge_shards(workspace, plan)
+    assert os.listdir(workspace.folder) == ["notes.txt"]
     assert os.listdir(outside) == ["keep"]

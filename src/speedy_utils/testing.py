@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from ._state.ledger import Fact, Report
+from ._state.ledger import Key, Metric, Report
 from ._state.snapshot import Snapshot
 from ._state.timings import StageTimings
 from ._worker.context import counting, registered
@@ -79,32 +79,31 @@ class RecordingSink:
     @property
     def done(self) -> int:
         """Items counted in the block so far, outside named stages."""
-        return self._reporter.own.read()
+        return self._reporter.own.capped_count()
 
     @property
     def stages(self) -> dict[str, int]:
         """Items counted in the block so far, by named stage."""
-        counts = self._reporter.report().counts
-        return {stage: int(done) for stage, done in counts.items() if isinstance(stage, str)}
+        return {
+            key.stage: int(done) for key, done in self._counts(Metric.ITEMS).items() if key.stage is not None
+        }
 
     @property
     def counters(self) -> dict[str | None, dict[str, float]]:
         """Counters that were added to in the block so far, by stage; None is the run's own."""
         found: dict[str | None, dict[str, float]] = {}
-        for key, amount in self._reporter.report().counts.items():
-            if isinstance(key, Fact) and key.kind == "counter":
-                found.setdefault(key.stage, {})[key.name] = amount
+        for key, amount in self._counts(Metric.COUNTER).items():
+            found.setdefault(key.stage, {})[key.label] = amount
         return found
 
     @property
     def totals(self) -> dict[str | None, int]:
         """Totals that were declared in the block so far, by stage; None is the run's own."""
-        counts = self._reporter.report().counts
-        return {
-            key.stage: int(total)
-            for key, total in counts.items()
-            if isinstance(key, Fact) and key.kind == "total"
-        }
+        return {key.stage: int(total) for key, total in self._counts(Metric.TOTAL).items()}
+
+    def _counts(self, metric: Metric) -> dict[Key, float]:
+        counts = self._reporter.capped_counts()
+        return {key: amount for key, amount in counts.items() if key.metric is metric}
 
     def send(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.counts import items
 
 from speedy_utils._ray.client import ActorReader
 from speedy_utils._ray.own_tasks import create_progress_tracker
@@ -22,7 +23,7 @@ def test_a_long_run_is_read_less_often(ray_session: None, monkeypatch: pytest.Mo
     feed, eager = ActorReader(actor, clock=clock), ActorReader(actor, calm=False, clock=clock)
 
     def reported(n: int) -> list[Report]:
-        return [Report("task", 1, {None: n})]
+        return [Report("task", 1, items(n))]
 
     def tell(n: int) -> None:
         ray.get(actor.report.remote([tuple(each) for each in reported(n)], {}))

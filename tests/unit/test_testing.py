@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from speedy_utils import Snapshot, StageSnapshot, report_progress, testing, track, tracked
-from speedy_utils._state.ledger import Report
+from speedy_utils._state.ledger import RUN_ITEMS, Report
 from speedy_utils.testing import FailingSink, FakeClock, RecordingDisplay, RecordingSink
 
 
@@ -89,7 +89,7 @@ def test_nested_sinks_are_apart() -> None:
 
 def test_sink_keeps_reports() -> None:
     """As a reporter's sink it keeps every state in order."""
-    sink, reports = RecordingSink(), [Report(0, 1, {None: n}) for n in range(3)]
+    sink, reports = RecordingSink(), [Report(0, 1, {RUN_ITEMS: n}) for n in range(3)]
     assert sink.send(reports[:1], {})
     assert sink.send(reports[1:], {None: (1.0, 0.0)})
     assert sink.reports == reports

@@ -114,7 +114,7 @@ def multi_process(
         tasks=len(items),
         workers=workers,
         unit=unit,
-        by_task=not counts_items,
+        counts_items=counts_items,
         display=display_here(progress, leave=leave),
         phase=starting(backend),
         poll_interval=poll_interval,

@@ -214,7 +214,7 @@ def _process(
     failed: list[TaskError] = []
 
     def call(task: int, attempt: int) -> Attempt:
-        return Attempt(task, attempt, specs[task].num_rows, items=True, adopt_tqdm=adopt_tqdm)
+        return Attempt(task, attempt, specs[task].num_rows, counts_items=True, adopt_tqdm=adopt_tqdm)
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:

@@ -56,7 +56,7 @@ def drive(
                 running -= 1
                 failure = outcome.failure
                 if failure is None:
-                    total = ended.total if ended.items else 1
+                    total = ended.total if ended.counts_items else 1
                     run.commit(ended.task, outcome.counts or {}, total=total, timings=outcome.timings)
                     finish(ended, outcome)
                 elif failure.lost and ended.attempt <= max_retries:

@@ -29,19 +29,19 @@ class Attempt:
         task: Position of its item in ``items``.
         attempt: Which attempt it is, from 1.
         total: Its items, where that is known.
-        items: Whether the run counts items, and not tasks.
+        counts_items: Whether the run counts items, and not tasks.
         adopt_tqdm: Whether bars of tqdm that the task makes count for it.
     """
 
     task: int
     attempt: int
     total: int | None
-    items: bool
+    counts_items: bool
     adopt_tqdm: bool = True
 
     def reporter(self) -> Reporter:
         """A reporter for this attempt."""
-        return Reporter(self.task, self.attempt, total=self.total, items=self.items)
+        return Reporter(self.task, self.attempt, total=self.total, counts_items=self.counts_items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ def _run_attempt(
         except BaseException as error:  # the user's code may raise anything, and the driver is told
             failure = Failure(_reason(error), _without_us(error), error)
         else:
-            return Outcome(value, None, reporter.reported(), reporter.lifetime())
-    return Outcome(None, failure, reporter.report().counts, reporter.timings())
+            return Outcome(value, None, reporter.raw_counts(), reporter.lifetime())
+    return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
 
 
 def _reason(error: BaseException) -> str:

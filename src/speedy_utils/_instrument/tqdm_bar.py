@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .._state.stages import OVERFLOW_STAGE
+from .._state.stage_limit import StageLimit
 from .._worker.reporter import Tally
 
-_MOST_STAGES = 20
+MAX_STAGES = 20
 """As many names bars may bring into a task: a bar a file, named after it, must not make a stage a file."""
 
 
@@ -44,19 +44,6 @@ def stage_name(desc: object) -> str:
     return _NOISE.sub(" ", str(desc or "")).strip(" :")
 
 
-class Names:
-    """The stages that the bars of a task have named."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def admit(self, name: str) -> str:
-        """The stage for a name: its own, or the one for all others."""
-        if len(self._known) < _MOST_STAGES:
-            self._known.add(name)
-        return name if name in self._known else OVERFLOW_STAGE
-
-
 class CapturedBar:
     """What one bar counts.
 
@@ -66,7 +53,7 @@ class CapturedBar:
     Args:
         bar: The bar. It is not kept alive.
         tally: The tally that counts where it was made.
-        names: The stages that the task's bars have named.
+        limit: Limits the stages that the task's bars may name.
         nested: Whether it is inside another bar: without a name of its own it then counts for nobody.
         quiet: Whether it draws nowhere, and so may be asked to look at the time more often.
         forget: Called with it once it is closed.
@@ -83,9 +70,9 @@ class CapturedBar:
         "_done",
         "_forget",
         "_home",
+        "_limit",
         "_n",
         "_name",
-        "_names",
         "_nested",
         "_paused",
         "_place",
@@ -100,7 +87,7 @@ class CapturedBar:
         self,
         bar: Any,
         tally: Tally,
-        names: Names,
+        limit: StageLimit,
         *,
         nested: bool,
         quiet: bool,
@@ -108,7 +95,7 @@ class CapturedBar:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bar = weakref.ref(bar)
-        self._home, self._names, self._nested, self._quiet = tally, names, nested, quiet
+        self._home, self._limit, self._nested, self._quiet = tally, limit, nested, quiet
         self._forget, self._clock = forget, clock
         self._name = stage_name(bar.desc)
         self._place: Tally | None = None
@@ -221,13 +208,13 @@ class CapturedBar:
         name, unit = self._name or stage_name(bar.desc), str(bar.unit).strip()
         self._started, self._name = True, name
         if name:
-            name = self._names.admit(name)
-            tally = self._home.within(name)
+            stage = self._limit.stage(name)
+            tally = self._home.within(stage)
             # Inside a call of the same stage the call has told the total.
             self._declares = tally is not self._home or tally.stage is None
             if unit not in ("", "it"):
                 # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
-                tally.reporter.unit(name, "B" if unit == "iB" else unit)
+                tally.reporter.unit(str(stage), "B" if unit == "iB" else unit)
         elif self._nested or self._home.limit in (0, 1):
             return  # a call, or a task, of one item is no further for an item of a loop in it
         else:

@@ -17,11 +17,12 @@ from typing import Any
 from tqdm import std
 
 from .._interrupts import after_fork_in_child
+from .._state.stage_limit import StageLimit
 from .._worker.context import current, tally_here
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter, Tally
 from . import tqdm_bar
-from .tqdm_bar import CapturedBar, Names
+from .tqdm_bar import MAX_STAGES, CapturedBar
 from .tqdm_silence import draws_elsewhere, options_by_name, silence_bar
 
 _PART = "_speedy_utils_part"
@@ -69,7 +70,7 @@ class _Task:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.names = Names()
+        self.stage_limit = StageLimit(MAX_STAGES)
         self.around: tuple[CapturedBar, ...] = ()
         self.open: dict[CapturedBar, bool] = {}  # each with whether another thread than the task's made it
 
@@ -79,7 +80,7 @@ class _Task:
         with tqdm_bar.lock:
             # A thread has no context of the task's, but it works for the loop that the task is in meanwhile.
             nested = any(part.covers(tally) for part in (*mine, *(self.around if elsewhere else ())))
-            part = CapturedBar(bar, tally, self.names, nested=nested, quiet=quiet, forget=self.forget)
+            part = CapturedBar(bar, tally, self.stage_limit, nested=nested, quiet=quiet, forget=self.forget)
             _around.set((*mine, part))
             if not elsewhere:
                 self.around = _around.get()

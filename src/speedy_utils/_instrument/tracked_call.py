@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from .._state.ledger import Stage
+from .._state.ledger import RUN_ITEMS, Stage
 from .._validation import checked_count, checked_name
 from .._worker.context import counting, forget, registered, tally_here
 from .._worker.reporter import Reporter, Tally
@@ -28,12 +28,12 @@ class TrackedCall:
 
     def read(self) -> int:
         """Items finished so far."""
-        done = self.reported()
+        done = self.raw_count()
         return done if self.total is None else min(done, self.total)
 
-    def reported(self) -> int:
-        """Items reported so far, whatever the total."""
-        return max(self.tally.reported(), self.yielded)
+    def raw_count(self) -> int:
+        """Return the items reported so far, whatever the total."""
+        return max(self.tally.raw_count(), self.yielded)
 
     def close(self, *, returned: bool) -> None:
         """End with exactly the total where the call returned, else with what was finished."""
@@ -97,14 +97,14 @@ def _run(
                 yield call
         except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
             call.close(returned=False)
-            run.commit(spec.name, reporter.report().counts, total=None, timings=reporter.lifetime())
+            run.commit(spec.name, reporter.capped_counts(), total=None, timings=reporter.lifetime())
             raise
         except BaseException:  # Ctrl-C too: the bar ends at what was finished
             call.close(returned=False)
-            run.fail(spec.name, reporter.report().counts, timings=reporter.timings())
+            run.fail(spec.name, reporter.capped_counts(), timings=reporter.timings())
             raise
         call.close(returned=True)
-        counts = reporter.reported() | {None: call.reported()}
+        counts = reporter.raw_counts() | {RUN_ITEMS: call.raw_count()}
         run.commit(spec.name, counts, total=total, timings=reporter.lifetime())
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
-from .._state.ledger import Count, Fact, Key, Ledger, Report, Task
+from .._state.ledger import RUN_ITEMS, Count, Key, Ledger, Metric, Report, Task
 from .._state.timings import StageClock, StageTimings
 from .._validation import checked_count
 
@@ -102,8 +102,16 @@ class ProgressActor:
             "elapsed": elapsed,
             "rate": done / elapsed if elapsed else 0.0,
             "desc": self._desc,
-            "counters": {key.name: count for key, count in sums.items() if _counts_beside(key)},
-            "stages": {key: count for key, count in sums.items() if isinstance(key, str)},
+            "counters": {
+                key.label: count
+                for key, count in sums.items()
+                if key.stage is None and key.metric is Metric.COUNTER
+            },
+            "stages": {
+                key.stage: count
+                for key, count in sums.items()
+                if key.stage is not None and key.metric is Metric.ITEMS
+            },
         }
 
     def set_total(self, total: int | None) -> None:
@@ -147,7 +155,7 @@ class ProgressActor:
             The changes, and what to ask with next time.
         """
         for task in committed:
-            self._ledger.commit(task, {})  # with nothing: its last report may still be on its way
+            self._ledger.close(task)
         reports = self._ledger.changes(since if epoch == self._epoch else 0)
         # Plain tuples, which the types don't know here: they pickle without a reference to their class.
         plain: Any = [tuple(report) for report in reports]
@@ -162,14 +170,12 @@ class ProgressActor:
         return self._locations.find(attempts)
 
     def _processed(self) -> int:
-        return self._added + max(0, int(self._ledger.sums.get(None, 0) - self._before_reset.get(None, 0)))
+        return self._added + max(
+            0, int(self._ledger.sums.get(RUN_ITEMS, 0) - self._before_reset.get(RUN_ITEMS, 0))
+        )
 
 
 ProgressActor.__module__ = "speedy_utils"
-
-
-def _counts_beside(key: Key) -> TypeGuard[Fact]:
-    return isinstance(key, Fact) and key.kind == "counter" and key.stage is None
 
 
 def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:

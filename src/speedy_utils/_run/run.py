@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
-from .._state.ledger import Count, Fact, Key, Ledger, Report, Task
+from .._state.ledger import Count, Key, Ledger, Metric, Report, Task
 from .._state.snapshot import Snapshot
-from .._state.stages import StageLimit, Stages
+from .._state.stage_limit import StageLimit
+from .._state.stages import Stages
 from .._state.timings import StageClock, StageTimings
 from .._worker.context import owns_terminal
 from .._worker.process import in_ray_worker
@@ -24,6 +25,10 @@ logger = logging.getLogger("speedy_utils")
 
 WAITING = "waiting for workers"
 """The phase in which a run also says how many of them have come."""
+
+
+MAX_STAGES = 50
+"""Named stages of a run that have a line each, about as many as a terminal has rows."""
 
 
 _PATIENCE = 1.0
@@ -80,7 +85,7 @@ class Run:
         task_unit: What a task is called beside the bar.
         workers: How many of them run at once.
         unit: What is counted.
-        by_task: Whether tasks are counted, and not items.
+        counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
         display: What shows it.
         feed: Where it reads live counts; it may be set later.
@@ -99,7 +104,7 @@ class Run:
         task_unit: str = "tasks",
         workers: int = 0,
         unit: str = "items",
-        by_task: bool = False,
+        counts_items: bool = True,
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
@@ -110,13 +115,13 @@ class Run:
         self.feed: Feed = LocalFeed() if feed is None else feed
         self.phase = phase
         self._stages = Stages(
-            desc, total, unit=unit, by_task=by_task, initial=initial, tasks=tasks - tasks_done
+            desc, total, unit=unit, counts_items=counts_items, initial=initial, tasks=tasks - tasks_done
         )
         self._tasks, self._workers = tasks, workers
         self._clock = clock
         self._ledger = Ledger()
         self._stage_clock = StageClock(clock)
-        self._stage_limit = StageLimit()
+        self._stage_limit = StageLimit(MAX_STAGES)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
@@ -142,7 +147,9 @@ class Run:
             timings: How long ago its stages started, and last moved.
         """
         with self._lock:
-            self._close(task, self._stages.returned(task, self._stage_limit.counts(counts), total), timings)
+            self._close(
+                task, self._stages.task_succeeded(task, self._stage_limit.counts(counts), total), timings
+            )
             self._done += 1
 
     def fail(
@@ -157,12 +164,13 @@ class Run:
         """
         with self._lock:
             known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
-            self._close(task, self._stages.failed(known), timings or {})
+            self._close(task, self._stages.task_failed(known), timings or {})
             self._failed += 1
 
     def complete(self) -> None:
         """Note that all tasks have ended: the clock stops and, where none failed, the count is the total."""
-        self._stages.whole = not self._failed
+        if not self._failed:
+            self._stages.all_succeeded()
         self._ended = self._clock()
 
     def snapshot(self) -> Snapshot:
@@ -171,7 +179,7 @@ class Run:
         with self._lock:
             reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
             for report in reports:
-                self._stages.note(report.counts)
+                self._stages.observe(report.counts)
             self._ledger.merge(reports)
             self._begin(timings)
             sums = self._ledger.sums
@@ -193,7 +201,7 @@ class Run:
     def _busy_with(self, sums: Mapping[Key, Count]) -> str:
         if self.phase != WAITING or not self._workers:
             return self.phase
-        come = int(sums.get(Fact("entered", None), 0)) + self._done - self._before + self._failed
+        come = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
         return f"{WAITING} {come:,}/{self._workers:,}" if come < self._workers else ""
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:

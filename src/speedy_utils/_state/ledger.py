@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from fractions import Fraction
 from math import inf
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 Task = int | str
 """Who counts: the number of a task of a run, or a name where users drive Ray themselves."""
@@ -26,25 +27,59 @@ Stage = str | None
 """A named phase of the work; None is the run's own stage."""
 
 
-class Fact(NamedTuple):
-    """What a ledger adds up besides the items of a stage.
+class Metric(IntEnum):
+    """What a count is of. Integers: they pickle to three bytes, and hash in C."""
+
+    ITEMS = 0
+    """Items finished."""
+
+    TOTAL = 1
+    """Items in all, summed over the tasks that know how many they have."""
+
+    COUNTER = 2
+    """What ``report_progress(tokens=512)`` adds to a counter; the label is its name."""
+
+    UNIT = 3
+    """Tasks that count in a unit of the stage's own; the label is the unit."""
+
+    TASKS_STARTED = 4
+    """Tasks that have come to the stage and have not ended."""
+
+    TASKS_WITH_OWN_TOTAL = 5
+    """Tasks that have another number of items in this stage than in all."""
+
+    TASKS_WITHOUT_TOTAL = 6
+    """Tasks that don't know how many items they have in this stage."""
+
+
+class Key(NamedTuple):
+    """What a ledger adds up: one metric of one stage.
+
+    A ledger treats all keys alike: every count only grows within an attempt. A task of 1,000 items that
+    has tokenized 60 of them reports::
+
+        {
+            Key(None, Metric.TASKS_STARTED): 1,
+            Key(None, Metric.ITEMS): 0,
+            Key("Tokenize", Metric.ITEMS): 60,
+            Key("Tokenize", Metric.TASKS_STARTED): 1,
+            Key("Tokenize", Metric.TOTAL): 1000,
+            Key("Tokenize", Metric.COUNTER, "tokens"): 51_200,
+        }
 
     Attributes:
-        kind: ``"entered"``: tasks at work that have come to the stage. ``"total"``: its items, over the tasks
-            that know. ``"part"``: tasks that know another number than their own total. ``"open"``: tasks
-            that don't know. ``"unit"``: tasks that count in a unit of its own. ``"counter"``: what
-            ``report_progress`` adds to a counter.
         stage: The stage; None for the run's own.
-        name: The unit or the counter.
+        metric: What is counted there.
+        label: The name of a counter or of a unit; empty for the other metrics.
     """
 
-    kind: Literal["entered", "total", "part", "open", "unit", "counter"]
     stage: Stage
-    name: str = ""
+    metric: Metric
+    label: str = ""
 
 
-Key = Stage | Fact
-"""What a count is of. A ledger treats all keys alike: every count only grows within an attempt."""
+RUN_ITEMS = Key(None, Metric.ITEMS)
+"""Items of the run's own stage."""
 
 
 Count = int | float
@@ -88,14 +123,14 @@ class Ledger:
 
     Example:
         >>> ledger = Ledger()
-        >>> ledger.merge([Report(task=0, attempt=1, counts={None: 50})])
-        >>> ledger.merge([Report(task=0, attempt=2, counts={None: 10})])  # it was run again
-        >>> ledger.merge([Report(task=0, attempt=1, counts={None: 60})])  # late: changes nothing
-        >>> ledger.sums
-        {None: 10}
-        >>> ledger.commit(0, {None: 100})
-        >>> ledger.sums
-        {None: 100}
+        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 50})])
+        >>> ledger.merge([Report(task=0, attempt=2, counts={RUN_ITEMS: 10})])  # it was run again
+        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 60})])  # late: changes nothing
+        >>> ledger.sums[RUN_ITEMS]
+        10
+        >>> ledger.commit(0, {RUN_ITEMS: 100})
+        >>> ledger.sums[RUN_ITEMS]
+        100
     """
 
     def __init__(self) -> None:
@@ -156,6 +191,14 @@ class Ledger:
             self._move(key, 0, done)
         self._committed.add(task)
         self._version += 1
+
+    def close(self, task: Task) -> None:
+        """Drop a task that another ledger has committed; it counts for nothing here from now on.
+
+        Unlike after :meth:`forget`, reports of it change nothing: the last one of a worker may arrive after
+        the driver has said that the task is committed, and would bring it back for good.
+        """
+        self.commit(task, {})
 
     def last(self, task: Task) -> dict[Key, Count]:
         """The last known counts of a task that is not committed, by stage; empty where there are none."""

@@ -1,231 +1,260 @@
-"""What the lines of a run show: which there are, how far they are, and of how much."""
+"""The lines of a run: which stages it has, how far each is, and of how much."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from .ledger import Count, Fact, Key, Stage, Task
+from .ledger import RUN_ITEMS, Count, Key, Metric, Stage, Task
 from .snapshot import StageSnapshot
-from .timings import StageClock, StageTimings
+from .timings import StageClock
 
-_Facts = defaultdict[str, dict[str, Count]]
-"""What is known of a stage besides its items: by kind, the amounts by name."""
+
+@dataclass(frozen=True, slots=True)
+class StageSums:
+    """What all tasks together say of one stage.
+
+    Attributes:
+        items: Items finished.
+        total: Items that the tasks declare, over the tasks that know.
+        tasks_started: Tasks that have come to the stage and have not ended.
+        tasks_with_own_total: Tasks that have another number of items in this stage than in all.
+        tasks_without_total: Tasks that don't know how many items they have in this stage.
+        unit: The stage's own unit; empty if it has the run's.
+        counters: Counters by name.
+    """
+
+    items: int = 0
+    total: int = 0
+    tasks_started: int = 0
+    tasks_with_own_total: int = 0
+    tasks_without_total: int = 0
+    unit: str = ""
+    counters: Mapping[str, Count] = field(default_factory=dict)
+
+
+def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
+    """Return the sums of each stage, in the order in which the stages appeared, the run's own first.
+
+    One pass over all keys: a run may have hundreds of stages.
+    """
+    amounts: defaultdict[Stage, dict[Metric, int]] = defaultdict(dict)
+    counters: defaultdict[Stage, dict[str, Count]] = defaultdict(dict)
+    units: dict[Stage, str] = {}
+    for (stage, metric, label), amount in sums.items():
+        if metric is Metric.COUNTER:
+            counters[stage][label] = amount
+        elif metric is not Metric.UNIT:
+            amounts[stage][metric] = int(amount)
+        elif amount:  # 0 if only a lost attempt had the unit
+            units.setdefault(stage, label)
+    return {
+        stage: StageSums(
+            items=known.get(Metric.ITEMS, 0),
+            total=known.get(Metric.TOTAL, 0),
+            tasks_started=known.get(Metric.TASKS_STARTED, 0),
+            tasks_with_own_total=known.get(Metric.TASKS_WITH_OWN_TOTAL, 0),
+            tasks_without_total=known.get(Metric.TASKS_WITHOUT_TOTAL, 0),
+            unit=units.get(stage, ""),
+            counters=counters[stage],
+        )
+        for stage in [None, *(key.stage for key in sums if key.metric is Metric.ITEMS and key.stage)]
+        for known in [amounts[stage]]
+    }
+
+
+class RunSums(NamedTuple):
+    """What the total of a named stage depends on besides the stage's own sums.
+
+    Attributes:
+        total: Items that the tasks of this run have; None if that is not known, or if it counts tasks.
+        missed: Items of tasks that succeeded without bringing them to the stage.
+        tasks_left: Tasks that have not ended.
+    """
+
+    total: int | None
+    missed: int
+    tasks_left: int
+
+
+class Total(NamedTuple):
+    """The total of a stage.
+
+    Attributes:
+        value: Items in all; None if that is not known.
+        growing: Whether tasks that have not come to the stage yet will add to it.
+    """
+
+    value: int | None
+    growing: bool = False
+
+
+def expected_total(stage: StageSums, run: RunSums) -> Total:
+    """Return the total of a named stage.
+
+    ==================== =================== ========= ============ =======================================
+    tasks_with_own_total tasks_without_total run.total value        growing
+    ==================== =================== ========= ============ =======================================
+    0                    any                 None      None         no
+    0                    any                 known     what is left no
+    1 or more            1 or more           any       None         no
+    1 or more            0                   any       stage.total  while tasks have not come to the stage
+    ==================== =================== ========= ============ =======================================
+
+    *What is left* of the run's total are all its items but those that a task left out of this stage.
+
+    Example:
+        >>> expected_total(StageSums(items=60), RunSums(total=100, missed=10, tasks_left=2))
+        Total(value=90, growing=False)
+        >>> pages = StageSums(items=3, total=40, tasks_with_own_total=1, tasks_started=1)
+        >>> expected_total(pages, RunSums(total=100, missed=0, tasks_left=2))
+        Total(value=40, growing=True)
+    """
+    if not stage.tasks_with_own_total:
+        return Total(None if run.total is None else run.total - run.missed)
+    if stage.tasks_without_total:
+        return Total(None)
+    return Total(stage.total, growing=stage.tasks_started < run.tasks_left)
 
 
 class Stages:
     """The stages of a run, and the tasks that have ended.
 
-    A stage has the run's total unless tasks declare another. A task that has returned counts for no
-    more than it did: what a stage was expected to get from it, and did not, comes off the stage's total.
+    A stage has the run's total unless tasks declare another. A task that succeeded counts for no more
+    than it did: what a stage was expected to get from it, and did not, comes off the stage's total.
     So the lines of a run that went well all end at exactly their totals.
 
     Args:
         desc: What the run is called.
-        total: Items in all; None where that is not known.
+        total: Items in all; None if that is not known.
         unit: What is counted.
-        by_task: Whether that is tasks, which says nothing of how many items a stage has.
+        counts_items: Whether the run counts items. If it counts tasks, its total says nothing of how many
+            items a stage has.
         initial: Items that were done before.
         tasks: How many tasks the run has; 0 for none.
     """
 
     def __init__(
-        self, desc: str, total: int | None, *, unit: str, by_task: bool, initial: int, tasks: int
+        self, desc: str, total: int | None, *, unit: str, counts_items: bool, initial: int, tasks: int
     ) -> None:
-        self._desc, self._total, self._unit, self._by_task = desc, total, unit, by_task
-        self._initial, self._tasks = initial, tasks
-        self._returned = 0  # items of the tasks that succeeded, where each says how many it has
-        self._kept: dict[str, int] = {}  # what these counted, by named stage
-        self._ended = 0
-        self._counted = False  # whether a task counts for the run's own line
-        self.whole = False
-        """Whether all has ended well: then the count is the total."""
+        self._desc, self._total, self._unit, self._counts_items = desc, total, unit, counts_items
+        self._initial, self._tasks_left = initial, tasks
+        self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
+        self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
+        self._counted_unnamed = False  # whether a task counted for the run's own line
+        self._complete = False
         self.excess = ""
-        """One line on a task that reported more than there is; empty where none did."""
+        """One line on a task that reported more than there is; empty if none did."""
 
-    def note(self, counts: Mapping[Key, Count]) -> None:
+    def observe(self, counts: Mapping[Key, Count]) -> None:
         """Look at what a task reports: does it count for the run's own line?"""
-        self._counted = self._counted or any(
+        self._counted_unnamed = self._counted_unnamed or any(
             amount
             for key, amount in counts.items()
-            if key is None or (isinstance(key, Fact) and key.kind == "counter" and key.stage is None)
+            if key.stage is None and key.metric in (Metric.ITEMS, Metric.COUNTER)
         )
 
-    def returned(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> dict[Key, Count]:
-        """A task has succeeded.
+    def task_succeeded(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> dict[Key, Count]:
+        """Note that a task succeeded, and return what it counts for.
 
         Args:
             task: The task.
             counts: What it reported, without limits.
-            total: Its items, where that is known.
-
-        Returns:
-            What it counts for.
+            total: Its items, if that is known.
         """
-        final = self.failed(counts)
-        known = None if self._by_task else total
-        for stage in [key for key in final if not isinstance(key, Fact)]:
-            done = int(final[stage])
-            limit = counts.get(Fact("total", stage), known) if stage is not None or known is None else known
+        final = self._end_task(counts)
+        items = total if self._counts_items else None
+        for key in [key for key in final if key.metric is Metric.ITEMS]:
+            total_key = key._replace(metric=Metric.TOTAL)
+            done = int(final[key])
+            # What a loop without a name declares is a part of its task's items.
+            limit = items if key == RUN_ITEMS and items is not None else counts.get(total_key, items)
             if limit is not None and done > limit:
-                final[stage] = done = int(limit)
-                reported = int(counts[stage])
+                done = int(limit)
+                reported = int(counts[key])
                 self.excess = self.excess or f"task {task} reported {reported:,} of {done:,} items"
-            if stage is not None:
-                self._kept[stage] = self._kept.get(stage, 0) + done
-            if Fact("total", stage) in final:
-                final[Fact("total", stage)] = done
+            final[key] = done
+            if total_key in final:
+                final[total_key] = done
+            self._succeeded_by_stage[key.stage] = self._succeeded_by_stage.get(key.stage, 0) + done
         if total is not None:
-            final[None] = total
-        self._returned += known or 0
+            final[RUN_ITEMS] = total
+        self._succeeded_items += items or 0
         return final
 
-    def failed(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
-        """A task has ended; what it counts for where it failed."""
-        self.note(counts)
-        self._ended += 1
-        return {
-            key: amount
-            for key, amount in counts.items()
-            if not (isinstance(key, Fact) and key.kind == "entered")
-        }
+    def task_failed(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
+        """Note that a task failed for good, and return what it counts for.
+
+        Args:
+            counts: What it reported, within its limits.
+        """
+        return self._end_task(counts)
+
+    def all_succeeded(self) -> None:
+        """Note that all tasks succeeded: what was counted is the total."""
+        self._complete = True
 
     def read(
-        self, sums: Mapping[Key, Count], spans: StageClock, now: float
+        self, sums: Mapping[Key, Count], clock: StageClock, now: float
     ) -> tuple[StageSnapshot, tuple[StageSnapshot, ...], bool]:
-        """The run's own line, its named stages, and whether the own line is to be shown."""
-        facts = _by_stage(sums)
-        named = tuple(
-            self._named(key, int(done), facts[key], spans, now)
-            for key, done in sums.items()
-            if isinstance(key, str)
+        """Return the run's own line, its named stages, and whether the run's line is to be shown."""
+        by_stage = sums_by_stage(sums)
+        run = by_stage.pop(None)
+        # A stage that each item goes through says all that the run's line could say.
+        told_by_stage = self._counts_items and any(
+            not sums.tasks_with_own_total for sums in by_stage.values()
         )
-        told = not self._by_task and any(not any(facts[stage.name]["part"].values()) for stage in named)
-        return self._own(sums, facts[None], spans, now), named, self._counted or not told
+        return (
+            self._run_line(run, clock, now),
+            tuple(self._stage_line(str(name), sums, clock, now) for name, sums in by_stage.items()),
+            self._counted_unnamed or not told_by_stage,
+        )
 
-    def _own(self, sums: Mapping[Key, Count], facts: _Facts, spans: StageClock, now: float) -> StageSnapshot:
-        """What the run's own line shows: never more than the total, and exactly it at a clean end."""
-        done = int(sums.get(None, 0)) + self._initial
-        total = self._total
+    def _end_task(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
+        self.observe(counts)
+        self._tasks_left -= 1
+        return {key: amount for key, amount in counts.items() if key.metric is not Metric.TASKS_STARTED}
+
+    def _run_line(self, run: StageSums, clock: StageClock, now: float) -> StageSnapshot:
+        """Return the run's own line: never more than the total, and exactly it at a clean end."""
+        done, total = run.items + self._initial, self._total
         if total is None:
-            declared = int(sums.get(Fact("total", None), 0)) + self._initial
-            # A task that declares nothing may count as well: then nobody knows the total.
-            total = declared if declared > self._initial and declared >= done else None
+            declared = run.total + self._initial
+            # A task that declares nothing may count as well: then the total is not known.
+            total = declared if run.total and declared >= done else None
         else:
-            done = self._within(done, total)
-            done = total if self.whole else done
+            done = total if self._complete else self._within(done, total)
+        elapsed = clock.elapsed(None, now)
         return StageSnapshot(
-            self._desc,
-            done,
-            total,
-            self._unit,
-            spans.elapsed(None, now),
-            self._initial,
-            counters=facts["counter"],
+            self._desc, done, total, self._unit, elapsed, self._initial, counters=run.counters
         )
 
-    def _named(self, name: str, done: int, facts: _Facts, spans: StageClock, now: float) -> StageSnapshot:
-        total, growing = self._expected(name, facts)
+    def _stage_line(self, name: str, stage: StageSums, clock: StageClock, now: float) -> StageSnapshot:
+        total, growing = expected_total(stage, self._run_sums(name))
+        done = stage.items
         if total is not None:
             done = self._within(done, total)
-            total = done if self.whole else total
-        units = [unit for unit, tasks in facts["unit"].items() if tasks]
-        over = self.whole or (done == total and not growing)
+            total = done if self._complete else total
+        ended = self._complete or (done == total and not growing)
         return StageSnapshot(
             name,
             done,
             total,
-            units[0] if units else "items" if self._by_task else self._unit,
-            spans.elapsed(name, None if over else now),
+            stage.unit or (self._unit if self._counts_items else "items"),
+            clock.elapsed(name, None if ended else now),
             growing=growing,
-            counters=facts["counter"],
+            counters=stage.counters,
         )
 
-    def _expected(self, name: str, facts: _Facts) -> tuple[int | None, bool]:
-        """The total of a named stage, and whether it grows with each task that comes to it."""
-        if not any(facts["part"].values()):
-            if self._by_task or self._total is None:
-                return None, False
-            left = self._total - self._initial - self._returned
-            return (left + self._kept.get(name, 0) if self._returned else left), False
-        if any(facts["open"].values()):
-            return None, False
-        waiting = self._ended + sum(facts["entered"].values()) < self._tasks
-        return int(sum(facts["total"].values())), waiting
+    def _run_sums(self, stage: str) -> RunSums:
+        total = self._total if self._counts_items else None
+        # If the tasks' totals are not known, nor is what a task left out.
+        missed = self._succeeded_items and self._succeeded_items - self._succeeded_by_stage.get(stage, 0)
+        return RunSums(None if total is None else total - self._initial, missed, self._tasks_left)
 
     def _within(self, done: int, total: int) -> int:
         if done > total:
             self.excess = self.excess or f"the tasks reported {done:,} of {total:,} items"
         return min(done, total)
-
-
-def _by_stage(sums: Mapping[Key, Count]) -> defaultdict[Stage, _Facts]:
-    """The facts of each stage, from one look at all: a run may have a stage a task."""
-    found: defaultdict[Stage, _Facts] = defaultdict(lambda: defaultdict(dict))
-    for key, amount in sums.items():
-        if isinstance(key, Fact):
-            found[key.stage][key.kind][key.name] = amount
-    return found
-
-
-OVERFLOW_STAGE = "others"
-"""The stage of what has a name too many."""
-
-
-_MOST = 50
-"""Named stages of a run with a line each, about as many as a terminal has rows. Tasks that each have a bar
-named after a file would make thousands otherwise."""
-
-
-class StageLimit:
-    """Gives the first stages of a run a line each, and one to all others.
-
-    Args:
-        most: How many the first are.
-
-    Example:
-        >>> folding = StageLimit(most=1)
-        >>> counts = folding.counts({None: 9, "a.txt": 4, "b.txt": 3, "c.txt": 2})
-        >>> counts[None], counts["a.txt"], counts["others"]
-        (9, 4, 5)
-    """
-
-    def __init__(self, most: int = _MOST) -> None:
-        self._most = most
-        self._known: set[Stage] = {None, OVERFLOW_STAGE}
-
-    def counts(self, counts: Mapping[Key, Count]) -> Mapping[Key, Count]:
-        """What a task has counted, by the stages that have a line.
-
-        Args:
-            counts: All that it has counted: a part of it would make less of what its stages share.
-        """
-        for key in counts:
-            if not isinstance(key, Fact) and self._has_room():
-                self._known.add(key)
-        if self._known.issuperset(key.stage if isinstance(key, Fact) else key for key in counts):
-            return counts
-        folded: dict[Key, Count] = {}
-        for key, amount in counts.items():
-            fact = key if isinstance(key, Fact) else None
-            name = key
-            if (fact.stage if fact else key) not in self._known:
-                name = fact._replace(stage=OVERFLOW_STAGE) if fact else OVERFLOW_STAGE
-                # Several names share the line, so it has a total of its own, also where each has the task's.
-                folded[Fact("part", OVERFLOW_STAGE)] = 1
-            # A task comes to a stage once, whatever it calls it there.
-            once = fact is not None and fact.kind in ("entered", "part")
-            folded[name] = amount if once else folded.get(name, 0) + amount
-        return folded
-
-    def timings(self, timings: StageTimings) -> StageTimings:
-        """When the stages that have a line began, and last moved."""
-        folded: dict[Stage, tuple[float, float]] = {}
-        for stage, (began, moved) in timings.items():
-            name = stage if stage in self._known or self._has_room() else OVERFLOW_STAGE
-            known = folded.get(name, (began, moved))
-            folded[name] = max(known[0], began), min(known[1], moved)
-        return folded
-
-    def _has_room(self) -> bool:
-        return len(self._known) < self._most + 2  # those that have a line in any case

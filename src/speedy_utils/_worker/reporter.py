@@ -8,14 +8,18 @@ the ledger keeps the largest.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Protocol
 
-from .._state.ledger import Count, Fact, Key, Report, Stage, Task
+from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
+
+_key = functools.lru_cache(maxsize=1024)(Key)
+"""Reports have the same few keys again and again, and a call of :class:`Key` costs five look-ups."""
 
 
 class Part(Protocol):
@@ -63,16 +67,16 @@ class Tally:
             self._bars = Tally(self.reporter, self.stage)
         return self._bars
 
-    def read(self) -> int:
-        """Items finished so far, at most ``limit``."""
-        done = self.reported()
+    def capped_count(self) -> int:
+        """Return the items finished so far, at most ``limit``."""
+        done = self.raw_count()
         return done if self.limit is None else min(done, self.limit)
 
-    def reported(self) -> int:
-        """Items reported so far, whatever the limit."""
+    def raw_count(self) -> int:
+        """Return the items reported so far, whatever the limit."""
         done = self.n
         done += sum(part.read() for part in list(self._parts))
-        return done if done or self._bars is None else self._bars.reported()
+        return done if done or self._bars is None else self._bars.raw_count()
 
     def within(self, stage: Stage) -> Tally:
         """The tally that counts here for a stage: this one, unless it is for another stage."""
@@ -101,7 +105,7 @@ class Reporter:
         task: The task.
         attempt: Which attempt at it, from 1; the driver numbers them.
         total: Items of the task, where that is known: its counts stop there.
-        items: False where the run counts tasks and not items: unnamed counts are then left out.
+        counts_items: False if the run counts tasks and not items: unnamed counts are then left out.
         clock: Seconds that only grow.
 
     Attributes:
@@ -114,14 +118,14 @@ class Reporter:
         attempt: int = 1,
         *,
         total: int | None = None,
-        items: bool = True,
+        counts_items: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
         self.attempt = attempt
         self.total = total
-        self.own = Tally(self, None, total if items else 0)
-        self._items = items
+        self.own = Tally(self, None, total if counts_items else 0)
+        self._counts_items = counts_items
         self._stages: dict[str, Tally] = {}
         self._declared: dict[Stage, Count] = {}  # infinite where a loop can't tell its part
         self._declared_by_bars: dict[Stage, Count] = {}
@@ -129,7 +133,7 @@ class Reporter:
         self._clock = clock
         self._created = self._looked = clock()
         self._stage_clock = StageClock(clock)
-        self._seen: dict[Key, Count] = {}
+        self._seen: Mapping[Key, Count] = {}
 
     def stage(self, name: Stage) -> Tally:
         """The tally of a stage; None names the task's own."""
@@ -169,19 +173,22 @@ class Reporter:
         self._stage_clock.cover(stage, now, now)
 
     def report(self) -> Report:
-        """The state now, for a ledger."""
-        own = self.own.read()  # first: bars that are looked at with it may bring stages
+        """Return the state now, for a ledger."""
+        return Report(self.task, self.attempt, self.capped_counts())
+
+    def capped_counts(self) -> dict[Key, Count]:
+        """Return what was counted, each stage at most as far as its total."""
+        own = self.own.capped_count()  # first: bars that are looked at with it may bring stages
         named = {}
         for name, tally in list(self._stages.items()):
-            done, total = tally.reported(), self._total(name)
+            done, total = tally.raw_count(), self._total(name)
             named[name] = done if total is None else min(done, total)
-        return self._report(own, named)
+        return self._counts(own, named)
 
-    def reported(self) -> dict[Key, Count]:
-        """The counts without their limits, for the driver to judge."""
-        own = self.own.reported()
-        named = {name: tally.reported() for name, tally in list(self._stages.items())}
-        return dict(self._report(own, named).counts)
+    def raw_counts(self) -> dict[Key, Count]:
+        """Return what was counted without limits, for the driver to judge."""
+        own = self.own.raw_count()
+        return self._counts(own, {name: tally.raw_count() for name, tally in list(self._stages.items())})
 
     def timings(self) -> StageTimings:
         """How long ago the work on items of each stage started, and last moved, as far as is known."""
@@ -197,36 +204,36 @@ class Reporter:
         declared = self._declared.get(stage, self._declared_by_bars.get(stage, inf))
         return self.total if declared == inf else int(declared)
 
-    def _report(self, own: int, named: Mapping[str, int]) -> Report:
-        counts: dict[Key, Count] = {Fact("entered", None): 1}
-        if self._items:
-            counts[None] = own
+    def _counts(self, own: int, named: Mapping[str, int]) -> dict[Key, Count]:
+        counts: dict[Key, Count] = {_key(None, Metric.TASKS_STARTED): 1}
+        if self._counts_items:
+            counts[RUN_ITEMS] = own
         if (declared := self._declared.get(None)) is not None:
-            counts[Fact("total", None)] = declared
+            counts[_key(None, Metric.TOTAL)] = declared
         for stage, done in named.items():
-            counts[stage] = done
-            counts[Fact("entered", stage)] = 1
+            counts[_key(stage, Metric.ITEMS)] = done
+            counts[_key(stage, Metric.TASKS_STARTED)] = 1
             total = self._total(stage)
             if total is None:
-                counts[Fact("open", stage)] = 1
+                counts[_key(stage, Metric.TASKS_WITHOUT_TOTAL)] = 1
             else:
-                counts[Fact("total", stage)] = total
+                counts[_key(stage, Metric.TOTAL)] = total
                 if total != self.total:
-                    counts[Fact("part", stage)] = 1
-        counts.update((Fact("unit", stage, unit), 1) for stage, unit in list(self._units.items()))
+                    counts[_key(stage, Metric.TASKS_WITH_OWN_TOTAL)] = 1
+        counts.update((_key(stage, Metric.UNIT, unit), 1) for stage, unit in list(self._units.items()))
         for tally in (self.own, *list(self._stages.values())):
             for name, amount in list(tally.counters.items()):
-                counts[Fact("counter", tally.stage, name)] = min(amount, sys.float_info.max)
-        self._look(counts)
-        return Report(self.task, self.attempt, counts)
+                counts[_key(tally.stage, Metric.COUNTER, name)] = min(amount, sys.float_info.max)
+        self._note_movement(counts)
+        return counts
 
-    def _look(self, counts: Mapping[Key, Count]) -> None:
-        """Note which stages have moved since the last look."""
+    def _note_movement(self, counts: Mapping[Key, Count]) -> None:
+        """Note which stages have moved since the last reading."""
         now = self._clock()
         for key, count in counts.items():
-            stage, moves = (key.stage, key.kind == "counter") if isinstance(key, Fact) else (key, True)
-            if moves and count > self._seen.get(key, 0):
-                # Where nobody said that work begins, it did so after the last look.
-                for each in (stage, None):
-                    self._stage_clock.cover(each, now if each in self._stage_clock else self._looked, now)
-        self._seen, self._looked = dict(counts), now
+            if key.metric in (Metric.ITEMS, Metric.COUNTER) and count > self._seen.get(key, 0):
+                # If no loop said that its work begins, it did so after the last reading.
+                for stage in (key.stage, None):
+                    began = now if stage in self._stage_clock else self._looked
+                    self._stage_clock.cover(stage, began, now)
+        self._seen, self._looked = counts, now

@@ -27,13 +27,15 @@ import tqdm.contrib.concurrent
 import tqdm.notebook
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.counts import by_stage
 from tqdm import std, trange
 
 from speedy_utils import report_progress, track, tracked
 from speedy_utils._instrument import tqdm_capture as adopt
-from speedy_utils._instrument.tqdm_bar import OVERFLOW_STAGE, CapturedBar, Names
+from speedy_utils._instrument.tqdm_bar import MAX_STAGES, CapturedBar
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
-from speedy_utils._state.ledger import Fact
+from speedy_utils._state.ledger import Key, Metric
+from speedy_utils._state.stage_limit import OVERFLOW_STAGE, StageLimit
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock, RecordingSink
@@ -65,11 +67,7 @@ def _nothing_left() -> Iterator[None]:
 
 def units(reporter: Reporter) -> dict[str | None, str]:
     """In what the stages of a task count."""
-    return {
-        key.stage: key.name
-        for key in reporter.report().counts
-        if isinstance(key, Fact) and key.kind == "unit"
-    }
+    return {key.stage: key.label for key in reporter.capped_counts() if key.metric is Metric.UNIT}
 
 
 # ---- what joins
@@ -732,14 +730,13 @@ def test_a_bar_moved_by_threads_counts(sink: RecordingSink) -> None:
 
 def test_tasks_that_count_tasks_have_stages_too() -> None:
     """In a run without items named bars count, and unnamed ones have nothing to count for."""
-    reporter = Reporter(0, items=False)
+    reporter = Reporter(0, counts_items=False)
     with registered(reporter), counting(reporter.own), capturing_tqdm():
         std.tqdm(total=5).update(3)
         bar = std.tqdm(total=5, desc="A")
         bar.update(2)
-        counts = reporter.report().counts
-        assert counts["A"] == 2
-        assert None not in counts
+        counts = reporter.capped_counts()
+        assert by_stage(counts, Metric.ITEMS) == {"A": 2}
 
 
 # ---- freshness
@@ -759,7 +756,13 @@ def test_a_loop_that_has_slowed_down_is_asked_where_it_is(quiet: int, dynamic: i
     """A bar that has said nothing for a while is to look at the time again; it waits for items otherwise."""
     bar, clock = At(dynamic=bool(dynamic)), FakeClock()
     part = CapturedBar(
-        bar, Reporter(0).own, Names(), nested=False, quiet=bool(quiet), forget=lambda _: None, clock=clock
+        bar,
+        Reporter(0).own,
+        StageLimit(MAX_STAGES),
+        nested=False,
+        quiet=bool(quiet),
+        forget=lambda _: None,
+        clock=clock,
     )
     for n in (6, 7):
         clock.advance(0.3)
@@ -1005,7 +1008,7 @@ def test_several_tasks_in_threads_count_apart(capfd: pytest.CaptureFixture[str])
                 barrier.wait()
                 list(std.tqdm(range(7), desc="A"))
                 barrier.wait()
-        counts[number] = reporter.report().counts.get("A")
+        counts[number] = reporter.capped_counts().get(Key("A", Metric.ITEMS))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(task, range(4)))
@@ -1184,8 +1187,10 @@ def test_any_program_of_bars_counts_what_its_bars_counted(steps: list[tuple[str,
 
     def counted() -> dict[str, int]:
         """What was reported, without limits."""
-        counts = sink._reporter.reported()
-        return {key: int(count) for key, count in counts.items() if isinstance(key, str)}
+        counts = sink._reporter.raw_counts()
+        return {
+            key.stage: int(count) for key, count in counts.items() if key.stage and key.metric is Metric.ITEMS
+        }
 
     with RecordingSink() as sink, capturing_tqdm():
         for step, which, what in steps:

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import pytest
+from support.counts import items
 
 from speedy_utils import ProgressActor
 from speedy_utils._ray.client import ActorSink, current_attempt_id
-from speedy_utils._state.ledger import Fact, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._worker.process import in_ray_worker
 from speedy_utils.testing import FakeClock
 
@@ -34,7 +35,7 @@ def processed(actor: ProgressActor) -> int:
 
 def tasks(actor: ProgressActor, *asked: Any) -> dict[Any, int]:
     """What an actor tells of its tasks, and how far each is."""
-    return {report[0]: int(report[2][None]) for report in actor.gather(*(asked or ("", 0, []))).reports}
+    return {report[0]: int(report[2][RUN_ITEMS]) for report in actor.gather(*(asked or ("", 0, []))).reports}
 
 
 def test_new_actor_has_counted_nothing(actor: ProgressActor) -> None:
@@ -79,27 +80,27 @@ def test_clock_starts_with_the_first_count(actor: ProgressActor, clock: FakeCloc
 def test_clock_starts_with_the_eldest_work(actor: ProgressActor, clock: FakeClock) -> None:
     """The clock is that of the task that has worked longest, whoever reports first."""
     clock.advance(100)
-    actor.report([Report(0, 1, {None: 0})], {})
+    actor.report([Report(0, 1, items(0))], {})
     assert actor.get_progress()["elapsed"] == 0
-    actor.report([Report(0, 1, {None: 1})], {None: (2.0, 0.0)})
-    actor.report([Report(1, 1, {None: 1})], {None: (5.0, 0.0)})
-    actor.report([Report(0, 1, {None: 2})], {None: (3.0, 0.0)})
+    actor.report([Report(0, 1, items(1))], {None: (2.0, 0.0)})
+    actor.report([Report(1, 1, items(1))], {None: (5.0, 0.0)})
+    actor.report([Report(0, 1, items(2))], {None: (3.0, 0.0)})
     assert actor.get_progress()["elapsed"] == pytest.approx(5)
 
 
 def test_reports_and_updates_add_up(actor: ProgressActor) -> None:
     """States of tasks are merged, not added, and what is added directly comes on top."""
     for _ in range(2):
-        actor.report([Report(0, 1, {None: 3}), Report(1, 1, {None: 2, "Read": 9})], {None: (1.0, 0.0)})
+        actor.report([Report(0, 1, items(3)), Report(1, 1, items(2, Read=9))], {None: (1.0, 0.0)})
     actor.update(4)
     assert processed(actor) == 9
 
 
 def test_new_attempt_replaces_the_old_one(actor: ProgressActor) -> None:
     """A task that runs again counts from zero."""
-    actor.report([Report("mine", 1, {None: 5})], {None: (1.0, 0.0)})
-    actor.report([Report("mine", 2, {None: 1})], {None: (1.0, 0.0)})
-    actor.report([Report("mine", 1, {None: 6})], {None: (1.0, 0.0)})
+    actor.report([Report("mine", 1, items(5))], {None: (1.0, 0.0)})
+    actor.report([Report("mine", 2, items(1))], {None: (1.0, 0.0)})
+    actor.report([Report("mine", 1, items(6))], {None: (1.0, 0.0)})
     assert processed(actor) == 1
 
 
@@ -124,14 +125,14 @@ def test_bad_total_is_an_error(actor: ProgressActor, total: Any, error: type[Exc
 def test_reset_starts_over(actor: ProgressActor, clock: FakeClock) -> None:
     """After a reset only what comes on top counts, though tasks go on to report all that they have done."""
     actor.update(2)
-    actor.report([Report(0, 1, {None: 5})], {None: (1.0, 0.0)})
+    actor.report([Report(0, 1, items(5))], {None: (1.0, 0.0)})
     clock.advance(10)
     actor.reset()
     assert (processed(actor), actor.get_progress()["elapsed"]) == (0, 0.0)
-    actor.report([Report(0, 1, {None: 5})], {})
+    actor.report([Report(0, 1, items(5))], {})
     assert processed(actor) == 0
     clock.advance(3)
-    actor.report([Report(0, 1, {None: 8})], {None: (20.0, 0.0)})
+    actor.report([Report(0, 1, items(8))], {None: (20.0, 0.0)})
     clock.advance(1)
     assert processed(actor) == 3
     assert actor.get_progress()["elapsed"] == pytest.approx(4)
@@ -140,30 +141,30 @@ def test_reset_starts_over(actor: ProgressActor, clock: FakeClock) -> None:
 
 def test_counters_and_stages_are_told(actor: ProgressActor) -> None:
     """The actor tells the sums of counters and of named stages; not a stage's counters."""
-    tokens, deep = Fact("counter", None, "tokens"), Fact("counter", "Read", "loss")
-    actor.report([Report(0, 1, {None: 1, "Read": 2, tokens: 5, deep: 0.5})], {})
-    actor.report([Report(1, 1, {None: 1, "Read": 3, tokens: 0.5})], {})
+    tokens, deep = Key(None, Metric.COUNTER, "tokens"), Key("Read", Metric.COUNTER, "loss")
+    actor.report([Report(0, 1, items(1, Read=2) | {tokens: 5, deep: 0.5})], {})
+    actor.report([Report(1, 1, items(1, Read=3) | {tokens: 0.5})], {})
     state = actor.get_progress()
     assert (state["counters"], state["stages"]) == ({"tokens": 5.5}, {"Read": 5})
 
 
 def test_reset_takes_counters_and_stages_back(actor: ProgressActor) -> None:
     """After a reset counters and stages start at zero too, and add what comes on top."""
-    tokens = Fact("counter", None, "tokens")
-    actor.report([Report(0, 1, {"Read": 2, tokens: 5})], {})
+    tokens = Key(None, Metric.COUNTER, "tokens")
+    actor.report([Report(0, 1, items(Read=2) | {tokens: 5})], {})
     actor.reset()
     assert actor.get_progress()["counters"] == {"tokens": 0}
-    actor.report([Report(0, 1, {"Read": 3, tokens: 9})], {})
+    actor.report([Report(0, 1, items(Read=3) | {tokens: 9})], {})
     state = actor.get_progress()
     assert (state["counters"], state["stages"]) == ({"tokens": 4}, {"Read": 1})
 
 
 def test_gather_tells_what_changed(actor: ProgressActor) -> None:
     """The driver gets what changed since it last asked, and all where it knows another epoch."""
-    actor.report([Report(0, 1, {None: 1}), Report(1, 1, {None: 2})], {})
+    actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
     first = actor.gather("", 0, [])
     assert tasks(actor) == {0: 1, 1: 2}
-    actor.report([Report(1, 1, {None: 5})], {})
+    actor.report([Report(1, 1, items(5))], {})
     assert tasks(actor, first.epoch, first.version, []) == {1: 5}
     assert tasks(actor, "another epoch", first.version, []) == {0: 1, 1: 5}
     last = actor.gather(first.epoch, first.version, [])
@@ -177,7 +178,7 @@ def test_each_actor_is_an_epoch() -> None:
 
 def test_gather_forgets_what_is_committed(actor: ProgressActor) -> None:
     """Tasks that the driver has committed are dropped, known or not."""
-    actor.report([Report(0, 1, {None: 1}), Report(1, 1, {None: 2})], {})
+    actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
     assert tasks(actor, "", 0, [0, 7]) == {1: 2}
     assert tasks(actor) == {1: 2}
     assert processed(actor) == 2
@@ -186,7 +187,7 @@ def test_gather_forgets_what_is_committed(actor: ProgressActor) -> None:
 def test_late_report_of_a_committed_task_changes_nothing(actor: ProgressActor) -> None:
     """What comes after its task was committed is not kept: nobody would have the actor forget it."""
     actor.gather("", 0, [0])
-    actor.report([Report(0, 1, {None: 3}), Report(0, 2, {None: 1})], {})
+    actor.report([Report(0, 1, items(3)), Report(0, 2, items(1))], {})
     assert tasks(actor) == {}
     assert processed(actor) == 0
 
@@ -209,7 +210,7 @@ def test_age_never_reaches_back_beyond_the_start(actor: ProgressActor, clock: Fa
 
 def test_sink_reports_to_the_actor_of_its_process(actor: ProgressActor) -> None:
     """Without Ray a sink hands over at once."""
-    assert ActorSink(actor).send([Report(0, 1, {None: 3})], {None: (1.0, 0.0)})
+    assert ActorSink(actor).send([Report(0, 1, items(3))], {None: (1.0, 0.0)})
     assert processed(actor) == 3
 
 
@@ -244,11 +245,11 @@ def test_without_ray_every_place_is_new() -> None:
 
 def test_actor_knows_where_an_attempt_was_at_work(actor: ProgressActor) -> None:
     """It tells the location of the very attempt that is asked about, and keeps what each process did last."""
-    actor.report([Report(0, 2, {None: 0})], {}, "here")
-    actor.report([Report(0, 1, {None: 0})], {}, "elsewhere")  # late
-    actor.report([Report(1, 1, {None: 0})], {}, "there")
-    actor.report([Report(2, 1, {None: 0})], {})
+    actor.report([Report(0, 2, items(0))], {}, "here")
+    actor.report([Report(0, 1, items(0))], {}, "elsewhere")  # late
+    actor.report([Report(1, 1, items(0))], {}, "there")
+    actor.report([Report(2, 1, items(0))], {})
     assert actor.locate({0: 2, 1: 1, 2: 1, 5: 1}) == {0: "here", 1: "there"}
     assert actor.locate({0: 1}) == {0: "elsewhere"}
-    actor.report([Report(3, 1, {None: 0})], {}, "here")
+    actor.report([Report(3, 1, items(0))], {}, "here")
     assert actor.locate({0: 2, 3: 1}) == {3: "here"}

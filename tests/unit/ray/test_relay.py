@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.counts import items
 
 from speedy_utils import ProgressActor
 from speedy_utils._ray.client import ActorName, ActorSink
@@ -56,34 +57,34 @@ def relay(sink: Calls, clock: FakeClock) -> Relay:
 def test_many_reports_go_in_one_call(relay: Relay, sink: Calls, clock: FakeClock) -> None:
     """What comes within an interval is joined, and handed on in one call with the first after it."""
     for done in (1, 2):
-        relay.report([Report(0, 1, {None: done})], {})
-        relay.report([Report(1, 1, {None: 10 * done, "Read": done})], {})
+        relay.report([Report(0, 1, items(done))], {})
+        relay.report([Report(1, 1, items(10 * done, Read=done))], {})
     assert sink.calls == []
     clock.advance(1)
-    relay.report([Report(2, 1, {None: 7})], {})
+    relay.report([Report(2, 1, items(7))], {})
     assert sink.calls == [
-        ([Report(0, 1, {None: 2}), Report(1, 1, {None: 20, "Read": 2}), Report(2, 1, {None: 7})], {})
+        ([Report(0, 1, items(2)), Report(1, 1, items(20, Read=2)), Report(2, 1, items(7))], {})
     ]
 
 
 def test_nothing_is_remembered(relay: Relay, sink: Calls, clock: FakeClock) -> None:
     """What was handed on goes again only where it is reported again, and then even if it is the same."""
-    report = Report(0, 1, {None: 5})
-    for reports in ([report], [Report(1, 1, {None: 3})], [report]):
+    report = Report(0, 1, items(5))
+    for reports in ([report], [Report(1, 1, items(3))], [report]):
         clock.advance(1)
         relay.report(reports, {})
-    assert [reports for reports, _ in sink.calls] == [[report], [Report(1, 1, {None: 3})], [report]]
+    assert [reports for reports, _ in sink.calls] == [[report], [Report(1, 1, items(3))], [report]]
 
 
 def test_what_can_not_be_sent_waits(relay: Relay, sink: Calls, clock: FakeClock) -> None:
     """While an earlier call is on its way the newest states wait, and lose nothing."""
     sink.busy = True
     clock.advance(1)
-    relay.report([Report(0, 1, {None: 5})], {})
-    relay.report([Report(0, 1, {None: 6})], {})
+    relay.report([Report(0, 1, items(5))], {})
+    relay.report([Report(0, 1, items(6))], {})
     sink.busy = False
-    relay.report([Report(1, 1, {None: 1})], {})
-    assert sink.calls == [([Report(0, 1, {None: 6}), Report(1, 1, {None: 1})], {})]
+    relay.report([Report(1, 1, items(1))], {})
+    assert sink.calls == [([Report(0, 1, items(6)), Report(1, 1, items(1))], {})]
 
 
 def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
@@ -93,14 +94,14 @@ def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
     clock.advance(1)
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            relay.report([Report(0, 1, {None: 5})], {})
+            relay.report([Report(0, 1, items(5))], {})
     assert failing.calls == 2
 
 
 def test_spans_are_joined_and_grow_while_they_wait(relay: Relay, sink: Calls, clock: FakeClock) -> None:
     """What is handed on spans all workers of a stage, and is as much older as it has waited."""
-    relay.report([Report(0, 1, {None: 1})], {None: (4.0, 3.0)})
-    relay.report([Report(1, 1, {None: 1})], {None: (2.0, 1.0), "Read": (1.0, 0.0)})
+    relay.report([Report(0, 1, items(1))], {None: (4.0, 3.0)})
+    relay.report([Report(1, 1, items(1))], {None: (2.0, 1.0), "Read": (1.0, 0.0)})
     clock.advance(1.5)
     relay.report([], {})
     [(_, timings)] = sink.calls
@@ -128,7 +129,7 @@ def test_the_actor_knows_the_same_through_gatherers(
 
     turn = turns()
     for task, attempt, done, wait in steps:
-        report = Report(task, attempt, {None: done})
+        report = Report(task, attempt, items(done))
         direct.report([report], {})
         next(turn).report([report], {})
         clock.advance(wait)

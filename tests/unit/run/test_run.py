@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.counts import items, own_total, without_total
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
 from speedy_utils._run import run as runs
 from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, draws_here
-from speedy_utils._state.ledger import Count, Fact, Key, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.context import counting
 from speedy_utils._worker.reporter import Reporter
@@ -58,16 +59,6 @@ def a_run(total: int | None, *, feed: Feed | None = None, **options: Any) -> Run
     return Run("Run", total, display=NullDisplay(), feed=feed or Feed(), poll_interval=LONG, **options)
 
 
-def part(stage: str, total: int) -> dict[Key, Count]:
-    """The facts of a task in a stage that has a total of its own."""
-    return {Fact("entered", stage): 1, Fact("total", stage): total, Fact("part", stage): 1}
-
-
-def unknown(stage: str) -> dict[Key, Count]:
-    """The facts of a task in a stage that has no total."""
-    return {Fact("entered", stage): 1, Fact("open", stage): 1}
-
-
 def own(run: Run) -> tuple[int, int | None]:
     """Count and total of the run's own line."""
     snapshot = run.snapshot()
@@ -90,9 +81,9 @@ def test_new_run_shows_zero() -> None:
 def test_live_counts_are_shown(feed: Feed) -> None:
     """What tasks report is added up while they run."""
     run = a_run(100, feed=feed)
-    feed.reports = [Report(0, 1, {None: 5}), Report(1, 1, {None: 7})]
+    feed.reports = [Report(0, 1, items(5)), Report(1, 1, items(7))]
     assert own(run) == (12, 100)
-    feed.reports = [Report(1, 1, {None: 9})]
+    feed.reports = [Report(1, 1, items(9))]
     assert own(run) == (14, 100)
 
 
@@ -102,15 +93,15 @@ def test_tasks_with_totals_end_exactly_at_their_sum(tasks: list[tuple[int, int]]
     run = a_run(sum(total for total, _ in tasks))
     for task, (total, reported) in enumerate(tasks):
         run.attempt(task, 1)
-        run.commit(task, {None: reported}, total=total, timings={})
+        run.commit(task, items(reported), total=total, timings={})
     assert own(run) == (sum(total for total, _ in tasks),) * 2
 
 
 def test_without_totals_what_was_reported_counts() -> None:
     """Where no total is known, what was reported is the count, and the total stays unknown."""
     run = a_run(None)
-    run.commit(0, {None: 5}, total=None, timings={})
-    run.commit(1, {None: 7}, total=None, timings={})
+    run.commit(0, items(5), total=None, timings={})
+    run.commit(1, items(7), total=None, timings={})
     run.complete()
     assert own(run) == (12, None)
 
@@ -118,7 +109,7 @@ def test_without_totals_what_was_reported_counts() -> None:
 def test_total_of_the_run_is_credited_at_a_clean_end() -> None:
     """Where only the run's total is known, a clean end counts for exactly that, and not before."""
     run = a_run(100)
-    run.commit(0, {None: 60}, total=None, timings={})
+    run.commit(0, items(60), total=None, timings={})
     assert own(run) == (60, 100)
     run.complete()
     assert own(run) == (100, 100)
@@ -127,8 +118,8 @@ def test_total_of_the_run_is_credited_at_a_clean_end() -> None:
 def test_a_failed_task_leaves_the_bar_short() -> None:
     """Where a task failed nothing is credited: the bar ends short of its total."""
     run = a_run(100, tasks=2)
-    run.commit(0, {None: 60}, total=None, timings={})
-    run.fail(1, {None: 5})
+    run.commit(0, items(60), total=None, timings={})
+    run.fail(1, items(5))
     run.complete()
     assert own(run) == (65, 100)
     assert (run.snapshot().tasks_done, run.snapshot().tasks_failed) == (1, 1)
@@ -138,7 +129,7 @@ def test_a_task_that_died_keeps_what_was_seen_of_it(feed: Feed) -> None:
     """A task that could not say what it had done keeps its last live count."""
     run = a_run(100, feed=feed)
     run.attempt(0, 1)
-    feed.reports = [Report(0, 1, {None: 30})]
+    feed.reports = [Report(0, 1, items(30))]
     run.snapshot()
     run.fail(0, None)
     assert own(run) == (30, 100)
@@ -149,20 +140,20 @@ def test_a_retry_takes_back_the_dead_attempts_count(feed: Feed) -> None:
     """A second attempt starts at zero at once, whatever the first one reports late, and is told."""
     run = a_run(100, feed=feed)
     run.attempt(0, 1)
-    feed.reports = [Report(0, 1, {None: 30})]
+    feed.reports = [Report(0, 1, items(30))]
     assert own(run) == (30, 100)
     run.attempt(0, 2)
     assert own(run) == (0, 100)
     assert run.snapshot().retries == 1
-    run.commit(0, {None: 100}, total=100, timings={})
+    run.commit(0, items(100), total=100, timings={})
     assert own(run) == (100, 100)
 
 
 def test_commit_is_final_and_forgotten_by_the_feed(feed: Feed) -> None:
     """Late reports of a committed task change nothing, and the feed need not remember it."""
     run = a_run(None, feed=feed)
-    run.commit(3, {None: 5}, total=None, timings={})
-    feed.reports = [Report(3, 1, {None: 99})]
+    run.commit(3, items(5), total=None, timings={})
+    feed.reports = [Report(3, 1, items(99))]
     assert own(run) == (5, None)
     assert feed.forgotten == [3]
 
@@ -177,8 +168,8 @@ def end(run: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_over_report_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Tasks that report too much count for their totals; one warning names the first and the cure."""
     run = a_run(20, tasks=2)
-    run.commit(7, {None: 1_012}, total=10, timings={})
-    run.commit(8, {None: 11}, total=10, timings={})
+    run.commit(7, items(1_012), total=10, timings={})
+    run.commit(8, items(11), total=10, timings={})
     run.complete()
     assert own(run) == (20, 20)
     (warning,) = end(run, caplog)
@@ -191,8 +182,8 @@ def test_over_report_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixtur
 def test_over_report_of_a_run_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Where only the run's total is known, more than that is clamped and told."""
     run = a_run(20)
-    run.commit(0, {None: 15}, total=None, timings={})
-    run.commit(1, {None: 10}, total=None, timings={})
+    run.commit(0, items(15), total=None, timings={})
+    run.commit(1, items(10), total=None, timings={})
     assert own(run) == (20, 20)
     (warning,) = end(run, caplog)
     assert warning.startswith("the tasks reported 25 of 20 items")
@@ -202,7 +193,7 @@ def test_exact_reports_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> No
     """A run whose tasks report what they should ends silently."""
     run = a_run(20)
     for task in range(2):
-        run.commit(task, {None: 10, "Read": 10, **part("Read", 10)}, total=10, timings={})
+        run.commit(task, items(10, Read=10) | own_total("Read", 10), total=10, timings={})
     run.complete()
     assert own(run) == (20, 20)
     assert end(run, caplog) == []
@@ -212,28 +203,30 @@ def test_named_stages_have_lines(feed: Feed) -> None:
     """Stages appear in order, each summed over all tasks, with the totals that tasks declared."""
     run = a_run(None, feed=feed)
     feed.reports = [
-        Report(0, 1, {None: 0, "Read": 3, "Write": 1, **part("Read", 10), **unknown("Write")}),
-        Report(1, 1, {None: 0, "Read": 4, **part("Read", 20)}),
+        Report(0, 1, items(0, Read=3, Write=1) | own_total("Read", 10) | without_total("Write")),
+        Report(1, 1, items(0, Read=4) | own_total("Read", 20)),
     ]
     assert stages(run) == [("Read", 7, 30), ("Write", 1, None)]
-    run.commit(0, {"Read": 10, "Write": 2, **part("Read", 10), **unknown("Write")}, total=None, timings={})
+    run.commit(
+        0, items(Read=10, Write=2) | own_total("Read", 10) | without_total("Write"), total=None, timings={}
+    )
     assert stages(run) == [("Read", 14, 30), ("Write", 2, None)]
 
 
 def test_stages_without_totals_of_their_own_have_the_runs() -> None:
     """All items of a run with a total go through its stages, unless a stage declares another number."""
     run = a_run(20)
-    run.fail(0, {None: 0, "Read": 5, "Pack": 3, **part("Pack", 4)})
+    run.fail(0, items(0, Read=5, Pack=3) | own_total("Pack", 4))
     assert stages(run) == [("Read", 5, 20), ("Pack", 3, 4)]
-    tasks = a_run(20, unit="tasks", by_task=True)
-    tasks.commit(0, {"Read": 5, **unknown("Read")}, total=1, timings={})
+    tasks = a_run(20, unit="tasks", counts_items=False)
+    tasks.commit(0, items(Read=5) | without_total("Read"), total=1, timings={})
     assert stages(tasks) == [("Read", 5, None)]
 
 
 def test_over_report_of_a_stage_is_clamped_and_named(caplog: pytest.LogCaptureFixture) -> None:
     """A stage counts no more than its task's items, or what was declared for it."""
     run = a_run(10)
-    counts: Mapping[Any, int] = {None: 10, "Read": 12, "Pack": 9, **part("Pack", 4)}
+    counts = items(10, Read=12, Pack=9) | own_total("Pack", 4)
     run.commit(0, counts, total=10, timings={})
     assert stages(run) == [("Read", 10, 10), ("Pack", 4, 4)]
     (warning,) = end(run, caplog)
@@ -243,8 +236,8 @@ def test_over_report_of_a_stage_is_clamped_and_named(caplog: pytest.LogCaptureFi
 def test_declared_totals_of_unnamed_loops_are_the_runs_where_it_has_none(feed: Feed) -> None:
     """A run without a total shows what its loops declare, and its own total wins where it has one."""
     feed.reports = [
-        Report(0, 1, {None: 3, Fact("total", None): 10}),
-        Report(1, 1, {None: 1, Fact("total", None): 5}),
+        Report(0, 1, items(3) | {Key(None, Metric.TOTAL): 10}),
+        Report(1, 1, items(1) | {Key(None, Metric.TOTAL): 5}),
     ]
     assert own(a_run(None, feed=feed)) == (4, 15)
     assert own(a_run(99, feed=feed)) == (4, 99)
@@ -253,18 +246,18 @@ def test_declared_totals_of_unnamed_loops_are_the_runs_where_it_has_none(feed: F
 def test_declared_total_below_the_tasks_is_no_over_report(caplog: pytest.LogCaptureFixture) -> None:
     """A loop that declares only a part of its task's items does not make the rest an over-report."""
     run = a_run(10)
-    run.commit(0, {None: 10, Fact("total", None): 4}, total=10, timings={})
+    run.commit(0, items(10) | {Key(None, Metric.TOTAL): 4}, total=10, timings={})
     assert own(run) == (10, 10)
     assert end(run, caplog) == []
 
 
 def test_run_over_tasks_counts_tasks() -> None:
     """Where tasks are counted, each that succeeds is one, whatever it reported."""
-    run = a_run(3, tasks=3, unit="tasks", by_task=True)
+    run = a_run(3, tasks=3, unit="tasks", counts_items=False)
     run.commit(0, {}, total=1, timings={})
-    run.commit(1, {"Read": 500}, total=1, timings={})
+    run.commit(1, items(Read=500), total=1, timings={})
     assert own(run) == (2, 3)
-    run.fail(2, {"Read": 5})
+    run.fail(2, items(Read=5))
     run.complete()
     assert own(run) == (2, 3)
 
@@ -274,7 +267,7 @@ def test_items_done_before_count_but_not_for_the_rate(clock: FakeClock) -> None:
     run = a_run(100, initial=40, clock=clock)
     assert own(run) == (40, 100)
     clock.advance(10)
-    run.commit(0, {None: 20}, total=20, timings={None: (10.0, 0.0)})
+    run.commit(0, items(20), total=20, timings={None: (10.0, 0.0)})
     assert own(run) == (60, 100)
     assert run.snapshot().rate == pytest.approx(2)
 
@@ -295,16 +288,16 @@ def test_clock_is_that_of_the_eldest_task(clock: FakeClock) -> None:
     """A task that is told of late, but began earlier, moves the start back."""
     run = a_run(100, clock=clock)
     clock.advance(60)
-    run.commit(0, {None: 1}, total=1, timings={None: (1.0, 0.0)})
-    run.fail(1, {None: 1}, timings={None: (4.0, 0.0)})
-    run.commit(2, {None: 1}, total=1, timings={None: (2.0, 0.0)})
+    run.commit(0, items(1), total=1, timings={None: (1.0, 0.0)})
+    run.fail(1, items(1), timings={None: (4.0, 0.0)})
+    run.commit(2, items(1), total=1, timings={None: (2.0, 0.0)})
     assert run.snapshot().elapsed == pytest.approx(4)
 
 
 def test_clock_stops_at_the_end(clock: FakeClock) -> None:
     """The last reading is final, and its clock stands."""
     run = a_run(1, clock=clock)
-    run.commit(0, {None: 1}, total=1, timings={None: (0.0, 0.0)})
+    run.commit(0, items(1), total=1, timings={None: (0.0, 0.0)})
     clock.advance(5)
     run.end()
     clock.advance(100)
@@ -327,7 +320,7 @@ def test_phase_ends_with_the_first_count(feed: Feed) -> None:
 
 def at_work(task: int, attempt: int = 1) -> Report:
     """A task that has come to its worker, and counted nothing."""
-    return Report(task, attempt, {Fact("entered", None): 1, None: 0})
+    return Report(task, attempt, items(0) | {Key(None, Metric.TASKS_STARTED): 1})
 
 
 def test_a_run_says_how_many_workers_have_come(feed: Feed) -> None:
@@ -384,7 +377,7 @@ def test_bar_is_there_in_the_block_and_closed_after(feed: Feed) -> None:
 
     def failing() -> None:
         with Run("Run", 10, display=display, feed=feed, poll_interval=LONG) as run:
-            run.commit(0, {None: 4}, total=4, timings={})
+            run.commit(0, items(4), total=4, timings={})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -437,7 +430,7 @@ def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:
     second.own.n += 2
     clock.advance(1)
     reports, timings = feed.collect()
-    assert [(report.task, report.counts[None]) for report in reports] == [(0, 0), (1, 2)]
+    assert [(report.task, report.counts[RUN_ITEMS]) for report in reports] == [(0, 0), (1, 2)]
     assert timings == {None: (4, 0)}
     feed.remove(first)
     feed.remove(first)

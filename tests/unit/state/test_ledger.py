@@ -12,10 +12,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from support.counts import items
 
-from speedy_utils._state.ledger import Fact, Key, Ledger, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Ledger, Metric, Report
 
-KEYS: list[Key] = [None, "Tokenize", Fact("total", "Tokenize")]
+KEYS = [RUN_ITEMS, Key("Tokenize", Metric.ITEMS), Key("Tokenize", Metric.TOTAL)]
 
 counts = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 50), max_size=3)
 reports = st.builds(Report, st.integers(0, 4), st.integers(1, 3), counts)
@@ -126,21 +127,21 @@ def test_commits_out_of_order_stay_final() -> None:
     """Tasks are final in whatever order they are committed, numbered and named ones alike."""
     ledger = Ledger()
     for task in (3, 1, "mine", 0, 2, 7):
-        ledger.commit(task, {None: 10})
-    ledger.merge([Report(task, 9, {None: 99}) for task in (0, 1, 2, 3, 7, "mine")])
-    assert ledger.sums == {None: 60}
-    ledger.merge([Report(4, 1, {None: 1}), Report("other", 1, {None: 1})])
-    assert ledger.sums == {None: 62}
+        ledger.commit(task, items(10))
+    ledger.merge([Report(task, 9, items(99)) for task in (0, 1, 2, 3, 7, "mine")])
+    assert ledger.sums == items(60)
+    ledger.merge([Report(4, 1, items(1)), Report("other", 1, items(1))])
+    assert ledger.sums == items(62)
 
 
 def test_a_new_attempt_takes_back_what_the_dead_one_counted() -> None:
     """A new attempt starts its task at zero, and the dead one's late reports change nothing."""
-    ledger = ledger_of([Report(0, 1, {None: 50, "Tokenize": 5}), Report(1, 1, {None: 7})])
+    ledger = ledger_of([Report(0, 1, items(50, Tokenize=5)), Report(1, 1, items(7))])
     ledger.merge([Report(0, 2, {})])
-    assert sums(ledger) == {None: 7}
+    assert sums(ledger) == items(7)
     version = ledger.version
-    ledger.merge([Report(0, 1, {None: 60})])
-    assert (sums(ledger), ledger.version) == ({None: 7}, version)
+    ledger.merge([Report(0, 1, items(60))])
+    assert (sums(ledger), ledger.version) == (items(7), version)
 
 
 @given(st.lists(batches, max_size=6), st.integers(0, 5))
@@ -160,22 +161,22 @@ def test_changes_since_a_version_equal_all_changes(history: list[list[Report]], 
 
 def test_changes_hold_only_what_changed() -> None:
     """A task whose count did not grow is not told again."""
-    ledger = ledger_of([Report(task, 1, {None: 1}) for task in range(5)])
+    ledger = ledger_of([Report(task, 1, items(1)) for task in range(5)])
     version = ledger.version
-    ledger.merge([Report(3, 1, {None: 2}), Report(1, 1, {None: 1}), Report(0, 1, {})])
-    assert ledger.changes(version) == [Report(3, 1, {None: 2})]
+    ledger.merge([Report(3, 1, items(2)), Report(1, 1, items(1)), Report(0, 1, {})])
+    assert ledger.changes(version) == [Report(3, 1, items(2))]
     assert ledger.version == version + 1
 
 
 def test_changes_are_copies() -> None:
     """What a ledger hands out does not change with it, nor the other way round."""
-    ledger = ledger_of([Report(0, 1, {None: 1})])
+    ledger = ledger_of([Report(0, 1, items(1))])
     (report,) = ledger.changes()
     last, known = ledger.last(0), ledger.sums
-    ledger.merge([Report(0, 1, {None: 2})])
-    assert (report.counts, last, known) == ({None: 1}, {None: 1}, {None: 1})
-    last[None] = known[None] = 99
-    assert (ledger.last(0), ledger.sums) == ({None: 2}, {None: 2})
+    ledger.merge([Report(0, 1, items(2))])
+    assert (report.counts, last, known) == (items(1), items(1), items(1))
+    last[RUN_ITEMS] = known[RUN_ITEMS] = 99
+    assert (ledger.last(0), ledger.sums) == (items(2), items(2))
 
 
 @given(batches, st.sets(st.integers(0, 6)))
@@ -188,20 +189,20 @@ def test_forgotten_tasks_leave_no_trace(batch: list[Report], forgotten: set[int]
 
 def test_stages_keep_the_order_in_which_they_appeared() -> None:
     """Sums list the stages by their first appearance, whatever grows later."""
-    ledger = ledger_of([Report(0, 1, {None: 1, "Read": 1}), Report(1, 1, {None: 1, "Write": 1})])
-    ledger.merge([Report(1, 1, {None: 2, "Write": 9}), Report(0, 2, {})])
-    assert list(ledger.sums) == [None, "Read", "Write"]
+    ledger = ledger_of([Report(0, 1, items(1, Read=1)), Report(1, 1, items(1, Write=1))])
+    ledger.merge([Report(1, 1, items(2, Write=9)), Report(0, 2, {})])
+    assert list(ledger.sums) == [RUN_ITEMS, *items(Read=1, Write=1)]
 
 
 def test_last_knows_running_tasks_only() -> None:
     """Nothing is known of a task that never reported, or that was committed."""
-    ledger = ledger_of([Report(0, 1, {None: 4})])
-    assert (ledger.last(0), ledger.last(1)) == ({None: 4}, {})
-    ledger.commit(0, {None: 5})
+    ledger = ledger_of([Report(0, 1, items(4))])
+    assert (ledger.last(0), ledger.last(1)) == (items(4), {})
+    ledger.commit(0, items(5))
     assert ledger.last(0) == {}
 
 
-TOKENS = Fact("counter", None, "tokens")
+TOKENS = Key(None, Metric.COUNTER, "tokens")
 
 amounts = st.floats(0, sys.float_info.max) | st.integers(0, 10**30)
 

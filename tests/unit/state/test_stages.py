@@ -13,7 +13,7 @@ from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
 from speedy_utils._instrument.loops import report_progress, track
 from speedy_utils._run.run import LocalFeed, Run
-from speedy_utils._state.ledger import Fact
+from speedy_utils._state.ledger import Key, Metric
 from speedy_utils._state.stages import Stages
 from speedy_utils._state.timings import StageClock
 from speedy_utils._worker.context import counting
@@ -24,16 +24,18 @@ from speedy_utils.testing import FakeClock
 class Work:
     """A run of real reporters that the test drives by hand."""
 
-    def __init__(self, total: int | None, *, tasks: int = 0, by_task: bool = False, **options: Any) -> None:
+    def __init__(
+        self, total: int | None, *, tasks: int = 0, counts_items: bool = True, **options: Any
+    ) -> None:
         self.clock = FakeClock()
         self.feed = LocalFeed()
-        self.by_task = by_task
+        self.counts_items = counts_items
         self.run = Run(
             "Run",
             total,
             tasks=tasks,
-            by_task=by_task,
-            unit="tasks" if by_task else "items",
+            counts_items=counts_items,
+            unit="items" if counts_items else "tasks",
             display=NullDisplay(),
             feed=self.feed,
             poll_interval=3_600.0,
@@ -43,7 +45,7 @@ class Work:
 
     def start(self, task: int, total: int | None = None, attempt: int = 1) -> Reporter:
         """A task starts."""
-        reporter = Reporter(task, attempt, total=total, items=not self.by_task, clock=self.clock)
+        reporter = Reporter(task, attempt, total=total, counts_items=self.counts_items, clock=self.clock)
         self.run.attempt(task, attempt)
         self.feed.add(reporter)
         return reporter
@@ -51,13 +53,13 @@ class Work:
     def finish(self, reporter: Reporter) -> None:
         """A task returns."""
         self.feed.remove(reporter)
-        total = 1 if self.by_task else reporter.total
-        self.run.commit(reporter.task, reporter.reported(), total=total, timings=reporter.lifetime())
+        total = reporter.total if self.counts_items else 1
+        self.run.commit(reporter.task, reporter.raw_counts(), total=total, timings=reporter.lifetime())
 
     def fail(self, reporter: Reporter) -> None:
         """A task fails for good."""
         self.feed.remove(reporter)
-        self.run.fail(reporter.task, reporter.report().counts, timings=reporter.timings())
+        self.run.fail(reporter.task, reporter.capped_counts(), timings=reporter.timings())
 
     def lose(self, reporter: Reporter) -> None:
         """A worker dies and tells nothing more."""
@@ -96,7 +98,7 @@ def work_of(kind: str, totals: list[int]) -> tuple[Work, list[int | None]]:
     """A run of some kind, and the totals that its tasks know."""
     tasks = len(totals)
     if kind == "tasks":
-        return Work(tasks, tasks=tasks, by_task=True), [None] * tasks
+        return Work(tasks, tasks=tasks, counts_items=False), [None] * tasks
     if kind == "items":
         return Work(sum(totals), tasks=tasks), list(totals)
     return Work(None if kind == "unknown" else sum(totals), tasks=tasks), [None] * tasks
@@ -345,7 +347,7 @@ def test_a_counter_of_the_run_shows_its_line() -> None:
 
 def test_the_own_line_shows_where_tasks_are_counted() -> None:
     """A stage of items can't tell how many tasks are done, whether it has a total or not."""
-    work = Work(2, tasks=2, by_task=True)
+    work = Work(2, tasks=2, counts_items=False)
     reporter = work.start(0)
     count(reporter, "Read", 3)
     assert [line.name for line in work.read().lines] == ["Run", "Read"]
@@ -486,10 +488,10 @@ class Looked(dict[Any, Any]):
 
 def test_many_stages_are_read_in_one_go() -> None:
     """A stage a task, as bars named after files make them, costs a reading no look at all others."""
-    sums = Looked({f"file {n}": 1 for n in range(300)})
-    sums |= {Fact("total", f"file {n}"): 1 for n in range(300)}
-    sums |= {Fact("part", f"file {n}"): 1 for n in range(300)}
-    stages = Stages("Run", 300, unit="tasks", by_task=True, initial=0, tasks=300)
+    sums = Looked({Key(f"file {n}", Metric.ITEMS): 1 for n in range(300)})
+    sums |= {Key(f"file {n}", Metric.TOTAL): 1 for n in range(300)}
+    sums |= {Key(f"file {n}", Metric.TASKS_WITH_OWN_TOTAL): 1 for n in range(300)}
+    stages = Stages("Run", 300, unit="tasks", counts_items=False, initial=0, tasks=300)
     sums.looks = 0
     _, named, _ = stages.read(sums, StageClock(FakeClock()), 0.0)
     assert {(stage.done, stage.total) for stage in named} == {(1, 1)}
@@ -500,7 +502,7 @@ def test_many_stages_are_read_in_one_go() -> None:
 @pytest.mark.parametrize("total", [None, 7], ids=["tasks", "items"])
 def test_a_stage_a_task_makes_no_line_a_task(total: int | None) -> None:
     """Of a stage a task the first have lines; others share one with the exact sums, live and at the end."""
-    work = Work(None if total is None else 560, tasks=80, by_task=total is None)
+    work = Work(None if total is None else 560, tasks=80, counts_items=total is not None)
     reporters = [work.start(n, total) for n in range(80)]
     for n, reporter in enumerate(reporters):
         with counting(reporter.own):

@@ -24,6 +24,7 @@ from speedy_utils import ProgressActor, multi_process, report_progress, set_prog
 from speedy_utils._engines.task import run_attempt
 from speedy_utils._engines.threads import ThreadEngine
 from speedy_utils._instrument import tqdm_capture as adopt
+from speedy_utils._state.ledger import RUN_ITEMS
 from speedy_utils._worker import context
 from speedy_utils._worker.context import counting, owns_terminal, registered, tally_here
 from speedy_utils._worker.reporter import Reporter, Tally
@@ -76,7 +77,7 @@ def test_a_task_counts_until_its_block_ends() -> None:
     with registered(reporter), counting(reporter.own):
         report_progress(2)
     report_progress(5)
-    assert reporter.own.read() == 2
+    assert reporter.own.capped_count() == 2
     assert tally_here() is None
 
 
@@ -87,7 +88,7 @@ def test_inner_blocks_give_back_the_outer_one() -> None:
         with counting(inner.own):
             report_progress(1)
         report_progress(2)
-    assert (outer.own.read(), inner.own.read()) == (2, 1)
+    assert (outer.own.capped_count(), inner.own.capped_count()) == (2, 1)
 
 
 def test_thread_of_the_only_task_counts() -> None:
@@ -129,7 +130,7 @@ def test_the_fallback_is_for_other_threads_only() -> None:
     with registered(reporter):
         report_progress(3)
         in_thread(lambda: report_progress(4))
-    assert reporter.own.read() == 4
+    assert reporter.own.capped_count() == 4
 
 
 def test_asyncio_carries_the_task() -> None:
@@ -338,7 +339,7 @@ def test_registered_reporters_are_sent_to_their_sink() -> None:
 
     class Signal(RecordingSink):
         def send(self, reports: Any, age: float | None, *, last: bool = False) -> bool:
-            if reports[0].counts[None] == 2:
+            if reports[0].counts[RUN_ITEMS] == 2:
                 arrived.set()
             return True
 

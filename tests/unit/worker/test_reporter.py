@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import pytest
+from support.counts import by_stage
 
-from speedy_utils._state.ledger import Fact, Report, Stage
+from speedy_utils._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.flusher import RESEND_AFTER, Flusher
 from speedy_utils._worker.reporter import Reporter, Tally
@@ -69,17 +69,12 @@ def tiny_switches() -> Iterator[None]:
 
 def counts(sink: RecordingSink) -> list[int]:
     """The own counts that a sink was sent, in order."""
-    return [int(report.counts[None]) for report in sink.reports]
+    return [int(report.counts[RUN_ITEMS]) for report in sink.reports]
 
 
-def items(counts: Mapping[Any, Any]) -> dict[Stage, int]:
-    """The items of a report, without its facts."""
-    return {key: count for key, count in counts.items() if not isinstance(key, Fact)}
-
-
-def facts(counts: Mapping[Any, Any], kind: str) -> dict[Stage, Any]:
-    """The facts of one kind in a report, by stage."""
-    return {key.stage: n for key, n in counts.items() if isinstance(key, Fact) and key.kind == kind}
+def items(counts: Mapping[Key, Count]) -> dict[Stage, Count]:
+    """The items of a report, by stage."""
+    return by_stage(counts, Metric.ITEMS)
 
 
 def test_tally_adds_its_parts() -> None:
@@ -88,12 +83,12 @@ def test_tally_adds_its_parts() -> None:
     loop = Fixed(3)
     tally.n += 4
     tally.open(loop)
-    assert tally.read() == 7
+    assert tally.capped_count() == 7
     loop.done = 5
-    assert tally.read() == 9
+    assert tally.capped_count() == 9
     tally.close(loop, 6)
     loop.done = 99
-    assert tally.read() == 10
+    assert tally.capped_count() == 10
 
 
 def test_limit_stops_the_count_but_not_what_was_reported() -> None:
@@ -101,7 +96,7 @@ def test_limit_stops_the_count_but_not_what_was_reported() -> None:
     tally = Tally(Reporter(0), None, 10)
     tally.n += 8
     tally.open(Fixed(5))
-    assert (tally.read(), tally.reported()) == (10, 13)
+    assert (tally.capped_count(), tally.raw_count()) == (10, 13)
 
 
 def test_part_that_closes_while_it_is_read_counts_once() -> None:
@@ -114,8 +109,8 @@ def test_part_that_closes_while_it_is_read_counts_once() -> None:
             return self.done
 
     tally.open(Closing(5))
-    assert tally.read() == 5
-    assert tally.read() == 5
+    assert tally.capped_count() == 5
+    assert tally.capped_count() == 5
 
 
 def test_reading_during_a_close_is_never_ahead() -> None:
@@ -125,7 +120,7 @@ def test_reading_during_a_close_is_never_ahead() -> None:
 
     class Watched(Fixed):
         def __hash__(self) -> int:
-            seen.append(tally.reported())
+            seen.append(tally.raw_count())
             return id(self)
 
     part = Watched(5)
@@ -156,11 +151,11 @@ def test_threads_that_add_to_one_tally_lose_nothing() -> None:
         thread.start()
     start.wait()
     while any(thread.is_alive() for thread in threads):
-        high.append(tally.read())
+        high.append(tally.capped_count())
     for thread in threads:
         thread.join()
-    assert tally.read() == 8 * (3_000 + 600)
-    assert max(high, default=0) <= tally.read()
+    assert tally.capped_count() == 8 * (3_000 + 600)
+    assert max(high, default=0) <= tally.capped_count()
 
 
 @pytest.mark.usefixtures("tiny_switches")
@@ -180,8 +175,8 @@ def test_threads_that_declare_at_once_lose_nothing() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    counts = reporter.report().counts
-    assert (counts["Read"], counts[Fact("total", "Read")]) == (32_000, 32_000)
+    counts = reporter.capped_counts()
+    assert (counts[Key("Read", Metric.ITEMS)], counts[Key("Read", Metric.TOTAL)]) == (32_000, 32_000)
 
 
 def test_stages_are_apart() -> None:
@@ -200,8 +195,8 @@ def test_a_report_is_within_limits_and_reported_is_not() -> None:
     reporter = Reporter(0, total=10)
     reporter.own.n += 12
     reporter.stage("Read").n += 11
-    assert items(reporter.report().counts) == {None: 10, "Read": 10}
-    assert items(reporter.reported()) == {None: 12, "Read": 11}
+    assert items(reporter.capped_counts()) == {None: 10, "Read": 10}
+    assert items(reporter.raw_counts()) == {None: 12, "Read": 11}
 
 
 def test_declared_totals_add_up_and_limit_their_stage() -> None:
@@ -212,18 +207,18 @@ def test_declared_totals_add_up_and_limit_their_stage() -> None:
     reporter.declare(None, 50)
     reporter.stage("Read").n += 9
     reporter.own.n += 60
-    counted = reporter.report().counts
+    counted = reporter.capped_counts()
     assert items(counted) == {None: 60, "Read": 7}
-    assert facts(counted, "total") == {None: 50, "Read": 7}
+    assert by_stage(counted, Metric.TOTAL) == {None: 50, "Read": 7}
 
 
 def test_a_report_tells_where_its_task_has_come() -> None:
     """A task says that it is at work, and to which stages it has come, with items there or without."""
     reporter = Reporter(0)
-    assert facts(reporter.report().counts, "entered") == {None: 1}
+    assert by_stage(reporter.capped_counts(), Metric.TASKS_STARTED) == {None: 1}
     reporter.stage("Read")
     reporter.declare("Write", 5)
-    assert facts(reporter.report().counts, "entered") == {None: 1, "Read": 1, "Write": 1}
+    assert by_stage(reporter.capped_counts(), Metric.TASKS_STARTED) == {None: 1, "Read": 1, "Write": 1}
 
 
 @pytest.mark.parametrize("total", [None, 9])
@@ -235,11 +230,15 @@ def test_a_report_tells_how_much_a_stage_has(total: int | None) -> None:
     reporter.declare("Mixed", 4)
     reporter.declare("Mixed", None)
     reporter.stage("Counted").n += 1
-    counted = reporter.report().counts
+    counted = reporter.capped_counts()
     own = {} if total is None else dict.fromkeys(("Same", "Loose", "Mixed", "Counted"), 9)
-    assert facts(counted, "total") == {"Same": 9, "Less": 4} | own
-    assert facts(counted, "part").keys() == ({"Same", "Less"} if total is None else {"Less"})
-    assert facts(counted, "open").keys() == ({"Loose", "Mixed", "Counted"} if total is None else set())
+    assert by_stage(counted, Metric.TOTAL) == {"Same": 9, "Less": 4} | own
+    assert by_stage(counted, Metric.TASKS_WITH_OWN_TOTAL).keys() == (
+        {"Same", "Less"} if total is None else {"Less"}
+    )
+    assert by_stage(counted, Metric.TASKS_WITHOUT_TOTAL).keys() == (
+        {"Loose", "Mixed", "Counted"} if total is None else set()
+    )
 
 
 def test_a_report_tells_units_and_counters_of_its_stages() -> None:
@@ -250,11 +249,11 @@ def test_a_report_tells_units_and_counters_of_its_stages() -> None:
     reporter.own.add_to_counters({"tokens": 4})
     for _ in range(2):
         reporter.stage("Read").add_to_counters({"tokens": sys.float_info.max})
-    counted = reporter.report().counts
-    assert counted[Fact("unit", "Download", "B")] == 1
-    assert counted[Fact("counter", None, "tokens")] == 7
-    assert counted[Fact("counter", None, "loss")] == 0.5
-    assert counted[Fact("counter", "Read", "tokens")] == sys.float_info.max
+    counted = reporter.capped_counts()
+    assert counted[Key("Download", Metric.UNIT, "B")] == 1
+    assert counted[Key(None, Metric.COUNTER, "tokens")] == 7
+    assert counted[Key(None, Metric.COUNTER, "loss")] == 0.5
+    assert counted[Key("Read", Metric.COUNTER, "tokens")] == sys.float_info.max
 
 
 def test_a_tally_counts_for_its_own_stage_and_leads_to_others() -> None:
@@ -269,18 +268,18 @@ def test_unnamed_bars_count_only_where_nothing_else_does() -> None:
     """What adopted bars without a name have counted stands for the task's own until there is some."""
     reporter = Reporter(0, total=10)
     reporter.own.bars.n += 12
-    assert (items(reporter.report().counts), items(reporter.reported())) == ({None: 10}, {None: 12})
+    assert (items(reporter.capped_counts()), items(reporter.raw_counts())) == ({None: 10}, {None: 12})
     reporter.own.n += 3
-    assert (items(reporter.report().counts), items(reporter.reported())) == ({None: 3}, {None: 3})
+    assert (items(reporter.capped_counts()), items(reporter.raw_counts())) == ({None: 3}, {None: 3})
 
 
 def test_a_run_over_tasks_leaves_out_unnamed_items() -> None:
     """Where the run counts tasks, unnamed items are not reported and named ones are."""
-    reporter = Reporter(0, items=False)
+    reporter = Reporter(0, counts_items=False)
     reporter.own.n += 5
     reporter.stage("Read").n += 3
-    assert items(reporter.report().counts) == {"Read": 3}
-    assert items(reporter.reported()) == {"Read": 3}
+    assert items(reporter.capped_counts()) == {"Read": 3}
+    assert items(reporter.raw_counts()) == {"Read": 3}
 
 
 def test_clock_starts_at_the_last_reading_that_showed_nothing(clock: FakeClock) -> None:
@@ -474,7 +473,7 @@ def test_without_a_thread_the_work_goes_on(
     reporter = Reporter(1)
     reporter.own.n += 3
     flusher.add(reporter, sink)
-    while not any(report.counts.get(None) == 3 for report in sink.reports):
+    while not any(report.counts.get(RUN_ITEMS) == 3 for report in sink.reports):
         time.sleep(0.001)
     flusher._routes.clear()
 
@@ -549,7 +548,7 @@ def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:
             interval = 0.001
 
             def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-                if reports[0].counts[None] == 3:
+                if reports[0].counts[RUN_ITEMS] == 3:
                     arrived.set()  # noqa: B023 - it is this turn's
                 return True
 

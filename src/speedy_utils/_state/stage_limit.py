@@ -1,0 +1,75 @@
+"""A limit on the number of stages: the first have a line each, and all others share one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .ledger import Count, Key, Metric, Stage
+from .timings import StageTimings
+
+OVERFLOW_STAGE = "others"
+"""The stage that all names beyond a limit share."""
+
+
+_COUNT_TASKS = (
+    Metric.UNIT,
+    Metric.TASKS_STARTED,
+    Metric.TASKS_WITH_OWN_TOTAL,
+    Metric.TASKS_WITHOUT_TOTAL,
+)
+"""Metrics of which a task has one, however many of its stages become one."""
+
+
+class StageLimit:
+    """Lets the first names be stages, and makes one stage of all others.
+
+    Tasks that each have a bar named after a file would make thousands of stages otherwise.
+
+    Args:
+        most: How many names are stages of their own.
+
+    Example:
+        >>> limit = StageLimit(most=1)
+        >>> [limit.stage(name) for name in ("a.txt", "b.txt", "a.txt", None)]
+        ['a.txt', 'others', 'a.txt', None]
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[Stage] = {None, OVERFLOW_STAGE}  # they take no place
+
+    def stage(self, name: Stage) -> Stage:
+        """Return the stage for a name: the name itself, or the overflow stage."""
+        if name not in self._known:
+            if len(self._known) >= self._most + 2:
+                return OVERFLOW_STAGE
+            self._known.add(name)
+        return name
+
+    def counts(self, counts: Mapping[Key, Count]) -> Mapping[Key, Count]:
+        """Return what a task has counted, by the stages within the limit.
+
+        Args:
+            counts: All counts of the task: with a part of them the sum of the overflow stage would be less.
+        """
+        stages = {name: self.stage(name) for name in dict.fromkeys(key.stage for key in counts)}
+        if all(name == stage for name, stage in stages.items()):
+            return counts
+        limited: dict[Key, Count] = {}
+        for key, amount in counts.items():
+            stage = stages[key.stage]
+            if stage != key.stage:
+                key = key._replace(stage=stage)
+                # Several names share the stage, so its total is its own, also if each has the task's.
+                limited[Key(stage, Metric.TASKS_WITH_OWN_TOTAL)] = 1
+            limited[key] = amount if key.metric in _COUNT_TASKS else limited.get(key, 0) + amount
+        return limited
+
+    def timings(self, timings: StageTimings) -> StageTimings:
+        """Return when the stages within the limit began and last moved."""
+        limited: dict[Stage, tuple[float, float]] = {}
+        for name, (since_start, since_update) in timings.items():
+            stage = self.stage(name)
+            known = limited.get(stage, (since_start, since_update))
+            limited[stage] = max(known[0], since_start), min(known[1], since_update)
+        return limited

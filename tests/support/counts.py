@@ -1,0 +1,32 @@
+"""Counts as a ledger keeps them, written shortly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from speedy_utils._state.ledger import Count, Key, Metric, Stage
+
+
+def items(run: Count | None = None, /, **stages: Count) -> dict[Key, Count]:
+    """Return counts of items: ``items(5, Read=3)`` are five of the run's own and three in a stage."""
+    counts = {Key(name, Metric.ITEMS): done for name, done in stages.items()}
+    return counts if run is None else {Key(None, Metric.ITEMS): run, **counts}
+
+
+def own_total(stage: str, total: int) -> dict[Key, Count]:
+    """Return what a task reports besides items of a stage for which it declared a total."""
+    return {
+        Key(stage, Metric.TASKS_STARTED): 1,
+        Key(stage, Metric.TOTAL): total,
+        Key(stage, Metric.TASKS_WITH_OWN_TOTAL): 1,
+    }
+
+
+def without_total(stage: str) -> dict[Key, Count]:
+    """Return what a task reports besides items of a stage that has no total."""
+    return {Key(stage, Metric.TASKS_STARTED): 1, Key(stage, Metric.TASKS_WITHOUT_TOTAL): 1}
+
+
+def by_stage(counts: Mapping[Key, Count], metric: Metric) -> dict[Stage, Count]:
+    """Return the counts of one metric by stage."""
+    return {key.stage: count for key, count in counts.items() if key.metric is metric}

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from .._display.terminal.lines import output_filter
-from .._display.terminal.redirect import hold_streams, release_streams
+from .._display.terminal.redirect import redirect_streams, restore_streams
 from .._validation import shorten
 
 WorkerLogs = Literal["all", "first", "none"]
@@ -74,9 +74,8 @@ class ThreadLogs:
     def __init__(self, choice: WorkerLogs) -> None:
         self._log_filter = LogFilter(choice)
         self._outer = output_filter.get()  # that of the task which started the run
-        self._held = choice != "all"
-        if self._held:
-            hold_streams()
+        if choice != "all":
+            redirect_streams(self)
 
     @contextmanager
     def of(self, worker: Hashable) -> Iterator[None]:
@@ -89,7 +88,5 @@ class ThreadLogs:
             output_filter.reset(token)
 
     def close(self) -> None:
-        """Let the streams go. Only the first call does anything."""
-        if self._held:
-            self._held = False
-            release_streams()
+        """Restore the streams. Idempotent."""
+        restore_streams(self)

@@ -150,7 +150,7 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
             logs = ThreadLogs("none")
             screen.show(1, lambda columns: ["block"])
         assert isinstance(sys.stdout, StreamProxy)
-        assert not isinstance(sys.stdout.real, StreamProxy)
+        assert not isinstance(sys.stdout.wrapped, StreamProxy)
         in_a_thread(say_as(logs, "a"))
         with logs.of("a"):
             screen.show(1, lambda columns: ["drawn in a task"])

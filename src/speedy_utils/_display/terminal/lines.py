@@ -1,12 +1,7 @@
-"""Streams in place of ``sys.stdout`` and ``sys.stderr`` that hand on what a program prints in whole lines.
-
-They only cut texts into lines, for each thread by itself; where the lines go is up to their
-:class:`StreamWriter`.
-"""
+"""Printed text: streams that pass it on, lines that have no end yet, and cutting to a width."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -18,91 +13,90 @@ import tqdm.utils
 import wrapt
 from tqdm.utils import disp_len, disp_trim
 
-# A tqdm bar wraps the file it draws on, and tqdm offers no way to tell what comes from a bar. So the caller
-# of a write tells: a bar moves the cursor from row to row, and that is no text to be cut into lines.
-_TQDM = vars(tqdm.utils)
+# A tqdm bar moves the cursor from row to row, which is no text to be cut into lines. tqdm offers no way to
+# tell such writes from others; but it wraps the file of a bar, and so they all come from this module.
+_TQDM_GLOBALS = vars(tqdm.utils)
 
-
-output_filter: ContextVar[Callable[[], bool] | None] = ContextVar("speedy_utils_gate", default=None)
-"""Tells whether what is printed in this context is shown."""
+output_filter: ContextVar[Callable[[], bool] | None] = ContextVar("speedy_utils_output_filter", default=None)
+"""Returns whether what is printed in this context is shown."""
 
 
 class StreamWriter(Protocol):
     """Where printed texts go."""
 
-    def take(self, stream: StreamProxy, text: str) -> int:
-        """Take a text that somebody prints."""
+    def write_above(self, stream: StreamProxy, text: str) -> int:
+        """Write a printed text."""
         ...
 
-    def take_flush(self, stream: StreamProxy) -> None:
-        """Show what this thread has printed, also where its line has no end yet."""
+    def flush_partial(self, stream: StreamProxy) -> None:
+        """Show what this thread has printed, also if its line has no end yet."""
         ...
 
-    def take_bar(self, stream: StreamProxy, text: str) -> int:
-        """Take what a tqdm bar draws."""
+    def write_bar(self, stream: StreamProxy, text: str) -> int:
+        """Write what a tqdm bar draws."""
         ...
 
 
 class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic in the stubs only
-    """A stream whose texts go to a writer, if it has one; in all else it is the real one.
+    """A stream whose texts go to a writer, if it has one; all else is the wrapped stream's.
 
     Args:
-        real: The stream that it stands for.
+        wrapped: The stream that it stands for.
     """
 
-    def __init__(self, real: TextIO) -> None:
-        super().__init__(real)
+    def __init__(self, wrapped: TextIO) -> None:
+        super().__init__(wrapped)
         self._self_writer: StreamWriter | None = None
         self._self_shared = False
 
     @property
-    def real(self) -> TextIO:
+    def wrapped(self) -> TextIO:
         """The stream that it stands for."""
         stream: TextIO = self.__wrapped__
         return stream
 
     @property
     def writer(self) -> StreamWriter | None:
-        """Where the texts go; None where they go straight on."""
+        """Where the texts go; None if they go to the wrapped stream."""
         return self._self_writer
 
     @property
     def shared(self) -> bool:
-        """Whether the writer may write what it draws itself to ``real`` too."""
+        """Whether the writer may write what it draws itself to the wrapped stream too."""
         return self._self_shared
 
     def attach(self, writer: StreamWriter | None, *, shared: bool) -> None:
-        """Let the texts go to a writer from now on, or straight on."""
+        """Let the texts go to a writer from now on; to the wrapped stream if it is None."""
         self._self_writer, self._self_shared = writer, shared
 
     def write(self, text: Any) -> int:
-        """Hand on a text."""
-        shows = output_filter.get()
-        if shows is not None and not shows():
+        """Pass on a text, unless it is filtered out."""
+        is_shown = output_filter.get()
+        if is_shown is not None and not is_shown():
             return len(text)
         writer = self._self_writer
         if writer is None or not isinstance(text, str):
-            return self.real.write(text)  # which raises what is right where it is no text
-        if sys._getframe(1).f_globals is _TQDM:
-            return writer.take_bar(self, text)
-        return writer.take(self, text)
+            return self.wrapped.write(text)  # which raises the right error if it is no text
+        if sys._getframe(1).f_globals is _TQDM_GLOBALS:
+            return writer.write_bar(self, text)
+        return writer.write_above(self, text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Hand on several texts."""
+        """Pass on several texts."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Show this thread's text, also where its line has no end yet."""
+        """Show this thread's text, also if its line has no end yet."""
         writer = self._self_writer
-        if writer is None or sys._getframe(1).f_globals is _TQDM:
-            self.real.flush()
+        if writer is None or sys._getframe(1).f_globals is _TQDM_GLOBALS:
+            self.wrapped.flush()
         else:
-            writer.take_flush(self)
+            writer.flush_partial(self)
 
 
 def last_state(line: str) -> str:
-    """What a line shows at last, where it overwrites itself from its start."""
+    r"""Return what a line shows in the end, if it overwrites itself: ``"100%"`` of ``"50%\r100%"``."""
     if "\r" not in line:
         return line
     return line.rstrip("\r").rpartition("\r")[2]
@@ -127,13 +121,12 @@ class _PartialLine:
 
     @property
     def text(self) -> str:
-        """The text."""
         if len(self.pieces) > 1:
             self.pieces = ["".join(self.pieces)]
         return self.pieces[0] if self.pieces else ""
 
     def tail(self, length: int) -> str:
-        """Its last characters: joining all of a long line for each dot of it would be dear."""
+        """Return its last characters: joining all of a long line for each dot of it would be expensive."""
         if len(self.pieces[-1]) >= length:
             return last_state(self.pieces[-1])[-length:]
         found: list[str] = []
@@ -146,77 +139,67 @@ class _PartialLine:
 
 
 class PartialLines:
-    """The lines that have no end yet, one a stream and thread."""
+    """The lines that have no end yet, one a stream and thread.
+
+    ``print`` writes a line and its end one after the other, and other threads may print in between.
+    """
 
     def __init__(self) -> None:
-        # print() writes a line and its end one after the other, so other threads may come between.
-        self._rests: dict[tuple[int, int], _PartialLine] = {}
+        self._lines: dict[tuple[int, int], _PartialLine] = {}
 
     def add(self, stream: StreamProxy, text: str) -> str:
-        """Add a text, and get the lines that are complete with it, each with its end."""
+        """Add a text, and return the lines that are complete with it, each with its end."""
         key = id(stream), get_ident()
         whole, end, rest = text.rpartition("\n")
-        known = self._rests.get(key)
+        known = self._lines.get(key)
         if end and known is not None:
             whole = known.text + whole
-            del self._rests[key]
+            del self._lines[key]
             known = None
         if rest:
             if known is None:
-                known = self._rests[key] = _PartialLine(stream)
+                known = self._lines[key] = _PartialLine(stream)
             known.add(rest)
         if "\r" in whole:
             whole = "\n".join(map(last_state, whole.split("\n")))
         return whole + end
 
     def flush(self, stream: StreamProxy) -> bool:
-        """Let the beginning of this thread's line be shown from now on, and tell whether there is one."""
-        rest = self._rests.get((id(stream), get_ident()))
-        if rest is None:
+        """Show the beginning of this thread's line from now on, and return whether there is one."""
+        line = self._lines.get((id(stream), get_ident()))
+        if line is None:
             return False
-        rest.shown = True
+        line.shown = True
         return True
 
     def shown(self, length: int) -> list[str]:
-        """The beginnings that are to be shown, as plain text of about that length or less."""
-        texts = [strip_ansi(rest.tail(length)) for rest in self._rests.values() if rest.shown]
+        """Return the beginnings that are to be shown, as plain text of about that length or less."""
+        texts = [strip_ansi(line.tail(length)) for line in self._lines.values() if line.shown]
         return [text for text in texts if text.strip()]
 
     def pop_all(self) -> list[tuple[TextIO, str]]:
-        """Take out what is left, each with its terminal."""
-        left = [(rest.stream.real, last_state(rest.text)) for rest in self._rests.values()]
-        self._rests.clear()
-        return [(real, text) for real, text in left if text.strip()]
+        """Remove all lines, and return each with its wrapped stream."""
+        lines = [(line.stream.wrapped, last_state(line.text)) for line in self._lines.values()]
+        self._lines.clear()
+        return [(file, text) for file, text in lines if text.strip()]
 
     def clear(self) -> None:
         """Forget all."""
-        self._rests.clear()
+        self._lines.clear()
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]]?)")
-
-
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)))  # all but tabs
-
-
-_MOVING = {code: None for code in _CONTROLS if code != 27}  # an escape that is left is a colour
-
-
-def terminal_size(file: TextIO) -> tuple[int, int]:
-    """The columns and rows of a terminal, each 0 where it does not say."""
-    try:
-        return os.get_terminal_size(file.fileno())
-    except (AttributeError, OSError, ValueError):  # it is no terminal, or closed
-        return 0, 0
+_CONTROLS_BUT_ESCAPE = {code: None for code in _CONTROLS if code != 27}
 
 
 def strip_ansi(text: str) -> str:
-    """A text without what would move the cursor, colour or ring."""
+    """Return a text without what would move the cursor, colour or ring."""
     return _ESCAPES.sub("", text).translate(_CONTROLS).expandtabs()
 
 
 def truncate(line: str, width: int, encoding: str) -> str:
-    """A line without what would move the cursor or ring, cut to a width; colours stay.
+    """Return a line without what would move the cursor or ring, cut to a width; colours stay.
 
     Args:
         line: The line.
@@ -224,19 +207,19 @@ def truncate(line: str, width: int, encoding: str) -> str:
         encoding: Which characters there are; others become question marks.
     """
     if not line.isprintable():
-        line = _ESCAPES.sub(_colour, line).translate(_MOVING).expandtabs()
+        line = _ESCAPES.sub(_keep_colour, line).translate(_CONTROLS_BUT_ESCAPE).expandtabs()
     if not line.isascii():
         line = line.encode(encoding, "replace").decode(encoding)
     cut: str = disp_trim(line, width)
     return cut
 
 
-def _colour(escape: re.Match[str]) -> str:
+def _keep_colour(escape: re.Match[str]) -> str:
     return escape[0] if escape[0].startswith("\x1b[") and escape[0].endswith("m") else ""
 
 
 def truncate_left(text: str, width: int) -> str:
-    """A text, or its end where it is wider than that."""
+    """Return a text or, if it is wider, its end behind a ``…``."""
     if disp_len(text) <= width:
         return text
     text = text[-width:]

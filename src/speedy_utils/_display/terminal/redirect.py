@@ -1,7 +1,7 @@
-"""Puts streams in place of ``sys.stdout`` and ``sys.stderr``, and takes them away again.
+"""Puts a :class:`StreamProxy` in place of ``sys.stdout`` and ``sys.stderr``, and restores them.
 
 Ray looks both up each time it prints what its workers say, so that arrives there too. Handlers of ``logging``
-keep what they found when they were made; they get the streams as well.
+keep the stream that they found when they were made; they get the proxies as well.
 """
 
 from __future__ import annotations
@@ -19,128 +19,76 @@ from .lines import StreamProxy, StreamWriter
 
 _NAMES = ("stdout", "stderr")
 
-
 _lock = threading.Lock()
 
-
-_writers: list[StreamWriter] = []
-"""Who draws."""
-
-
-_holders = 0
-"""How many others need the streams."""
-
+_users: list[object] = []
+"""What needs the proxies: screens, and runs that leave out some of what their threads print."""
 
 _kept: dict[str, StreamProxy] = {}
-"""What stood last in place of each stream. Up to Python 3.12.9 and 3.13.2 ``print`` holds no reference to its
-stream (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
+"""The last proxy of each stream. Up to Python 3.12.9 and 3.13.2 ``print`` holds no reference to its stream
+(https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
 
 
-def real_terminal(file: TextIO | None) -> TextIO:
-    """A file, or what is ``sys.stderr`` by rights where it is None."""
+def unwrap(file: TextIO | None) -> TextIO:
+    """Return a file that may be a proxy, or ``sys.stderr`` if it is None, unwrapped."""
     stream = sys.stderr if file is None else file
-    return stream.real if isinstance(stream, StreamProxy) else stream
+    return stream.wrapped if isinstance(stream, StreamProxy) else stream
 
 
-def take_streams(writer: StreamWriter, file: TextIO) -> None:
-    """Let what is printed on a terminal go to a writer.
+def redirect_streams(
+    user: object, *, writer: StreamWriter | None = None, terminal: TextIO | None = None
+) -> None:
+    """Put proxies in place of the streams until all users have restored them.
+
+    A user may call it again, to redirect what the program has put in place of the streams meanwhile.
 
     Args:
-        writer: Where it goes.
-        file: The terminal that the writer draws on.
+        user: What needs the proxies; known by its identity.
+        writer: Where printed texts go. With a writer only streams that lead to a terminal are redirected;
+            without one all are, and their texts pass through ``output_filter`` alone.
+        terminal: The file that the writer draws on.
     """
     with _lock:
-        if writer not in _writers:
-            _writers.append(writer)
+        if not any(known is user for known in _users):
+            _users.append(user)
         for name in _NAMES:
             stream = getattr(sys, name)
-            if _is_terminal(stream):
-                printed = _printed(name, stream)
-                if printed.writer is not writer:
-                    printed.attach(writer, shared=_same_terminal(printed.real, file))
-                # Not before: another thread may print at any moment.
-                _replace(name, printed)
+            if stream is None or (writer is not None and not _is_terminal(stream)):  # a daemon has none
+                continue
+            proxy = _proxy_of(name, stream)
+            if writer is not None and proxy.writer is not writer:
+                proxy.attach(writer, shared=_same_terminal(proxy.wrapped, terminal))
+            # Last, as another thread may print at any moment.
+            if stream is not proxy:
+                _replace(name, stream, proxy)
 
 
-def give_streams_back(writer: StreamWriter) -> None:
-    """End what :func:`take_streams` began."""
+def restore_streams(user: object) -> None:
+    """Restore the streams if no other user needs the proxies. Idempotent."""
     with _lock:
-        if writer in _writers:
-            _writers.remove(writer)
-        _restore()
-
-
-def hold_streams() -> None:
-    """Let all that is printed pass through :class:`StreamProxy`, also where it is no terminal."""
-    global _holders
-    with _lock:
-        _holders += 1
+        _users[:] = [known for known in _users if known is not user]
         for name in _NAMES:
-            stream = getattr(sys, name)
-            if stream is not None:  # a daemon has none
-                _replace(name, _printed(name, stream))
+            proxy = getattr(sys, name)
+            # If it is another stream, the code that has put it there restores what it found.
+            if isinstance(proxy, StreamProxy):
+                if not _users:
+                    _replace(name, proxy, proxy.wrapped)
+                if proxy.writer is user:
+                    proxy.attach(None, shared=False)
 
 
-def release_streams() -> None:
-    """End what :func:`hold_streams` began."""
-    global _holders
-    with _lock:
-        _holders -= 1
-        _restore()
-
-
-def _printed(name: str, stream: Any) -> StreamProxy:
-    """What stands, or will stand, in place of a stream."""
+def _proxy_of(name: str, stream: Any) -> StreamProxy:
     if isinstance(stream, StreamProxy):
         return stream
     kept = _kept.get(name)
-    if kept is None or kept.real is not stream:
+    if kept is None or kept.wrapped is not stream:
         kept = _kept[name] = StreamProxy(stream)
     return kept
 
 
-def _replace(name: str, printed: StreamProxy) -> None:
-    if getattr(sys, name) is not printed:
-        setattr(sys, name, printed)
-        _divert(printed.real, printed)
-
-
-def _restore() -> None:
-    """Take away what nobody needs any more."""
-    for name in _NAMES:
-        stream = getattr(sys, name)
-        # Who put a stream of their own there meanwhile will put back what they found.
-        if isinstance(stream, StreamProxy) and not _holders and stream.writer not in _writers:
-            setattr(sys, name, stream.real)
-            _divert(stream, stream.real)
-            stream.attach(None, shared=False)
-
-
-def _is_terminal(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
-
-
-def _same_terminal(one: Any, other: Any) -> bool:
-    """Whether one write to ``one`` may hold what belongs to either."""
-    if one is other:
-        return True
-    # Anything but Python's own streams may do more with a text than write it; and an encoding that lacks
-    # a character of the block would raise in the thread of somebody who prints.
-    if type(one) is not type(other) or type(one).__module__ != "_io":
-        return False
-    if not one.encoding.lower() == other.encoding.lower() == "utf-8":
-        return False
-    try:
-        return os.ttyname(one.fileno()) == os.ttyname(other.fileno())
-    except (OSError, ValueError):
-        return False
-
-
-def _divert(former: Any, stream: Any) -> None:
-    """Let the handlers of ``logging`` that took one stream when they were made write to another."""
+def _replace(name: str, former: Any, stream: Any) -> None:
+    """Set a stream, also for the handlers of ``logging`` that took the former one when they were made."""
+    setattr(sys, name, stream)
     for handler in _stream_handlers():
         if handler.stream is former:
             # Not setStream(): it waits for the handler, which may be waiting for the terminal.
@@ -156,9 +104,32 @@ def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
                 yield handler
 
 
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # it is no stream, or closed
+        return False
+
+
+def _same_terminal(one: Any, other: Any) -> bool:
+    """Return whether one write to ``one`` may hold what belongs to either."""
+    if one is other:
+        return True
+    # Streams other than Python's own may do more with a text than write it; and an encoding that lacks a
+    # character of the block would raise in the thread that prints.
+    if type(one) is not type(other) or type(one).__module__ != "_io":
+        return False
+    if not one.encoding.lower() == other.encoding.lower() == "utf-8":
+        return False
+    try:
+        return os.ttyname(one.fileno()) == os.ttyname(other.fileno())
+    except (AttributeError, OSError, ValueError):  # Windows has no ttyname()
+        return False
+
+
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # a thread of the parent may have held the former one
 
 
 after_fork_in_child(_after_fork)

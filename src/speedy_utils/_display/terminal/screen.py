@@ -1,8 +1,8 @@
-"""The lines of all runs, as one block at the bottom of the terminal; what is printed goes above it.
+"""A block of rows at the bottom of the terminal; what is printed meanwhile goes above it.
 
-At rest the cursor stands in column 0 of the block's first row, so whatever becomes of the rows when the
-terminal is resized, erasing from the cursor on takes them all away. Where the program has tqdm bars of its
-own the cursor stands in the row of the first of these, and the block begins below the last.
+At rest the cursor is in column 0 of the block's first row. Whatever becomes of the rows when the terminal is
+resized, erasing downwards from the cursor removes them all. If the program has tqdm bars of its own the
+cursor is in the row of the first of these, and the block begins below the last.
 
 While there is a block, ``sys.stdout`` and ``sys.stderr`` are :class:`StreamProxy`. All drawing happens under
 tqdm's lock.
@@ -10,6 +10,7 @@ tqdm's lock.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -20,79 +21,26 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ..._interrupts import after_fork_in_child
-from .lines import PartialLines, StreamProxy, terminal_size, truncate, truncate_left
-from .redirect import give_streams_back, real_terminal, take_streams
-from .tqdm_bars import Layout, holding_tqdm_lock, layout, redraw, rows_of, visible_tqdm_bars
+from .block import ERASE, Block, Render
+from .lines import StreamProxy
+from .redirect import redirect_streams, restore_streams, unwrap
+from .tqdm_bars import Positions, bar_positions, holding_tqdm_lock, redraw_bars, rows_of, visible_tqdm_bars
 
-Render = Callable[[int], list[str]]
-"""Gives the lines for a width."""
+MAX_REDRAWS, REDRAW_PERIOD_S = 100, 0.2
+"""How often printed lines may draw the block again in a period.
 
-
-_ERASE = "\r\x1b[J"
-"""Erases from the row of the cursor on."""
-
-
-_SHARE, _AT_ONCE = 0.05, 0.02
-"""Drawing the block again below printed lines may take this part of the time, and so many seconds at once.
-
-A program that prints thousands of lines a second, or a terminal that is slow, would spend its time on that.
-The lines are written at once all the same.
+A program that prints thousands of lines a second would spend its time on that, and a slow terminal too. Lines
+beyond that are written at once all the same; the block is missing until the next show, or the next period.
 """
-
-
-class Allowance:
-    """A part of the time that passes, and so many seconds at once.
-
-    Args:
-        share: The part.
-        most: Seconds that may be saved up, and as many that may be owed.
-        clock: Seconds that only grow.
-
-    Example:
-        >>> from speedy_utils.testing import FakeClock
-        >>> clock = FakeClock()
-        >>> allowance = Allowance(0.1, 1.0, clock)
-        >>> allowance.spend(1.5)
-        >>> allowance.left()
-        False
-        >>> clock.advance(6)
-        >>> allowance.left()
-        True
-    """
-
-    def __init__(self, share: float, most: float, clock: Callable[[], float]) -> None:
-        self._share, self._most, self._clock = share, most, clock
-        self._seconds, self._at = most, clock()
-
-    def left(self) -> bool:
-        """Whether there is any time now."""
-        now = self._clock()
-        self._seconds = min(self._most, self._seconds + self._share * (now - self._at))
-        self._at = now
-        return self._seconds > 0
-
-    def spend(self, seconds: float) -> None:
-        """Note what was taken."""
-        self._seconds = max(self._seconds - seconds, -self._most)
-
-
-class _Owner:
-    """Whose lines they are, and what they are at a width."""
-
-    __slots__ = ("lines", "owner", "render", "width")
-
-    def __init__(self, owner: object, render: Render, lines: list[str], width: int) -> None:
-        self.owner = owner  # keeps its identity from being given to another object
-        self.render, self.lines, self.width = render, lines, width
 
 
 class Screen:
     """The bottom of a terminal.
 
     Args:
-        file: The terminal; where None, what is the real ``sys.stderr`` when the first owner comes.
-        size: Gives its columns and rows; where None the terminal is asked at each drawing.
-        clock: Seconds that only grow.
+        file: The terminal; if None, what is the unwrapped ``sys.stderr`` when the first owner comes.
+        size: Returns its columns and rows; if None the terminal is asked at each drawing.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -100,232 +48,225 @@ class Screen:
         file: TextIO | None = None,
         *,
         size: Callable[[], tuple[int, int]] | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._given = file
-        self._file = real_terminal(file)
+        self._file = unwrap(file)
         self._ask_size = size
         self._clock = clock
-        self._owners: dict[int, _Owner] = {}  # in the order in which they came
-        self._rests = PartialLines()
-        self._drawn = False  # there may be something on the terminal that has to be erased
-        self._laid: Layout = ()  # the program's bars when the block was drawn
-        self._time = Allowance(_SHARE, _AT_ONCE, clock)
+        self._block = Block()
+        self._block_visible = False  # also if it may be there in part
+        self._bar_positions: Positions = ()  # of the program's bars when the block was drawn
+        self._period_start, self._redraws = clock(), 0
         _screens.add(self)
 
     def show(self, owner: object, render: Render) -> None:
         """Draw an owner's lines, below those of owners that came before.
 
         Args:
-            owner: Whose lines they are: an object, known by its identity.
-            render: Gives the lines for a number of columns; the terminal's last column is left free. It may
-                be called again, from any thread, until the next ``show`` or ``finish`` of this owner.
+            owner: Any object, known by its identity.
+            render: Returns the lines for a number of columns; the terminal's last column is left free. It
+                may be called again, from any thread, until the next ``show`` or ``finish`` of this owner.
 
         Raises:
             OSError: The terminal is gone.
         """
-        if not self._owners:
-            self._file = real_terminal(self._given)
-        width = self._size()[0]
-        self._show(owner, render, self._cut(render(width), width), width)
+        self._find_terminal()
+        columns, _ = self._size()
+        self._show(owner, render, self._block.fit(render(columns), columns), columns)
 
     @holding_tqdm_lock
-    def _show(self, owner: object, render: Render, lines: list[str], width: int) -> None:
-        known = self._owners.setdefault(id(owner), _Owner(owner, render, lines, width))
-        known.render, known.lines, known.width = render, lines, width
-        take_streams(self, self._file)
-        self._refresh()
+    def _show(self, owner: object, render: Render, lines: list[str], columns: int) -> None:
+        self._block.put(owner, render, lines, columns)
+        redirect_streams(self, writer=self, terminal=self._file)
+        bars = visible_tqdm_bars()
+        if bars and not (self._block_visible and bar_positions(bars) == self._bar_positions):
+            self._write("")
+        else:
+            self._draw(bars)
 
     @holding_tqdm_lock
     def finish(self, owner: object, render: Render | None) -> None:
-        """Turn an owner's lines into ordinary text above what is left of the block, and forget the owner.
+        """Turn an owner's lines into ordinary text above the rest of the block, and forget the owner.
 
         After the last owner ``sys.stdout`` and ``sys.stderr`` are the former ones again.
 
         Args:
             owner: The owner.
-            render: Gives its last lines; where None, they vanish.
+            render: Returns its last lines; if None, they vanish.
 
         Raises:
-            OSError: The terminal is gone; the streams are given back all the same.
+            OSError: The terminal is gone; the streams are restored all the same.
         """
-        if not self._owners:
-            self._file = real_terminal(self._given)
-        self._owners.pop(id(owner), None)
+        self._find_terminal()
+        self._block.remove(owner)
         text = ""
         try:
             if render is not None:
-                width = self._size()[0]
-                text = "".join(f"{line}\n" for line in self._cut(render(width), width))
+                columns, _ = self._size()
+                text = "".join(f"{line}\n" for line in self._block.fit(render(columns), columns))
         finally:
-            if self._owners:
-                self._put(None, text, again=True)
+            if self._block.empty:
+                self._close(text)
             else:
-                self._end(text)
+                self._write(text)
 
     @holding_tqdm_lock
-    def take(self, stream: StreamProxy, text: str) -> int:
-        """Print the lines that are complete with a text above the block; keep the rest until it is."""
-        if not self._owners:  # somebody kept this stream after the block had gone
-            return stream.real.write(text)
-        whole = self._rests.add(stream, text)
-        if whole:
-            self._put(stream, whole, again=self._time.left(), quiet=True)
+    def write_above(self, stream: StreamProxy, text: str) -> int:
+        """Write the lines that are complete with a text above the block; keep the rest until it is."""
+        if self._block.empty:  # the program has kept the stream
+            return stream.wrapped.write(text)
+        lines = self._block.partial_lines.add(stream, text)
+        if lines:
+            self._write(lines, stream, redraw=self._may_redraw(), suppress_errors=True)
         return len(text)
 
     @holding_tqdm_lock
-    def take_flush(self, stream: StreamProxy) -> None:
+    def flush_partial(self, stream: StreamProxy) -> None:
         """Show the beginning of this thread's line as the block's first row."""
-        if self._owners and self._rests.flush(stream) and self._time.left():
-            with suppress(Exception):  # it is not the stream's
-                self._put(None, "", again=True)
-        stream.real.flush()
+        if not self._block.empty and self._block.partial_lines.flush(stream) and self._may_redraw():
+            with suppress(Exception):  # an error of the block is none of the stream
+                self._write("")
+        stream.wrapped.flush()
 
     @holding_tqdm_lock
-    def take_bar(self, stream: StreamProxy, text: str) -> int:
+    def write_bar(self, stream: StreamProxy, text: str) -> int:
         """Let a bar of the program draw in its row, and keep the block out of it."""
-        if not self._owners:
-            return stream.real.write(text)
-        now = layout(visible_tqdm_bars())
-        with suppress(Exception):  # the bar's loop has nothing to do with what befalls the block
-            if self._drawn and not set(now) <= set(self._laid):  # it is new: make room
-                self._put(None, "", again=True)
-            elif self._drawn and not self._laid:  # it is closing, and its row was given to the block
-                self._send(_ERASE)
-                self._drawn = False
-        stream.real.write(text)
-        if text == "\n" and now != self._laid:  # it has closed
-            stream.real.flush()
+        if self._block.empty:
+            return stream.wrapped.write(text)
+        positions = bar_positions(visible_tqdm_bars())
+        with suppress(Exception):  # an error of the block is none of the bar's loop
+            if self._block_visible and not set(positions) <= set(self._bar_positions):
+                self._write("")  # a new bar: make room for it
+            elif self._block_visible and not self._bar_positions:
+                # The bar is closing, and the block was drawn in its row meanwhile.
+                self._send(ERASE)
+                self._block_visible = False
+        stream.wrapped.write(text)
+        if text == "\n" and positions != self._bar_positions:  # the bar has closed
+            stream.wrapped.flush()
             with suppress(Exception):
-                self._put(None, "", again=self._time.left())
+                self._write("", redraw=self._may_redraw())
         return len(text)
+
+    def _find_terminal(self) -> None:
+        if self._block.empty:
+            self._file = unwrap(self._given)
+            self._block.encoding = getattr(self._file, "encoding", None) or "utf-8"
 
     def _size(self) -> tuple[int, int]:
-        """The columns that lines may fill, and the rows."""
-        columns, rows = terminal_size(self._file) if self._ask_size is None else self._ask_size()
-        # A pseudo-terminal that nobody gave a size says 0. In its last column a terminal waits to see what
-        # comes before it goes to the next row, or doesn't.
+        """Return the columns that lines may fill, and the rows."""
+        columns, rows = _terminal_size(self._file) if self._ask_size is None else self._ask_size()
+        # A pseudo-terminal without a size says 0. The last column is left free: terminals differ in whether
+        # a character there moves the cursor to the next row.
         return max((columns or 80) - 1, 1), rows or 24
 
-    def _cut(self, lines: list[str], width: int) -> list[str]:
-        encoding = getattr(self._file, "encoding", None) or "utf-8"
-        return [truncate(line, width, encoding) for line in lines]
-
-    def _rows(self, width: int, height: int) -> list[str]:
-        """The beginnings of printed lines, and the owners' lines, as many as there is room for."""
-        rows = self._cut([truncate_left(text, width) for text in self._rests.shown(4 * width)], width)
-        for each in self._owners.values():
-            if each.width != width:
-                # It could draw itself in another width; if it can't now, its own thread will hear of it.
-                with suppress(Exception):
-                    each.lines = each.render(width)
-                each.lines = self._cut(each.lines, width)
-                each.width = width
-            rows += each.lines
-        if len(rows) > height:
-            rows[height - 1 :] = self._cut([f"… and {len(rows) - height + 1} more lines"], width)
-        return rows
-
-    def _block(self, bars: list[Any]) -> str:
-        """What draws the block, with the cursor in the row where it rests, and brings it back there."""
-        width, height = self._size()
-        above = min(rows_of(bars), height - 1)
-        rows = self._rows(width, height - above)
-        up = above + max(len(rows) - 1, 0)
-        return "\r" + "\n" * above + "\x1b[J" + "\n".join(rows) + (f"\x1b[{up}A" if up else "") + "\r"
+    def _may_redraw(self) -> bool:
+        """Return whether printed lines may draw the block again now, and count it."""
+        now = self._clock()
+        if now - self._period_start >= REDRAW_PERIOD_S:
+            self._period_start, self._redraws = now, 0
+        self._redraws += 1
+        return self._redraws <= MAX_REDRAWS
 
     def _send(self, text: str) -> None:
         self._file.write(text)
         self._file.flush()
 
-    def _refresh(self) -> None:
-        """Draw the block where it is."""
-        bars = visible_tqdm_bars()
-        if bars and not (self._drawn and layout(bars) == self._laid):
-            self._put(None, "", again=True)
-        else:
-            self._drawn = True
-            self._send(self._block(bars))
-            self._laid = layout(bars)
+    def _draw(self, bars: list[Any]) -> None:
+        """Draw the block where it is, or erase from there on and draw it."""
+        self._block_visible = True
+        self._send(self._block.draw(*self._size(), rows_above=rows_of(bars)))
+        self._bar_positions = bar_positions(bars)
 
-    def _put(self, stream: StreamProxy | None, text: str, *, again: bool, quiet: bool = False) -> None:
-        """Write whole lines above the block, and draw it again or not.
+    def _write(
+        self,
+        text: str,
+        stream: StreamProxy | None = None,
+        *,
+        redraw: bool = True,
+        suppress_errors: bool = False,
+    ) -> None:
+        """Erase the block, write whole lines, draw the program's bars and the block again below them.
 
         Args:
-            stream: Where the lines go; None for the terminal of the block.
             text: The lines, each with its end.
-            again: Whether the block is drawn; if not, the next show or print does it.
-            quiet: Whether only an error of the stream itself is raised.
+            stream: Where the lines go; the terminal of the block if None.
+            redraw: Whether bars and block are drawn again; if not, the next show or print does it.
+            suppress_errors: Whether only an error of the stream is raised: code that prints has nothing to
+                do with one of the block.
         """
-        real = self._file if stream is None else stream.real
+        file = self._file if stream is None else stream.wrapped
         bars = visible_tqdm_bars()
-        erase = _ERASE if self._drawn or bars else ""
-        begun = self._clock()
-        # What is drawn must not raise in the thread of somebody who prints; their own stream may.
-        careful = suppress(Exception) if quiet else nullcontext()
-        if not bars and (stream is None or stream.shared):
+        erase = ERASE if self._block_visible or bars else ""
+        suppressed = suppress(Exception) if suppress_errors else nullcontext()
+        if not bars and (stream is None or stream.shared):  # one write, so that the block is never missing
             block = ""
-            with careful:
-                block = self._block(bars) if again else ""
-            self._drawn = self._drawn or bool(block)
-            real.write(erase + text + block)
-            real.flush()
-            self._drawn, self._laid = bool(block), ()
-        else:
-            with careful:
-                self._send(erase)
-                self._drawn = False
-            real.write(text)
-            real.flush()
-            if again:
-                with careful:
-                    self._laid = layout(bars)
-                    redraw(bars, self._size()[0])
-                    self._drawn = True
-                    self._send(self._block(bars))
-        if again:
-            self._time.spend(self._clock() - begun)
+            if redraw:
+                with suppressed:
+                    block = self._block.draw(*self._size())
+            self._block_visible = self._block_visible or bool(block)  # should the write fail midway
+            file.write(erase + text + block)
+            file.flush()
+            self._block_visible, self._bar_positions = bool(block), ()
+            return
+        with suppressed:
+            self._send(erase)
+            self._block_visible = False
+        file.write(text)
+        file.flush()
+        if redraw:
+            with suppressed:
+                self._bar_positions = bar_positions(bars)
+                redraw_bars(bars, self._size()[0])
+                self._draw(bars)
 
-    def _end(self, text: str) -> None:
-        """Give the terminal back."""
+    def _close(self, text: str) -> None:
+        """Erase the block, write the last lines, and restore the streams."""
         bars = visible_tqdm_bars()
         try:
-            self._send((_ERASE if self._drawn or bars else "") + text)
+            self._send((ERASE if self._block_visible or bars else "") + text)
         finally:
-            self._drawn = False
-            rests = self._rests.pop_all()
-            give_streams_back(self)
-        for turn, (real, rest) in enumerate(rests, 1):
-            # The last one may be continued, where no bar comes below.
-            real.write(rest if turn == len(rests) and not bars else f"{rest}\n")
-            real.flush()
-        redraw(bars, self._size()[0])
+            self._block_visible = False
+            partial_lines = self._block.partial_lines.pop_all()
+            restore_streams(self)
+        for turn, (file, line) in enumerate(partial_lines, 1):
+            # The program may go on with the last one, if no bar comes below it.
+            file.write(line if turn == len(partial_lines) and not bars else f"{line}\n")
+            file.flush()
+        redraw_bars(bars, self._size()[0])
 
-    def forget(self) -> None:
-        """Know of no owner and no text: this is a forked child, and they are its parent's."""
-        self._owners.clear()
-        self._rests.clear()
-        self._drawn = False
-        give_streams_back(self)
+    def _forget_parent(self) -> bool:
+        """Drop the parent's block in a forked child, and return whether there was one."""
+        drawing = not self._block.empty
+        self._block.clear()
+        self._block_visible = False
+        restore_streams(self)
+        return drawing
+
+
+def _terminal_size(file: TextIO) -> tuple[int, int]:
+    """Return the columns and rows of a terminal, each 0 if it does not say."""
+    try:
+        return os.get_terminal_size(file.fileno())
+    except (AttributeError, OSError, ValueError):  # it is no terminal, or closed
+        return 0, 0
 
 
 _screens: weakref.WeakSet[Screen] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A child has no block, and may have been forked while a thread of its parent held the lock."""
-    if any(screen._owners for screen in _screens):
-        tqdm.set_lock(threading.RLock())
-    for screen in _screens:
-        screen.forget()
+    drawing = [screen for screen in _screens if screen._forget_parent()]
+    if drawing:
+        tqdm.set_lock(threading.RLock())  # a thread of the parent may have held the former one
 
 
 after_fork_in_child(_after_fork)
-
 
 _shared = Screen()
 
 
 def shared_screen() -> Screen:
-    """The screen of this process, on the real ``sys.stderr``."""
+    """Return the screen of this process, on the unwrapped ``sys.stderr``."""
     return _shared

@@ -1,0 +1,106 @@
+"""The rows at the bottom of a terminal, and the text that draws them. Nothing here writes to a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from .lines import PartialLines, truncate, truncate_left
+
+Render = Callable[[int], list[str]]
+"""Returns lines for a number of columns."""
+
+ERASE = "\r\x1b[J"
+"""Erases the row of the cursor and all below it."""
+
+
+class _OwnedLines:
+    """The lines of an owner, at a width."""
+
+    __slots__ = ("columns", "lines", "owner", "render")
+
+    def __init__(self, owner: object, render: Render, lines: list[str], columns: int) -> None:
+        self.owner = owner  # keeps its id() from being given to another object
+        self.render, self.lines, self.columns = render, lines, columns
+
+
+class Block:
+    r"""The lines of several owners, below the printed lines that have no end yet.
+
+    Attributes:
+        encoding: That of the terminal; a character that it lacks becomes a question mark.
+        partial_lines: The printed lines that have no end yet.
+
+    Example:
+        >>> block = Block()
+        >>> block.put("run", lambda columns: ["=" * columns, "-" * columns], ["==", "--"], 2)
+        >>> block.rows(3, 24)  # another width, so the lines are made anew
+        ['===', '---']
+        >>> block.draw(3, 24)
+        '\r\x1b[J===\n---\x1b[1A\r'
+    """
+
+    def __init__(self) -> None:
+        self.encoding = "utf-8"
+        self.partial_lines = PartialLines()
+        self._owners: dict[int, _OwnedLines] = {}  # in the order in which they came
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no owner."""
+        return not self._owners
+
+    def fit(self, lines: Iterable[str], columns: int) -> list[str]:
+        """Return lines, each cut to a width and without what would move the cursor."""
+        return [truncate(line, columns, self.encoding) for line in lines]
+
+    def put(self, owner: object, render: Render, lines: list[str], columns: int) -> None:
+        """Set the lines of an owner; a new one's come below the others.
+
+        Args:
+            owner: Any object, known by its identity.
+            render: Makes the lines anew when the width has changed.
+            lines: What it returned for ``columns``, cut to that width.
+            columns: The width.
+        """
+        known = self._owners.setdefault(id(owner), _OwnedLines(owner, render, lines, columns))
+        known.render, known.lines, known.columns = render, lines, columns
+
+    def remove(self, owner: object) -> None:
+        """Forget an owner and its lines. Idempotent."""
+        self._owners.pop(id(owner), None)
+
+    def clear(self) -> None:
+        """Forget all owners and all text."""
+        self._owners.clear()
+        self.partial_lines.clear()
+
+    def rows(self, columns: int, height: int) -> list[str]:
+        """Return at most ``height`` rows, from top to bottom; the last may say how many are left out."""
+        rows = self.fit(
+            [truncate_left(text, columns) for text in self.partial_lines.shown(4 * columns)], columns
+        )
+        for each in self._owners.values():
+            if each.columns != columns:
+                # If this fails the old lines are cut; the owner gets the error at its own next show().
+                with suppress(Exception):
+                    each.lines = each.render(columns)
+                each.lines = self.fit(each.lines, columns)
+                each.columns = columns
+            rows += each.lines
+        if len(rows) > height:
+            rows[height - 1 :] = self.fit([f"… and {len(rows) - height + 1} more lines"], columns)
+        return rows
+
+    def draw(self, columns: int, height: int, rows_above: int = 0) -> str:
+        """Return the text that draws the rows, and leaves the cursor in column 0 of the row where it was.
+
+        Args:
+            columns: The width of the rows.
+            height: How many rows the terminal has.
+            rows_above: How many rows lie between the cursor and the first row: those of tqdm bars.
+        """
+        above = min(rows_above, height - 1)
+        rows = self.rows(columns, height - above)
+        up = above + max(len(rows) - 1, 0)
+        return "\r" + "\n" * above + "\x1b[J" + "\n".join(rows) + (f"\x1b[{up}A" if up else "") + "\r"

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import waiting
+from support.programs import run_program, unignore_signals
 from support.recorder import Recorder
 from support.waiting import wait_until
 
@@ -22,6 +24,11 @@ from speedy_utils._run.run import draws_here
 from speedy_utils.testing import RecordingDisplay
 
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+
+
+def pytest_configure() -> None:
+    """Prepare this process before any test runs."""
+    unignore_signals()
 
 
 class Shown:
@@ -94,14 +101,14 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """Wait for a condition, for a while."""
+    """Return what waits for a condition."""
     return wait_until
 
 
 @pytest.fixture
 def here() -> Callable[[float], float]:
-    """How many seconds what is promised within so many may take here: more where all CPUs are busy."""
-    return lambda seconds: seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Return how many seconds a promised time may take here: more if all CPUs are busy."""
+    return lambda seconds: seconds * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -159,32 +166,5 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program in a process of its own, with its output captured."""
-
-    def run(
-        code: str, *, env: Mapping[str, str | None] | None = None, timeout: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        script = tmp_path / "driver.py"
-        script.write_text(code)
-        return subprocess.run(
-            [sys.executable, str(script)],
-            env=environment(env or {}),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
-
-
-def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of a driver: this one, without what would change a run, and with changes."""
-    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")}
-    for name, value in changes.items():
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
-    return env
+    """Return what runs a program in a process of its own, with its output captured."""
+    return partial(run_program, tmp_path / "driver.py")

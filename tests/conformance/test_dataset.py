@@ -950,14 +950,14 @@ def test_a_second_program_on_the_same_output_is_refused(
     (tmp_path / "holder.py").write_text(HOLDER)
     holder = subprocess.Popen([sys.executable, "holder.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: (tmp_path / "started").exists() or holder.poll() is not None, 60)
+        until(lambda: (tmp_path / "started").exists() or holder.poll() is not None)
         for options in ({}, {"resume": "trust"}, {"resume": False, "overwrite": True}):
             with pytest.raises(BusyError, match=f"process {holder.pid} on"):
                 multi_process_dataset(
                     Dataset.from_dict({"id": [0, 1]}), never, tmp_path / "out", backend="seq", **options
                 )
         (tmp_path / "go").touch()
-        _, errors = holder.communicate(timeout=60)
+        _, errors = holder.communicate(timeout=240)
     finally:
         holder.kill()
         holder.wait()
@@ -980,7 +980,7 @@ def test_merging_is_shown(local: str, shown: Any, out: Path, monkeypatch: pytest
             merging.set()
 
     def merge_when_shown(*args: Any) -> Path:
-        assert merging.wait(30)
+        assert merging.wait(240)
         return merge(*args)
 
     shown.hook = look
@@ -1000,7 +1000,7 @@ def test_starting_ray_is_shown(ray_session: None, shown: Any, out: Path, monkeyp
     starting = threading.Event()
 
     def connect_when_shown(workers: int) -> None:
-        assert starting.wait(30)
+        assert starting.wait(240)
         connect(workers)
 
     shown.hook = lambda snapshot: starting.set() if snapshot.phase == "starting Ray" else None

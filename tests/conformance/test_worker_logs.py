@@ -20,7 +20,7 @@ from speedy_utils import multi_process
 here = Path.cwd()
 
 def until(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError

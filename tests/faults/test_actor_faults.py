@@ -168,18 +168,18 @@ def test_an_actor_may_be_killed_again_and_again(
 
     def task(i: int) -> int:
         for each in go:
-            until(each.exists, 60)
+            until(each.exists)
             report_progress(100)
         return i
 
     def kill() -> None:
         go[0].touch()
-        until(lambda: shown.done == 2 * 100, 60)
+        until(lambda: shown.done == 2 * 100)
         for turn, each in enumerate(go[1:], 2):
             os.kill(pid_of(actors[0]), signal.SIGKILL)
             killed = time.monotonic()
             each.touch()
-            until(lambda turn=turn: shown.done >= 2 * 100 * turn, 60)
+            until(lambda turn=turn: shown.done >= 2 * 100 * turn)
             pauses.append(time.monotonic() - killed)
 
     with beside(kill):

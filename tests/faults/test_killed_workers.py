@@ -168,7 +168,7 @@ def test_the_actor_may_be_killed(
             half.set()
 
     def kill_it() -> None:
-        half.wait(90)
+        half.wait(240)
         kill(actors[0])
         killed.touch()
 
@@ -209,7 +209,7 @@ def test_the_bar_lives_on_after_the_actor_has_restarted(
             seen.touch()
 
     def kill_it() -> None:
-        half.wait(90)
+        half.wait(240)
         kill_process(actors[0])
         killed.touch()
 

@@ -29,7 +29,7 @@ BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
 def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) -> None:
     """In a terminal a run is one line, drawn again and again from what is starting to 100 % of its total."""
     program = terminal(SCRIPT.format(backend=name))
-    assert program.wait(60) == 0, program.text[-1000:]
+    assert program.wait() == 0, program.text[-1000:]
     text: str = program.text.removesuffix("\x1b[0m")  # the last word of a program that has imported Ray
     assert text.count("\n") == 1, text[-1000:]
     assert text.endswith("\n")
@@ -84,7 +84,7 @@ PAUSES = {"ray": 0.01, "mp": 0.01, "seq": 0.002}
 def test_printed_lines_stand_whole_above_the_bar(terminal: Callable[[str], Any], name: str) -> None:
     """What workers print on both streams appears in whole lines, each once, and there is one bar below."""
     program = terminal(PRINTING.format(backend=name, logs="all", pause=PAUSES[name]))
-    assert program.wait(60) == 0, program.text[-1000:]
+    assert program.wait() == 0, program.text[-1000:]
     screen = pyte.HistoryScreen(100, 24, history=10_000, ratio=1.0)
     pyte.Stream(screen).feed(program.text)
     above = ["".join(row[column].data for column in range(100)) for row in screen.history.top]
@@ -109,7 +109,7 @@ def test_printed_lines_stand_whole_above_the_bar(terminal: Callable[[str], Any],
 def test_lines_that_are_not_wanted_leave_the_bar_alone(terminal: Callable[[str], Any], name: str) -> None:
     """With worker_logs="none" there is the bar, and what the driver itself prints."""
     program = terminal(PRINTING.format(backend=name, logs="none", pause=PAUSES[name]))
-    assert program.wait(60) == 0, program.text[-1000:]
+    assert program.wait() == 0, program.text[-1000:]
     emulator = Emulator(100, 24)
     emulator.feed(program.text)
     bar, after = emulator.lines()

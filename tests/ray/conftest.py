@@ -52,7 +52,7 @@ def head() -> Iterator[Head]:
             command, env=env | {"RAY_TMPDIR": folder}, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while "Ray runtime started" not in Path(folder, "log").read_text():
             assert process.poll() is None, Path(folder, "log").read_text()
             assert time.monotonic() < deadline, "ray start takes too long"

@@ -191,7 +191,7 @@ here = pathlib.Path(os.getcwd()) / "here"
 here.mkdir()
 def meet(i):
     (here / str(i)).touch()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(here.iterdir())) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -226,7 +226,7 @@ def test_an_actor_ends_once_it_has_started(
     def linger(i: int) -> int:
         from ray.util import list_named_actors
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not list_named_actors():
             assert time.monotonic() < deadline
             time.sleep(0.01)

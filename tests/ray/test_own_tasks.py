@@ -41,7 +41,7 @@ def progress(actor: Any) -> dict[str, Any]:
     """What the actor tells."""
     import ray
 
-    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=30)
+    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=240)
     return state
 
 

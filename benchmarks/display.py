@@ -8,7 +8,7 @@ from statistics import median
 from speedy_utils._display.bars import BarDisplay
 from speedy_utils._display.terminal.screen import Screen
 from speedy_utils._run.run import LocalFeed, Run
-from speedy_utils._state.ledger import Fact, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 
 from .table import Table
@@ -27,12 +27,11 @@ class Feed(LocalFeed):
     def collect(self) -> tuple[list[Report], StageTimings]:
         self.look += 1
         names = [f"Stage {number}" for number in range(STAGES)]
-        counts = dict.fromkeys(names, self.look * 10)
-        counts |= {Fact("entered", name): 1 for name in names} | {
-            Fact("counter", "Stage 0", "tokens"): self.look
-        }
+        counts = {RUN_ITEMS: 0, Key("Stage 0", Metric.COUNTER, "tokens"): self.look}
+        for name in names:
+            counts |= {Key(name, Metric.ITEMS): self.look * 10, Key(name, Metric.TASKS_STARTED): 1}
         timings = dict.fromkeys([None, *names], (self.look * INTERVAL, 0.0))
-        return [Report(task, 1, {None: 0, **counts}) for task in range(TASKS)], timings
+        return [Report(task, 1, counts) for task in range(TASKS)], timings
 
 
 def run(quick: bool) -> list[Table]:

@@ -29,7 +29,7 @@ from speedy_utils._ray.actor import start_actor
 from speedy_utils._ray.client import ActorName, ActorReader, ActorSink
 from speedy_utils._ray.relay import Relay, plan_relays
 from speedy_utils._run.run import Run
-from speedy_utils._state.ledger import Report
+from speedy_utils._state.ledger import RUN_ITEMS, Report
 
 from .measure import cpu_of, cpu_seconds, find_process
 from .table import Table, results_of
@@ -121,7 +121,7 @@ def host(actor: Any, numbers: Sequence[int], relays: int, interval: float, start
             time.sleep(min(at, end) - now)
             continue
         age = max(0.0, now - start)
-        ways[turn]([Report(numbers[turn], 1, {None: int(PACE * age)})], {None: (age, 0.0)})
+        ways[turn]([Report(numbers[turn], 1, {RUN_ITEMS: int(PACE * age)})], {None: (age, 0.0)})
         made += 1
         heapq.heapreplace(due, (max(at + interval, now), turn))
     return made

@@ -33,7 +33,7 @@ def test_lines_of_a_pipeline_end_at_what_was_done(backend: str, shown: Any) -> N
         ("Pack", 100, 100),
     ]
     assert not any(line.growing for line in shown.last.lines)
-    assert (shown.last.done, shown.last.total, shown.last.whole) == (1_000, 1_000, False)
+    assert (shown.last.done, shown.last.total, shown.last.show_run_line) == (1_000, 1_000, False)
 
 
 def test_unnamed_counts_keep_the_runs_own_line(backend: str, shown: Any) -> None:
@@ -59,8 +59,8 @@ def test_counters_are_summed_over_workers(backend: str, shown: Any) -> None:
         report_progress(len(rows), desc="Read", skipped=3)
 
     multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len)
-    assert shown.last.own.counters["tokens"] == 512_000
-    assert shown.last.own.counters["seconds"] == pytest.approx(100, abs=1e-9)
+    assert shown.last.run_line.counters["tokens"] == 512_000
+    assert shown.last.run_line.counters["seconds"] == pytest.approx(100, abs=1e-9)
     assert shown.last.stages[0].counters == {"skipped": 12}
 
 
@@ -75,7 +75,7 @@ def test_counters_of_a_dead_attempt_are_taken_back(backend: str, shown: Any, tmp
             raise SystemExit("the first attempt is lost")
 
     multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len)
-    assert shown.last.own.counters == {"tokens": 28, "weight": pytest.approx(0.4, abs=1e-15)}
+    assert shown.last.run_line.counters == {"tokens": 28, "weight": pytest.approx(0.4, abs=1e-15)}
     assert (shown.last.done, shown.last.retries) == (1_000, 4)
 
 

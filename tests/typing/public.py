@@ -176,9 +176,9 @@ def errors(error: TaskError, snapshot: Snapshot) -> None:
     assert_type(snapshot.total, int | None)
     assert_type(snapshot.rate, float)
     assert_type(snapshot.lines, tuple[StageSnapshot, ...])
-    assert_type(snapshot.own, StageSnapshot)
-    assert_type(snapshot.own.counters, Mapping[str, float])
-    assert_type(snapshot.own.growing, bool)
+    assert_type(snapshot.run_line, StageSnapshot)
+    assert_type(snapshot.run_line.counters, Mapping[str, float])
+    assert_type(snapshot.run_line.growing, bool)
     assert_type(snapshot.to_dict(), dict[str, Any])
 
 

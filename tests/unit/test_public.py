@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from importlib import resources
 import pytest
 
 import speedy_utils
-from speedy_utils import Snapshot, StageSnapshot, TaskError
+from speedy_utils import TaskError
 from speedy_utils._validation import checked_count, checked_name, shorten
 
 
@@ -149,52 +148,3 @@ def test_names_are_checked() -> None:
     assert [checked_name(name) for name in ("Read", "", None)] == ["Read", None, None]
     with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
         checked_name(b"x")
-
-
-def test_snapshot_reads_its_first_line() -> None:
-    """A snapshot's own numbers are those of the run's line, and its rate leaves out what was there before."""
-    snapshot = Snapshot(
-        StageSnapshot("Run", 60, 100, elapsed=5.0, initial=10), (StageSnapshot("Read", 5, 9),)
-    )
-    assert (snapshot.desc, snapshot.done, snapshot.total, snapshot.rate) == ("Run", 60, 100, 10.0)
-    assert Snapshot(StageSnapshot("Run", 60, None)).rate == 0
-
-
-def test_snapshot_lists_the_lines_that_are_shown() -> None:
-    """The run's own line comes first, unless its stages tell the whole."""
-    run, read = StageSnapshot("Run", 0, 9), StageSnapshot("Read", 5, 9)
-    assert Snapshot(run, (read,)).lines == (run, read)
-    assert Snapshot(run, (read,), whole=False).lines == (read,)
-
-
-def test_a_stage_is_finished_when_all_there_is_was_done() -> None:
-    """A stage without a total, or whose total still grows, is never finished."""
-    assert StageSnapshot("Read", 9, 9).finished
-    assert not StageSnapshot("Read", 8, 9).finished
-    assert not StageSnapshot("Read", 9, 9, growing=True).finished
-    assert not StageSnapshot("Read", 9, None).finished
-
-
-def test_snapshot_is_json() -> None:
-    """A snapshot as plain values has all that it knows."""
-    snapshot = Snapshot(
-        StageSnapshot("Run", 4, None, elapsed=2.0),
-        (StageSnapshot("Read", 3, 9, "B", counters={"rows": 2.5}),),
-        phase="merging",
-    )
-    known = snapshot.to_dict()
-    assert known["stages"] == [
-        {
-            "name": "Read",
-            "done": 3,
-            "total": 9,
-            "unit": "B",
-            "elapsed": 0.0,
-            "initial": 0,
-            "growing": False,
-            "counters": {"rows": 2.5},
-            "rate": 0.0,
-        }
-    ]
-    assert json.loads(json.dumps(known)) == known
-    assert (known["desc"], known["done"], known["rate"], known["phase"]) == ("Run", 4, 2.0, "merging")

@@ -41,7 +41,7 @@ class BarDisplay:
 
     def _render_last(self, width: int) -> list[str]:
         lines = self._render(width)
-        if self._last is not None and not self._last[0].whole:
+        if self._last is not None and not self._last[0].show_run_line:
             lines.append(format_summary(self._last[0]))
         return lines
 

@@ -100,7 +100,7 @@ def format_remarks(snapshot: Snapshot) -> list[str]:
 
 def format_summary(snapshot: Snapshot) -> str:
     """Return the last line of a run that has no line of its own: items, time, mean rate, tasks."""
-    run = snapshot.own
+    run = snapshot.run_line
     done = format_amount(run.done, run.unit) if run.finished else format_count(run)
     unit = "B" if run.unit == "B" else f" {run.unit}"
     title = f"{done}{unit} in {tqdm.format_interval(run.elapsed)}"
@@ -217,7 +217,7 @@ class LineFormatter:
         remarks = format_remarks(snapshot)
         views = []
         for stage in snapshot.lines:
-            key = None if stage is snapshot.own else stage.name
+            key = None if stage is snapshot.run_line else stage.name
             rate = stage.rate
             if self._smooth:
                 rate = self._rates.setdefault(key, SmoothedRate()).update(stage, final=snapshot.final)

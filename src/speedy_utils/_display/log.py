@@ -54,8 +54,8 @@ class LogDisplay:
         self._next = self._clock() + self._every
         for line in self._formatter.format(snapshot):
             self._log(_text(line), _extra(line.stage, snapshot))
-        if snapshot.final and not snapshot.whole:
-            self._log(f"{snapshot.desc}: {format_summary(snapshot)}", _extra(snapshot.own, snapshot))
+        if snapshot.final and not snapshot.show_run_line:
+            self._log(f"{snapshot.desc}: {format_summary(snapshot)}", _extra(snapshot.run_line, snapshot))
 
     def close(self) -> None:
         """Do nothing: the last reading was logged."""

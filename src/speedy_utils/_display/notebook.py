@@ -44,7 +44,7 @@ class NotebookDisplay:
             row = self._rows[line.key]
             texts.append(row.show(line, final=snapshot.final))
             rows.append(row.box)
-        if snapshot.final and not snapshot.whole:
+        if snapshot.final and not snapshot.show_run_line:
             texts.append(format_summary(snapshot))
             self._summary.value = escape(texts[-1])
             rows.append(self._summary)

@@ -128,8 +128,8 @@ class GivenBar:
         """Move the bar."""
         if snapshot.total not in (None, self._bar.total):
             self._set_total(snapshot.total)
-        if snapshot.own.counters:
-            self._bar.set_postfix(snapshot.own.counters, refresh=False)
+        if snapshot.run_line.counters:
+            self._bar.set_postfix(snapshot.run_line.counters, refresh=False)
         self._bar.update(snapshot.done - self._bar.n)
         self._bar.refresh()
 

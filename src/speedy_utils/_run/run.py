@@ -184,11 +184,11 @@ class Run:
             self._begin(timings)
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
-            own, stages, whole = self._stages.read(sums, self._stage_clock, now)
+            run_line, stages, show_run_line = self._stages.read(sums, self._stage_clock, now)
             return Snapshot(
-                own,
+                run_line,
                 stages,
-                whole=whole,
+                show_run_line=show_run_line,
                 tasks_total=self._tasks,
                 task_unit=self._task_unit,
                 tasks_done=self._done,

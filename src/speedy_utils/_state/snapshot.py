@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,9 +16,9 @@ class StageSnapshot:
     Attributes:
         name: What the line is called.
         done: Items finished, over all tasks.
-        total: Items in all; None where that is not known.
+        total: Items in all; None if that is not known.
         unit: What is counted: ``"items"``, ``"tasks"``, ``"B"`` for bytes.
-        elapsed: Seconds since its first item was begun; 0 before it. The clock of a finished stage stands.
+        elapsed: Seconds since work on its first item began; 0 before it. The clock of a finished stage stops.
         initial: Items that were done before this run began.
         growing: Whether tasks that have not come to this stage yet will add to its total.
         counters: What was counted beside the items, by name.
@@ -39,7 +41,7 @@ class StageSnapshot:
 
     @property
     def rate(self) -> float:
-        """Items a second since the first was begun; 0 before it."""
+        """Items a second since work on the first began; 0 before it."""
         return (self.done - self.initial) / self.elapsed if self.elapsed else 0.0
 
     @property
@@ -48,7 +50,7 @@ class StageSnapshot:
         return self.total is not None and self.done >= self.total and not self.growing
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Return all of it as plain values, for JSON."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return plain | {"counters": dict(self.counters), "rate": self.rate}
 
@@ -56,16 +58,20 @@ class StageSnapshot:
 StageSnapshot.__module__ = "speedy_utils"
 
 
+_NEW_NAMES = {"own": "run_line", "whole": "show_run_line"}
+"""The fields of a :class:`Snapshot` by the names that they had before; they will be removed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A reading of a run at one moment.
 
     Attributes:
-        own: The run as a whole, and what was counted for no named stage.
+        run_line: The run as a whole, and what was counted for no named stage.
         stages: Its named stages, in the order in which they appeared.
-        whole: Whether :attr:`own` has a line. It has none where named stages tell the same, and nothing
-            was counted outside them.
-        tasks_total: Tasks of the run; 0 where it has none.
+        show_run_line: Whether :attr:`run_line` is among the :attr:`lines`. It is not if a named stage says
+            the same and nothing was counted outside named stages.
+        tasks_total: Tasks of the run; 0 if it has none.
         tasks_done: Tasks that succeeded.
         task_unit: What a task is called: ``"tasks"``, or ``"shards"``.
         tasks_failed: Tasks that failed for good.
@@ -73,17 +79,19 @@ class Snapshot:
         phase: What the run is busy with besides counting, such as ``"starting Ray"``; empty while it counts.
         final: Whether this is the run's last reading.
 
+    ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
+
     Example:
         >>> from speedy_utils import Snapshot, StageSnapshot
         >>> tokenize = StageSnapshot("Tokenize", done=50, total=200, elapsed=2.0)
-        >>> snapshot = Snapshot(StageSnapshot("Run", done=0, total=200), (tokenize,), whole=False)
+        >>> snapshot = Snapshot(StageSnapshot("Run", done=0, total=200), (tokenize,), show_run_line=False)
         >>> [(line.name, line.rate) for line in snapshot.lines]
         [('Tokenize', 25.0)]
     """
 
-    own: StageSnapshot
+    run_line: StageSnapshot
     stages: tuple[StageSnapshot, ...] = ()
-    whole: bool = True
+    show_run_line: bool = True
     tasks_total: int = 0
     tasks_done: int = 0
     task_unit: str = "tasks"
@@ -95,49 +103,83 @@ class Snapshot:
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:
         """What a display shows, in order."""
-        return (self.own, *self.stages) if self.whole else self.stages
+        return (self.run_line, *self.stages) if self.show_run_line else self.stages
 
     @property
     def desc(self) -> str:
         """What the run is called."""
-        return self.own.name
+        return self.run_line.name
 
     @property
     def done(self) -> int:
         """Items finished, over all tasks."""
-        return self.own.done
+        return self.run_line.done
 
     @property
     def total(self) -> int | None:
-        """Items in all; None where that is not known."""
-        return self.own.total
+        """Items in all; None if that is not known."""
+        return self.run_line.total
 
     @property
     def unit(self) -> str:
         """What is counted."""
-        return self.own.unit
+        return self.run_line.unit
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the first item was begun; 0 before it."""
-        return self.own.elapsed
+        """Seconds since work on the first item began; 0 before it."""
+        return self.run_line.elapsed
 
     @property
     def initial(self) -> int:
         """Items that were done before this run began."""
-        return self.own.initial
+        return self.run_line.initial
 
     @property
     def rate(self) -> float:
-        """Items a second since the first was begun; 0 before it."""
-        return self.own.rate
+        """Items a second since work on the first began; 0 before it."""
+        return self.run_line.rate
+
+    @property
+    def own(self) -> StageSnapshot:
+        """Deprecated name of :attr:`run_line`."""
+        _warn_of_old_name("own")
+        return self.run_line
+
+    @property
+    def whole(self) -> bool:
+        """Deprecated name of :attr:`show_run_line`."""
+        _warn_of_old_name("whole")
+        return self.show_run_line
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON: the run's own numbers, and a list of ``stages``."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "own"}
-        own = self.own.to_dict()
-        own["desc"] = own.pop("name")
-        return own | plain | {"stages": [stage.to_dict() for stage in self.stages]}
+        """Return all of it as plain values, for JSON: the run's own numbers, and a list of ``stages``.
+
+        The key ``whole`` is a deprecated name of ``show_run_line``: both are there for now.
+        """
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "run_line"}
+        run_line = self.run_line.to_dict()
+        run_line["desc"] = run_line.pop("name")
+        stages = [stage.to_dict() for stage in self.stages]
+        return run_line | plain | {"stages": stages, "whole": self.show_run_line}
 
 
+def _warn_of_old_name(name: str) -> None:
+    message = f"Snapshot.{name} is deprecated; use Snapshot.{_NEW_NAMES[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+def _accept_old_names(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def init_with_old_names(self: Snapshot, *args: Any, **kwargs: Any) -> None:
+        for old in _NEW_NAMES.keys() & kwargs.keys():
+            _warn_of_old_name(old)
+            # dataclasses.replace(snapshot, own=...) adds run_line=snapshot.run_line: the old name wins.
+            kwargs[_NEW_NAMES[old]] = kwargs.pop(old)
+        init(self, *args, **kwargs)
+
+    return init_with_old_names
+
+
+Snapshot.__init__ = _accept_old_names(Snapshot.__init__)  # type: ignore[method-assign] # mypy knows no other way
 Snapshot.__module__ = "speedy_utils"

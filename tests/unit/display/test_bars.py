@@ -184,7 +184,7 @@ WRITE = StageSnapshot("Write", 1_000, None, elapsed=1.0, counters={"tokens": 5e6
 def test_each_stage_has_a_line() -> None:
     """Each stage has a line with its own clock, also where it appears later; only the first has remarks."""
     first = reading(0, 10, tasks_total=2)
-    more = replace(first, own=replace(first.own, elapsed=3.0), stages=(READ, WRITE), final=True)
+    more = replace(first, run_line=replace(first.run_line, elapsed=3.0), stages=(READ, WRITE), final=True)
     rows = drawn(first, more)
     assert rows[0].endswith("| 0/10 [00:03<?, ? items/s, 0/2 tasks]")
     assert rows[1].startswith("Read:  50%|██")
@@ -208,7 +208,7 @@ def test_lines_are_in_the_order_of_the_snapshot() -> None:
 def test_own_line_vanishes_where_stages_tell_the_same() -> None:
     """Once the run has no line of its own the row is gone, and the remarks stand behind the first stage."""
     before = reading(0, 8, tasks_total=2)
-    now = replace(before, stages=(READ,), whole=False)
+    now = replace(before, stages=(READ,), show_run_line=False)
     assert len(drawn(before, close=False)) == 1
     (row,) = drawn(before, now, close=False)
     assert row.startswith("Read:  50%|")
@@ -219,12 +219,12 @@ def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
     """Below lines of stages the last row sums the run up; where its own line is shown there is none."""
     read, write = replace(READ, done=8), StageSnapshot("Write", 8, 8, elapsed=1.0)
     own = StageSnapshot("Run", 8, 8, elapsed=2.5)
-    over = Snapshot(own, (read, write), whole=False, tasks_total=2, tasks_done=2, final=True)
+    over = Snapshot(own, (read, write), show_run_line=False, tasks_total=2, tasks_done=2, final=True)
     rows = drawn(over)
     assert [row.split(":")[0] for row in rows[:2]] == ["Read", "Write"]
     assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
     assert len(drawn(over, close=False)) == 2
-    assert len(drawn(replace(over, whole=True))) == 3
+    assert len(drawn(replace(over, show_run_line=True))) == 3
 
 
 def test_two_lines_of_one_name_are_two() -> None:
@@ -241,7 +241,7 @@ def test_two_lines_of_one_name_are_two() -> None:
 @pytest.mark.parametrize("stages", [(), (READ, WRITE)])
 def test_lines_that_do_not_stay_leave_nothing(stages: tuple[StageSnapshot, ...]) -> None:
     """With ``leave=False`` the lines are gone at the end, and there is no summary."""
-    run = replace(HALF, stages=stages, whole=not stages, final=True)
+    run = replace(HALF, stages=stages, show_run_line=not stages, final=True)
     assert len(drawn(run, leave=False, close=False)) == max(len(stages), 1)
     assert drawn(run, leave=False) == [""]
 

@@ -209,10 +209,12 @@ def test_remarks_count_tasks_once() -> None:
 def test_summary_is_one_line_on_the_run() -> None:
     """The summary has items, time, mean rate and tasks, and the total of a run that fell short."""
     ended = Snapshot(
-        stage(600, 600, elapsed=2.0), whole=False, tasks_total=3, tasks_done=3, retries=1, final=True
+        stage(600, 600, elapsed=2.0), show_run_line=False, tasks_total=3, tasks_done=3, retries=1, final=True
     )
     assert format_summary(ended) == "600 items in 00:02, 300 items/s, 3/3 tasks, 1 retried"
-    short_of = replace(ended, own=replace(ended.own, done=400), tasks_done=2, tasks_failed=1, retries=0)
+    short_of = replace(
+        ended, run_line=replace(ended.run_line, done=400), tasks_done=2, tasks_failed=1, retries=0
+    )
     assert format_summary(short_of) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
 
 

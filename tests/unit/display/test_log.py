@@ -86,9 +86,9 @@ def test_a_run_without_a_line_of_its_own_has_a_summary(lines: pytest.LogCaptureF
     own = StageSnapshot("Run", 100, 100, elapsed=4.0)
     stages = (StageSnapshot("Read", 100, 100, elapsed=2.0),)
     log = LogDisplay(every=0.0)
-    log.show(Snapshot(own, stages, whole=False))
+    log.show(Snapshot(own, stages, show_run_line=False))
     assert lines.messages == ["Read: 100% 100/100 in 00:02, 50.0 items/s"]
-    log.show(Snapshot(own, stages, whole=False, tasks_total=4, tasks_done=4, final=True))
+    log.show(Snapshot(own, stages, show_run_line=False, tasks_total=4, tasks_done=4, final=True))
     assert lines.messages[1:] == [
         "Read: 100% 100/100 in 00:02, 50.0 items/s, 4/4 tasks",
         "Run: 100 items in 00:04, 25.0 items/s, 4/4 tasks",

@@ -89,7 +89,7 @@ def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
     own, read, write = stage("Run", 0), stage("Read", 1), stage("Write", 2)
     display.show(run(own, write))
     kept = display._box.children[1]
-    display.show(run(own, read, write, whole=False))
+    display.show(run(own, read, write, show_run_line=False))
     assert [row[0] for row in rows(display)] == ["Read: 10%", "Write: 20%"]
     assert display._box.children[1] is kept
     display.show(run(replace(own, name="Read"), read))
@@ -155,8 +155,8 @@ def test_the_text_of_the_end_stands_beside_the_widgets(output: Output) -> None:
     """Where widgets can't be shown the notebook has the last lines in words, and the summary."""
     display = NotebookDisplay()
     stages = stage("Read <b>", 10), stage("Write", 4)
-    display.show(run(stage("Run", 4), *stages, whole=False))
-    display.show(run(stage("Run", 4), *stages, whole=False, tasks_failed=1, final=True))
+    display.show(run(stage("Run", 4), *stages, show_run_line=False))
+    display.show(run(stage("Run", 4), *stages, show_run_line=False, tasks_failed=1, final=True))
     assert output.updates == 0
     display.close()
     assert output.data is not None
@@ -194,7 +194,7 @@ def test_rows_that_do_not_stay_leave_nothing(output: Output) -> None:
     """With ``leave=False`` the output is empty at the end, and every widget is closed."""
     before = alive()
     display = NotebookDisplay(leave=False)
-    display.show(run(stage("Run", 10), stage("Read", 10), whole=False, final=True))
+    display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
     assert alive() > before
     display.close()
     assert output.data == {"text/plain": ""}
@@ -208,7 +208,7 @@ def test_widgets_out_of_sight_are_closed(output: Output) -> None:
     display = NotebookDisplay()
     display.show(run(stage("Run", 0)))
     own = display._box.children[0]
-    display.show(run(stage("Run", 10), stage("Read", 10), whole=False, final=True))
+    display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
     parts = [own.model_id, *(part.model_id for part in own.children)]
     display.close()
     assert not alive() & set(parts)

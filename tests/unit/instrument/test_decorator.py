@@ -919,7 +919,7 @@ def test_counters_in_a_call_belong_to_its_stage() -> None:
 def test_counters_of_a_run_of_its_own_are_shown(display: RecordingDisplay) -> None:
     """A call that is a run shows its counters at the end."""
     tracked(total=3)(lambda: report_progress(1, tokens=5))()
-    assert display.last.own.counters == {"tokens": 5}
+    assert display.last.run_line.counters == {"tokens": 5}
 
 
 # runs of their own

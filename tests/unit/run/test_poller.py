@@ -231,7 +231,7 @@ def test_display_of_an_actor_gets_its_stages_and_counters() -> None:
         ("Reading", 2, 10),
         ("Pack", 3, None),
     ]
-    assert display.last.own.counters == {"tokens": 7}
+    assert display.last.run_line.counters == {"tokens": 7}
 
 
 def test_ctrl_c_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

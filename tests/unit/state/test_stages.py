@@ -110,7 +110,7 @@ def test_no_line_is_ever_ahead_and_all_are_full_at_a_clean_end(kind: str, plan: 
     work, totals = work_of(kind, [total for total, _ in plan])
 
     def never_ahead() -> None:
-        for line in (work.read().own, *work.read().stages):
+        for line in (work.read().run_line, *work.read().stages):
             assert line.total is None or line.done <= line.total
 
     running = [work.start(task, total) for task, total in enumerate(totals)]
@@ -123,11 +123,11 @@ def test_no_line_is_ever_ahead_and_all_are_full_at_a_clean_end(kind: str, plan: 
         never_ahead()
     work.run.complete()
     last = work.read()
-    for line in (last.own, *last.stages):
+    for line in (last.run_line, *last.stages):
         assert line.total in (None, line.done)
         assert not line.growing
     if kind != "unknown":
-        assert last.own.done == last.own.total
+        assert last.run_line.done == last.run_line.total
 
 
 @given(PLAN, st.data())
@@ -371,7 +371,7 @@ def test_a_resumed_run_leaves_its_stages_the_rest() -> None:
     reporter = work.start(2, 30)
     count(reporter, "Read", 5)
     assert work.far("Read") == (5, 60)
-    assert (work.read().own.done, work.read().own.initial) == (40, 40)
+    assert (work.read().run_line.done, work.read().run_line.initial) == (40, 40)
     count(reporter, "Read", 25)
     work.finish(reporter)
     assert work.far("Read") == (30, 60)

@@ -1,4 +1,4 @@
-"""A tqdm bar that counts for a task: what it has counted, for which stage, and of how much."""
+"""A tqdm bar that counts for a task: for which stage, how many items, and of how many."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
 from .._worker.reporter import Tally
 
 MAX_STAGES = 20
-"""As many names bars may bring into a task: a bar a file, named after it, must not make a stage a file."""
+"""How many stages the bars of a task may name: a bar a file, named after it, must not make a stage a file."""
 
 
-_STALE_AFTER = 0.2
-"""Seconds without news after which a bar is asked to look at the time with its next item."""
+_STALE_AFTER_S = 0.2
+"""How long a bar's ``n`` may stay the same before tqdm is made to look at the time with its next item."""
 
 
 _ROUNDING = 1e-6
-"""What sums of floats may lack: ten times 0.1 are one item."""
+"""How much sums of floats may lack: ten times 0.1 are one item."""
 
 
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|\(\d+/\d+[^()]*\)\s*$|\s+")
@@ -30,34 +31,57 @@ _NOISE = re.compile(r"\x1b\[[0-9;]*m|\(\d+/\d+[^()]*\)\s*$|\s+")
 
 
 lock = threading.RLock()
-"""Guards what follows against the thread that reads. A bar may be collected while its own thread holds it."""
+"""Guards captured bars against the thread that reads them.
+
+Reentrant, as a bar may be collected, and so closed, while its own thread holds the lock.
+"""
 
 
-def renew_lock() -> None:
-    """Make a lock that nobody holds, in a forked child."""
+def _renew_lock() -> None:
     global lock
     lock = threading.RLock()
 
 
+after_fork_in_child(_renew_lock)
+
+
 def stage_name(desc: object) -> str:
-    """The stage that a bar's description names; empty where it names none."""
+    """Return the stage that a bar's description names, or "" if it names none."""
     return _NOISE.sub(" ", str(desc or "")).strip(" :")
+
+
+class Reading(NamedTuple):
+    """What a bar says at one moment.
+
+    Attributes:
+        done: Items that it has counted in all, also before resets.
+        total: Items that it will have counted at its end; None if it does not know.
+    """
+
+    done: int
+    total: int | None
 
 
 class CapturedBar:
     """What one bar counts.
 
-    It counts from its first item or from the start of its loop. Its stage is the description that it was
-    made with or, where it was made without, the one that it has then: later ones tell how the work goes.
+    Its states are::
+
+        new ── first item, or start of the loop ──> counting
+        new, counting ── reset() begins ──> paused ── reset() ends ──> as before
+        new, counting ── close(), collected, or end of the task ──> closed
+
+    Its stage is settled when it starts to count. The description that the bar was made with names it or, if
+    there was none, the one that the bar has then. Later descriptions usually say how the work goes.
 
     Args:
         bar: The bar. It is not kept alive.
         tally: The tally that counts where it was made.
         limit: Limits the stages that the task's bars may name.
-        nested: Whether it is inside another bar: without a name of its own it then counts for nobody.
-        quiet: Whether it draws nowhere, and so may be asked to look at the time more often.
-        forget: Called with it once it is closed.
-        clock: Seconds that only grow.
+        nested: Whether it is inside another bar. Without a name of its own it then counts for nothing.
+        silent: Whether it draws nowhere, and so may be made to look at the time more often.
+        on_close: Called with the captured bar once it is closed.
+        clock: Monotonic clock, in seconds.
     """
 
     __slots__ = (
@@ -68,19 +92,17 @@ class CapturedBar:
         "_declared",
         "_declares",
         "_done",
-        "_forget",
         "_home",
+        "_last_n",
         "_limit",
-        "_n",
+        "_moved_at",
         "_name",
         "_nested",
-        "_paused",
-        "_place",
-        "_quiet",
-        "_restarted",
-        "_since",
-        "_started",
-        "closed",
+        "_on_close",
+        "_silent",
+        "_state",
+        "_tally",
+        "_was_reset",
     )
 
     def __init__(
@@ -90,153 +112,163 @@ class CapturedBar:
         limit: StageLimit,
         *,
         nested: bool,
-        quiet: bool,
-        forget: Callable[[CapturedBar], None],
+        silent: bool,
+        on_close: Callable[[CapturedBar], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bar = weakref.ref(bar)
-        self._home, self._limit, self._nested, self._quiet = tally, limit, nested, quiet
-        self._forget, self._clock = forget, clock
+        self._state: Literal["new", "counting", "paused", "closed"] = "new"
+        self._home, self._limit, self._nested, self._silent = tally, limit, nested, silent
+        self._on_close, self._clock = on_close, clock
         self._name = stage_name(bar.desc)
-        self._place: Tally | None = None
-        self._declares = self._started = self._restarted = self._paused = self.closed = False
+        self._tally: Tally | None = None  # what it counts for, once it has started, if for anything
+        self._done = self._carried = 0  # items in all; those of them from before the last reset
+        self._was_reset = False
+        self._declares = False  # whether it is to declare its total
         self._declared: int | None = None
-        self._carried = self._done = 0
-        self._n, self._since = bar.n, clock()
+        self._last_n, self._moved_at = bar.n, clock()
 
-    def covers(self, tally: Tally) -> bool:
-        """Whether a bar that is made now, where a tally counts, is inside this one."""
+    @property
+    def closed(self) -> bool:
+        """Whether it counts no more."""
+        return self._state == "closed"
+
+    def encloses(self, tally: Tally) -> bool:
+        """Return whether a bar that is made now, where a tally counts, is inside this one."""
         bar = self._bar()
         if self.closed or bar is None or self._home is not tally:
             return False
-        with suppress(Exception):  # the user's code may have put anything there
+        with suppress(Exception):  # user code may have put anything there
             return not (bar.total and bar.n >= bar.total)
         return True
 
-    def enclose(self, tally: Tally) -> None:
-        """Note that a bar around it was made only now: without a name it counts for nobody.
+    def mark_nested(self, tally: Tally) -> None:
+        """Note that a bar around this one was made only now. Without a name, this one counts for nothing.
 
         Args:
-            tally: The tally that counts where that bar was made.
+            tally: The tally that counts where the bar around it was made.
         """
         with lock:
-            if self._nested or not self.covers(tally):  # what has got to its end was no part of it
+            if self._nested or not self.encloses(tally):  # one that has reached its end was not inside
                 return
             self._nested = True
-            if self._place is not None and not self._name:
-                self._place.close(self, 0)
-                self._place = None
+            if self._tally is not None and not self._name:
+                self._tally.close(self, 0)
+                self._tally = None
 
-    def look(self, bar: Any = None) -> None:
-        """Take in what the bar says by now.
+    def sample(self, bar: Any = None) -> None:
+        """Take in what the bar says now.
 
         Args:
-            bar: The bar, where it is at hand: while it is collected no reference leads to it any more.
+            bar: The bar, if it is at hand: while it is collected, no weak reference leads to it any more.
         """
         with lock:
             bar = self._bar() if bar is None else bar
-            if bar is None or self.closed or self._paused:
+            if bar is None or self._state in ("paused", "closed"):
                 return
             try:
-                done, total = self._reading(bar)
-                if self._quiet:
-                    self._hurry(bar)
-                if done > 0 and not self._started:
-                    self._start(bar)
-            except Exception:  # the user's code may have put anything there; it is read again the next time
+                reading = self._read(bar)
+                if self._silent:
+                    self._lower_miniters(bar)
+                if reading.done > 0 and self._state == "new":
+                    self._begin(bar)
+            except Exception:  # user code may have put anything there; it is read again the next time
                 return
-            self._done = max(self._done, done)  # what was seen stays counted, whatever is taken back
-            # After a reset the total is only worth telling once the bar is used again.
-            if self._declares and total is not None and (done > self._carried or not self._carried):
-                self._declare(self._carried + total)
+            self._done = max(self._done, reading.done)  # what was seen stays counted, whatever is taken back
+            # After a reset, the total only counts once the bar is used again.
+            used = reading.done > self._carried or not self._carried
+            if self._declares and reading.total is not None and used:
+                self._declare(reading.total)
 
     def read(self) -> int:
-        """Items finished so far."""
-        self.look()
+        """Return the items finished so far."""
+        self.sample()
         return self._done
 
     def start(self, bar: Any) -> None:
         """Note that the bar's loop starts."""
         with lock:
-            if not self.closed:
-                if not self._started:
-                    with suppress(Exception):  # as in look(), which tries again
-                        self._start(bar)
-                self.look(bar)
+            if self._state == "new":
+                with suppress(Exception):  # as in sample(), which tries again
+                    self._begin(bar)
+            self.sample(bar)
 
     @contextmanager
-    def restarting(self, bar: Any) -> Iterator[None]:
-        """Note that the bar begins anew in the block; what it has counted stays counted."""
+    def on_reset(self, bar: Any) -> Iterator[None]:
+        """Keep what the bar has counted while the block sets it to zero."""
         with lock:
-            self.look(bar)
-            self._carried, self._restarted = self._done, True
-            # Until it is at zero a look would count it twice. No lock meanwhile: tqdm takes its own.
-            self._paused = True
+            self.sample(bar)
+            self._carried, self._was_reset = self._done, True
+            before = self._state
+            if before != "closed":
+                self._state = "paused"  # a sample before the bar is at zero would count its items twice
         try:
-            yield
+            yield  # without the lock, as tqdm takes its own
         finally:
-            self._paused = False
+            with lock:
+                if self._state == "paused":
+                    self._state = before
 
     def close(self, bar: Any = None) -> None:
-        """End with what the bar says now."""
+        """Count no more after what the bar says now. Idempotent."""
         with lock:
-            self.look(bar)
+            self.sample(bar)
             if self.closed:
                 return
-            self.closed = True
-            self._forget(self)
-            if self._place is not None:
+            self._state = "closed"
+            self._on_close(self)
+            if self._tally is not None:
                 if self._declares and self._declared is None:
-                    self._home.reporter.declare(self._place.stage, None, bars=True)
-                self._place.close(self, self._done)
-                self._home.reporter.touch(self._place.stage)
+                    self._home.reporter.declare(self._tally.stage, None, bars=True)
+                self._tally.close(self, self._done)
+                self._home.reporter.touch(self._tally.stage)
 
-    def _reading(self, bar: Any) -> tuple[int, int | None]:
-        """What the bar has counted in all, and the items that it has since it began or began anew."""
+    def _read(self, bar: Any) -> Reading:
         scale = bar.unit_scale
         scale = 1 if isinstance(scale, bool) or not scale else scale
-        base = 0 if self._restarted else bar.initial
-        fresh = int((bar.n - base) * scale + _ROUNDING)
+        start = 0 if self._was_reset else bar.initial
+        done = int((bar.n - start) * scale + _ROUNDING)
         total = bar.total
-        # To tqdm a total of 0 or less is none, once it is passed.
-        if total is None or total == float("inf") or (total <= 0 and fresh > 0):
-            return self._carried + max(fresh, 0), None
-        return self._carried + max(fresh, 0), max(int((total - base) * scale + _ROUNDING), 0)
+        # tqdm treats a total of 0 or less as none, once it is passed.
+        if total is None or total == float("inf") or (total <= 0 and done > 0):
+            return Reading(self._carried + max(done, 0), None)
+        total = int((total - start) * scale + _ROUNDING)
+        return Reading(self._carried + max(done, 0), self._carried + max(total, 0))
 
-    def _start(self, bar: Any) -> None:
-        """Find the stage, and count for it from now on."""
+    def _begin(self, bar: Any) -> None:
+        """Settle the stage, and count for it from now on."""
         name, unit = self._name or stage_name(bar.desc), str(bar.unit).strip()
-        self._started, self._name = True, name
+        self._state, self._name = "counting", name
         if name:
             stage = self._limit.stage(name)
             tally = self._home.within(stage)
-            # Inside a call of the same stage the call has told the total.
+            # Inside a call of the same stage, the call has declared the total.
             self._declares = tally is not self._home or tally.stage is None
             if unit not in ("", "it"):
                 # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
                 tally.reporter.unit(str(stage), "B" if unit == "iB" else unit)
         elif self._nested or self._home.limit in (0, 1):
-            return  # a call, or a task, of one item is no further for an item of a loop in it
+            return  # a call, or a task, of one item is not moved by the items of a loop in it
         else:
             tally = self._home
-        self._place = tally.bars
-        self._place.open(self)
+        self._tally = tally.bars
+        self._tally.open(self)
         tally.reporter.begin(tally.stage)
 
     def _declare(self, total: int) -> None:
-        stage = self._place.stage if self._place is not None else None
+        stage = self._tally.stage if self._tally is not None else None
         if total != self._declared:
             self._home.reporter.declare(stage, total - (self._declared or 0), bars=True)
             self._declared = total
 
-    def _hurry(self, bar: Any) -> None:
-        """Keep a loop that has become slow from waiting for as many items as it had at its fastest.
+    def _lower_miniters(self, bar: Any) -> None:
+        """Keep a loop that became slow from going on unseen.
 
-        tqdm writes down how far a loop is every so many items. Where nothing was written for a while, ask it
-        to look at the time with the next item.
+        tqdm writes ``n`` every ``miniters`` items, as many as the loop once did in an interval. If it wrote
+        nothing for a while, make it look at the time with its next item.
         """
         now = self._clock()
-        if bar.n != self._n:
-            self._n, self._since = bar.n, now
-        elif now - self._since > _STALE_AFTER and bar.dynamic_miniters:
+        if bar.n != self._last_n:
+            self._last_n, self._moved_at = bar.n, now
+        elif now - self._moved_at > _STALE_AFTER_S and bar.dynamic_miniters:
             bar.miniters = 0

@@ -1,15 +1,16 @@
-"""Bars that a task's code makes with tqdm count for its run, and do not draw.
+"""Let the bars that a task's code makes with tqdm count for its run, without drawing.
 
-While a task runs, a few methods of tqdm have hooks. None of them is called for an item: tqdm counts by
-itself, and what it has counted is read where it keeps it. So a loop costs what it costs with tqdm alone, and
-the bar behaves as ever.
+While a task runs, a few methods of tqdm do a little more: a new bar is made silent, and gets a
+:class:`~.tqdm_bar.CapturedBar` that reads what it has counted. None of these methods is called for an
+item. tqdm counts by itself, and its ``n`` is read by the thread that sends the task's counts. So a loop costs
+what it costs with tqdm alone, and the bar behaves as ever.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -23,13 +24,13 @@ from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter, Tally
 from . import tqdm_bar
 from .tqdm_bar import MAX_STAGES, CapturedBar
-from .tqdm_silence import draws_elsewhere, options_by_name, silence_bar
+from .tqdm_silence import draws_elsewhere, is_silenced, options_by_name, silence_bar
 
-_PART = "_speedy_utils_part"
-"""Where a bar keeps what counts for it."""
+_ATTRIBUTE = "_speedy_utils_captured"
+"""The attribute of a bar that holds its :class:`CapturedBar`."""
 
 
-_FILES = (
+_FILE_BARS = (
     "Computing checksums",
     "Counting rows for split=",
     "Creating CSV from",
@@ -46,202 +47,183 @@ _FILES = (
     "Saving the dataset",
     "Uploading the dataset",
 )
-"""How ``datasets`` begins to describe the reading and writing of files."""
+"""How ``datasets`` describes its bars for reading and writing files. All its others are for work on rows."""
 
 
-_around: ContextVar[tuple[CapturedBar, ...]] = ContextVar("speedy_utils_bars", default=())
-"""The bars made in this context that may be open."""
+_enclosing: ContextVar[tuple[CapturedBar, ...]] = ContextVar("speedy_utils_bars", default=())
+"""The bars that were made in this context and may still be open: a new bar may be inside them."""
 
 
-_tasks: dict[Reporter, _Task] = {}
-"""The tasks whose bars are adopted."""
+_tasks: dict[Reporter, _TaskBars] = {}
+"""The tasks whose bars are captured."""
 
 
-_worker = False
-"""Whether this process is a Ray worker: then every thread in it is its task's."""
+_threads_belong_to_task = False
+"""Whether a thread without a context works for the task of this process, as in a Ray worker."""
 
 
-_child = False
-"""Whether this process was forked by a task: its bars stay quiet, and it is the parent that counts."""
+_forked_by_task = False
+"""Whether a task forked this process. Then its bars draw nothing, and only its parent counts."""
 
 
-class _Task:
-    """A task and the bars that it has open: a part of its own tally, as which it is looked at regularly."""
+class _TaskBars:
+    """The open bars of one task.
+
+    It is a part of the task's tally, so whatever reads the tally samples the bars first. It adds nothing
+    itself: each bar counts for the tally of its stage.
+    """
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.stage_limit = StageLimit(MAX_STAGES)
-        self.around: tuple[CapturedBar, ...] = ()
+        self.enclosing: tuple[CapturedBar, ...] = ()
         self.open: dict[CapturedBar, bool] = {}  # each with whether another thread than the task's made it
 
-    def adopt(self, bar: Any, tally: Tally, *, quiet: bool) -> CapturedBar:
-        mine = [part for part in _around.get() if not part.closed]
+    def capture(self, bar: Any, tally: Tally, *, silent: bool) -> CapturedBar:
+        """Let a new bar count for a tally."""
+        mine = [captured for captured in _enclosing.get() if not captured.closed]
         elsewhere = threading.get_ident() != self.thread
         with tqdm_bar.lock:
-            # A thread has no context of the task's, but it works for the loop that the task is in meanwhile.
-            nested = any(part.covers(tally) for part in (*mine, *(self.around if elsewhere else ())))
-            part = CapturedBar(bar, tally, self.stage_limit, nested=nested, quiet=quiet, forget=self.forget)
-            _around.set((*mine, part))
+            # A thread that the task started has no context of its own, but it works for the loop that the
+            # task is in meanwhile.
+            around = (*mine, *self.enclosing) if elsewhere else mine
+            nested = any(outer.encloses(tally) for outer in around)
+            captured = CapturedBar(
+                bar, tally, self.stage_limit, nested=nested, silent=silent, on_close=self.discard
+            )
+            _enclosing.set((*mine, captured))
             if not elsewhere:
-                self.around = _around.get()
+                self.enclosing = _enclosing.get()
                 # In ``tqdm(pool.map(...))`` the threads are at work before the bar is there.
-                for other, away in list(self.open.items()):
-                    if away:
-                        other.enclose(tally)
-            self.open[part] = elsewhere
-        return part
+                for other, in_thread in list(self.open.items()):
+                    if in_thread:
+                        other.mark_nested(tally)
+            self.open[captured] = elsewhere
+        return captured
 
-    def forget(self, part: CapturedBar) -> None:
-        self.open.pop(part, None)
+    def discard(self, captured: CapturedBar) -> None:
+        """Forget a bar that was closed."""
+        self.open.pop(captured, None)
 
     def read(self) -> int:
-        """Let bars find out whether they have begun to count; they count elsewhere."""
-        for part in list(self.open):
-            part.look()
+        """Sample the bars; return 0, as they count elsewhere."""
+        for captured in list(self.open):
+            captured.sample()
         return 0
 
     def close(self) -> None:
-        for part in list(self.open):
-            part.close()
+        """Close the bars that the task left open."""
+        for captured in list(self.open):
+            captured.close()
 
 
-def _here() -> tuple[_Task, Tally] | None:
-    """The task that a bar made here belongs to, and the tally that counts here."""
-    # Outside Ray's workers a thread without a context need not be the task's: its bars are left alone.
-    tally = tally_here() if _worker else current.get()
+def _task_here() -> tuple[_TaskBars, Tally] | None:
+    """Return the task that a bar made here belongs to, and the tally that counts here."""
+    tally = tally_here() if _threads_belong_to_task else current.get()
     task = _tasks.get(tally.reporter) if tally is not None else None
     return None if task is None or tally is None else (task, tally)
 
 
+def _captured(bar: Any) -> CapturedBar | None:
+    captured = vars(bar).get(_ATTRIBUTE)
+    return captured if isinstance(captured, CapturedBar) else None
+
+
 def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
-    here = _here()
+    here = _task_here()
     options = options_by_name(args, kwargs)
-    if not (here or _child) or options is None or options.get("disable"):
+    if not (here or _forked_by_task) or options is None or options.get("disable") or is_silenced(options):
         original(bar, *args, **kwargs)
         return
-    quiet = not draws_elsewhere(options)
-    options["disable"] = False  # where nobody said so, or where the environment says so of the display
-    if quiet:
+    silent = not draws_elsewhere(options)
+    # Not given, None (no bar off a terminal) or the environment's default: all are about the display alone.
+    options["disable"] = False
+    if silent:
         silence_bar(bar, options)
     original(bar, **options)
-    if here and not _moves_files(bar, options.get("desc")):
+    if here and _captured(bar) is None and not _reads_or_writes_files(bar, options.get("desc")):
         task, tally = here
-        setattr(bar, _PART, task.adopt(bar, tally, quiet=quiet))
+        setattr(bar, _ATTRIBUTE, task.capture(bar, tally, silent=silent))
 
 
-def _moves_files(bar: Any, desc: Any) -> bool:
-    """Whether a bar of ``datasets`` tells of files read or written, which is not what the task is for."""
-    theirs = any(kind.__module__.startswith("datasets.") for kind in type(bar).__mro__)
-    return theirs and isinstance(desc, str) and desc.startswith(_FILES)
+def _reads_or_writes_files(bar: Any, desc: Any) -> bool:
+    """Whether it is a bar of ``datasets`` for files, which are not the items of the task."""
+    if not (isinstance(desc, str) and desc.startswith(_FILE_BARS)):
+        return False
+    return any(kind.__module__.startswith("datasets.") for kind in type(bar).__mro__)
 
 
 def _iter(original: Callable[[Any], Iterator[Any]], bar: Any) -> Iterator[Any]:
-    part = _part(bar)
-    if part is not None:
-        part.start(bar)
+    if (captured := _captured(bar)) is not None:
+        captured.start(bar)
     return original(bar)
 
 
-def _describe(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
-    part = _part(bar)
-    if part is not None:
-        part.look(bar)  # what it has counted by now, it has counted under the old name
+def _set_description(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    if (captured := _captured(bar)) is not None:
+        captured.sample(bar)  # what it has counted by now, it has counted under the old description
     original(bar, *args, **kwargs)
 
 
 def _reset(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
-    part = _part(bar)
-    if part is None:
+    if (captured := _captured(bar)) is None:
         original(bar, *args, **kwargs)
     else:
-        with part.restarting(bar):
+        with captured.on_reset(bar):
             original(bar, *args, **kwargs)
 
 
 def _close(original: Callable[[Any], None], bar: Any) -> None:
-    part = _part(bar)
-    if part is not None:
-        part.close(bar)
+    if (captured := _captured(bar)) is not None:
+        captured.close(bar)
     original(bar)
 
 
-def _part(bar: Any) -> CapturedBar | None:
-    part = vars(bar).get(_PART)
-    return part if isinstance(part, CapturedBar) else None
-
-
-_HOOKS: dict[str, Callable[..., Any]] = {
+_METHODS: dict[str, Callable[..., Any]] = {
     "__init__": _init,
     "__iter__": _iter,
     "close": _close,
     "reset": _reset,
-    "set_description": _describe,
-    "set_description_str": _describe,
+    "set_description": _set_description,
+    "set_description_str": _set_description,
 }
+"""What runs in place of methods of tqdm: each is called with the original, and then like it."""
 
 
-class TqdmPatch:
-    """Functions in place of some methods, there as long as anybody wants them.
+_patches: set[object] = set()
+"""The functions that were put in place of methods of tqdm."""
 
-    Args:
-        hooks: What stands in for each method, by its name: called with the method itself, and then as it.
+
+def _patch_tqdm() -> None:
+    """Put :data:`_METHODS` into tqdm, unless they are there.
+
+    They stay. Without a task they call the original and nothing else. They are plain functions and not
+    wrappers of wrapt, which make a bar outside tasks cost 3 µs more instead of 1, and can't be pickled.
+
+    Code that patches tqdm as well may remove ours with its own patch, or hide it. It is then put on top once
+    more. That it may be there twice changes nothing: each of :data:`_METHODS` may run twice for a call.
     """
-
-    def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
-        self._hooks = hooks
-        self._lock = threading.Lock()
-        self._users: set[object] = set()
-        self._placed: dict[str, tuple[Any, Any]] = {}  # what each took the place of, and itself
-
-    def install(self, user: object) -> None:
-        """Put them there for a user, unless they are."""
-        with self._lock:
-            others = bool(self._users)
-            self._users.add(user)
-            if others:
-                return
-            for name, hook in self._hooks.items():
-                before = vars(std.tqdm)[name]
-                if self._placed.get(name, (None,))[0] is not before:
-                    self._placed[name] = before, self._hooked(name, hook)
-                setattr(std.tqdm, name, self._placed[name][1])
-
-    def remove(self, user: object) -> None:
-        """Undo :meth:`install` for a user; the last takes them away. To do so twice does no harm."""
-        with self._lock:
-            self._users.discard(user)
-            if self._users:
-                return
-            for name, (before, after) in self._placed.items():
-                if vars(std.tqdm).get(name) is after:  # else somebody has put theirs over it
-                    setattr(std.tqdm, name, before)
-
-    def renew_lock(self) -> None:
-        """Make a lock that nobody holds, in a forked child."""
-        self._lock = threading.Lock()
-
-    def _hooked(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(std.tqdm, name)
-
-        @functools.wraps(original)
-        def hooked(bar: Any, *args: Any, **kwargs: Any) -> Any:
-            # Where somebody kept it, it may be called although it was removed, or although another is there.
-            wanted = self._users and self._placed[name][1] is hooked
-            return hook(original, bar, *args, **kwargs) if wanted else original(bar, *args, **kwargs)
-
-        return hooked
+    for name, method in _METHODS.items():
+        if vars(std.tqdm)[name] not in _patches:
+            patch = _while_tasks_run(method, getattr(std.tqdm, name))
+            _patches.add(patch)  # before it can be seen by another thread that comes here
+            setattr(std.tqdm, name, patch)
 
 
-_hooks = TqdmPatch(_HOOKS)
+def _while_tasks_run(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def patch(bar: Any, *args: Any, **kwargs: Any) -> Any:
+        if _tasks or _forked_by_task:
+            return method(original, bar, *args, **kwargs)
+        return original(bar, *args, **kwargs)
+
+    return patch
 
 
 def _after_fork() -> None:
-    """A child's bars stay quiet, and nobody holds its locks."""
-    global _child
-    _child = _child or bool(_tasks)
+    global _forked_by_task
+    _forked_by_task = _forked_by_task or bool(_tasks)
     _tasks.clear()
-    tqdm_bar.renew_lock()
-    _hooks.renew_lock()
 
 
 after_fork_in_child(_after_fork)
@@ -251,38 +233,37 @@ after_fork_in_child(_after_fork)
 def capturing_tqdm(tally: Tally | None = None) -> Iterator[None]:
     """Let bars of tqdm count for a task, and draw nothing, until the block ends.
 
-    They are the bars that are made where the task counts: in its context and, in a Ray worker, in threads
-    that it starts. Each counts for the stage that its description names. One without a name counts where
-    the task's unnamed counts go, as long as nothing else does, and unless it is inside another bar.
+    These are the bars that are made where the task counts: in its context and, in a Ray worker, in threads
+    that it starts. Each counts for the stage that its description names. A bar without a name counts for the
+    task itself, as long as nothing else counts for it, and unless it is inside another bar.
 
     Args:
-        tally: What counts for the task; what counts here where None.
+        tally: What counts for the task; if it is None, what counts in this context.
     """
-    global _worker
+    global _threads_belong_to_task
     tally = current.get() if tally is None else tally
     if tally is None or tally.reporter in _tasks:
         yield
         return
-    _worker = _worker or in_ray_worker()
-    task = _Task()
-    token = _around.set(())
+    _threads_belong_to_task = _threads_belong_to_task or in_ray_worker()
+    task = _TaskBars()
+    token = _enclosing.set(())
     tally.reporter.own.open(task)
     _tasks[tally.reporter] = task
-    _hooks.install(tally.reporter)
+    _patch_tqdm()
     try:
         yield
     finally:
         stop_capturing(tally.reporter)
-        # A generator may be closed in a context other than the one it was begun in, and need not reset that.
+        # A generator may be closed in another context than it was started in. There is nothing to reset then.
         with suppress(ValueError):
-            _around.reset(token)
-        # Generators may end in another order than they began: then these are of one that has ended.
-        _around.set(tuple(part for part in _around.get() if not part.closed))
+            _enclosing.reset(token)
+        # Generators may end in another order than they began: these may be bars of one that ended.
+        _enclosing.set(tuple(captured for captured in _enclosing.get() if not captured.closed))
 
 
 def stop_capturing(reporter: Reporter) -> None:
-    """End what :func:`capturing_tqdm` has begun for a task; to do so twice does no harm."""
-    _hooks.remove(reporter)
+    """End what :func:`capturing_tqdm` began for a task. Idempotent."""
     task = _tasks.pop(reporter, None)
     if task is not None:
         task.close()
@@ -290,5 +271,5 @@ def stop_capturing(reporter: Reporter) -> None:
 
 
 def captured_here() -> bool:
-    """Whether a bar that is made here is adopted."""
-    return _here() is not None
+    """Return whether a bar that is made here is captured."""
+    return _task_here() is not None

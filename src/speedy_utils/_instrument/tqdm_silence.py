@@ -1,8 +1,7 @@
-"""How a tqdm bar is kept from drawing: it is made with other options, and counts and times as ever."""
+"""Keep a tqdm bar from drawing: it is made with other options, and counts and measures time as ever."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import sys
@@ -12,15 +11,15 @@ from typing import Any
 from tqdm import std
 
 OFFSCREEN_POSITION = 1_000_000
-"""The line that quiet bars are on. No terminal has it: they take none from other bars, and write nothing."""
+"""The position of silent bars. No terminal has it, so they take none from other bars and write nothing."""
 
 
-_INTERVAL = 0.1
-"""Seconds between two looks of a quiet bar at how far its loop is: tqdm's default."""
+_MAX_INTERVAL_S = 0.1
+"""How often a silent bar writes down how far its loop is, at least: tqdm's default ``mininterval``."""
 
 
 class NullStream(io.TextIOBase):
-    """Where quiet bars write."""
+    """A stream that drops what is written, for silent bars."""
 
     encoding = "utf-8"
 
@@ -32,7 +31,7 @@ _null_stream = NullStream()
 
 
 class _NoWidget:
-    """Stands where a bar of ``tqdm.notebook`` keeps its widgets."""
+    """A stand-in for the widgets of a bar of ``tqdm.notebook``: anything may be done with it."""
 
     @property
     def children(self) -> tuple[_NoWidget, ...]:
@@ -45,45 +44,55 @@ class _NoWidget:
         return self
 
 
+_PARAMETERS = tuple(
+    name
+    for name, parameter in inspect.signature(std.tqdm.__init__).parameters.items()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self"
+)
+"""The parameters of a bar that may be given by position."""
+
+
 def options_by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a bar is made with, by name; None where tqdm will not take it."""
-    options = {**dict(zip(_parameters(), args)), **kwargs}  # noqa: B905 - too many arguments are tqdm's to tell
+    """Return the arguments of a new bar by name, or None if tqdm will refuse them."""
+    options = {**dict(zip(_PARAMETERS, args)), **kwargs}  # noqa: B905 - tqdm complains of too many itself
     return options if len(options) == len(args) + len(kwargs) else None
 
 
-@functools.cache
-def _parameters() -> tuple[str, ...]:
-    """The parameters of ``tqdm.__init__`` that may be given by position, without the bar itself."""
-    parameters = inspect.signature(std.tqdm.__init__).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[1:]
-
-
 def draws_elsewhere(options: Mapping[str, Any]) -> bool:
-    """Whether tqdm would draw a bar with these options, and not on the screen: in a file of its own."""
+    """Return whether a bar with these options would write to a file of its own, not to the screen."""
     file = options.get("file")
-    if any(file is screen for screen in (None, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
+    if file is None or any(file is s for s in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
         return False
-    if "disable" in options:
-        disable = options["disable"]
-    else:  # the environment may have changed the default
-        disable = inspect.signature(std.tqdm.__init__).parameters["disable"].default
+    disable = options["disable"] if "disable" in options else _disabled_by_default()
     return bool(getattr(file, "isatty", lambda: True)()) if disable is None else not disable
 
 
+def _disabled_by_default() -> bool | None:
+    """Return the default of ``disable``, which TQDM_DISABLE changes."""
+    parameter = inspect.signature(std.tqdm.__init__).parameters.get("disable")
+    return False if parameter is None else parameter.default  # another patch of tqdm may take just anything
+
+
+def is_silenced(options: Mapping[str, Any]) -> bool:
+    """Return whether :func:`silence_bar` has changed these options."""
+    return options.get("position") == OFFSCREEN_POSITION
+
+
 def silence_bar(bar: Any, options: dict[str, Any]) -> None:
-    """Change what a bar is about to be made with, so that it draws nothing."""
+    """Change the options of a bar that is about to be made, so that it draws nothing."""
     options |= {
         "file": _null_stream,
         "position": OFFSCREEN_POSITION,
         "nrows": OFFSCREEN_POSITION,
         "dynamic_ncols": False,
+        "delay": 0,
+        "leave": False,  # saves formatting a last line
     }
-    options |= {"delay": 0, "leave": False}  # nor is there a last line to format
-    interval = options.get("mininterval", _INTERVAL)
-    if interval:  # without one, the bar is made to be read at each item
-        options |= {"mininterval": min(interval, _INTERVAL), "miniters": None}
+    interval = options.get("mininterval", _MAX_INTERVAL_S)
+    if interval:  # 0 makes a bar that can be read at each item
+        options |= {"mininterval": min(interval, _MAX_INTERVAL_S), "miniters": None}
     notebook = sys.modules.get("tqdm.notebook")
     if notebook is not None and isinstance(bar, notebook.tqdm_notebook):
         bar.status_printer = lambda *_, **__: _NoWidget()
         bar.display = lambda *_, **__: None
-        options["delay"] = 1e-9  # it shows its widgets at once otherwise
+        options["delay"] = 1e-9  # without a delay it shows its widgets at once

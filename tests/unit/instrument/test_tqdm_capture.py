@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import io
 import math
 import multiprocessing
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -52,16 +54,9 @@ def sink() -> Iterator[RecordingSink]:
         yield sink
 
 
-def hooks() -> dict[str, Any]:
-    """What tqdm has where the patch goes."""
-    return {name: vars(std.tqdm)[name] for name in adopt._HOOKS}
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    before = hooks()
     yield
-    assert hooks() == before
     assert not adopt._tasks
 
 
@@ -714,7 +709,7 @@ def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
     [task] = adopt._tasks.values()
     for _ in range(300):
         for _ in std.tqdm("abc", desc="Letters"):
-            assert len(task.open) == len(task.around) == len(adopt._around.get()) == 1
+            assert len(task.open) == len(task.enclosing) == len(adopt._enclosing.get()) == 1
         list(std.tqdm(range(2)))
     assert (sink.stages, sink.totals, sink.done) == ({"Letters": 900}, {"Letters": 900}, 600)
     assert task.open == sink._reporter.stage("Letters").bars._parts == {}
@@ -760,17 +755,17 @@ def test_a_loop_that_has_slowed_down_is_asked_where_it_is(quiet: int, dynamic: i
         Reporter(0).own,
         StageLimit(MAX_STAGES),
         nested=False,
-        quiet=bool(quiet),
-        forget=lambda _: None,
+        silent=bool(quiet),
+        on_close=lambda _: None,
         clock=clock,
     )
     for n in (6, 7):
         clock.advance(0.3)
         bar.n = n
-        part.look()
+        part.sample()
         assert bar.miniters == 10_000
     clock.advance(0.3)
-    part.look()
+    part.sample()
     assert (bar.miniters == 0) == asked
 
 
@@ -924,7 +919,7 @@ def test_in_a_ray_worker_the_threads_of_the_task_count(
     sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """There a thread is the task's. Its unnamed bars are inside the bar that the task has open meanwhile."""
-    monkeypatch.setattr(adopt, "_worker", True)
+    monkeypatch.setattr(adopt, "_threads_belong_to_task", True)
 
     around = threading.Event()
 
@@ -952,7 +947,7 @@ def test_the_bar_around_a_threads_may_come_later(
     sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread's unnamed bar is inside the task's that is made meanwhile; one that has ended is not."""
-    monkeypatch.setattr(adopt, "_worker", True)
+    monkeypatch.setattr(adopt, "_threads_belong_to_task", True)
     begun, around = threading.Barrier(3), threading.Event()
     ended: list[Any] = []
 
@@ -980,7 +975,7 @@ def test_the_bar_around_a_threads_may_come_later(
 
 def test_a_thread_that_outlives_a_task_counts_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a pool's thread did for one task has no bearing on the next one."""
-    monkeypatch.setattr(adopt, "_worker", True)
+    monkeypatch.setattr(adopt, "_threads_belong_to_task", True)
     bars = []
     with ThreadPoolExecutor(1) as pool:
         for _ in range(2):
@@ -1019,18 +1014,30 @@ def test_several_tasks_in_threads_count_apart(capfd: pytest.CaptureFixture[str])
 # ---- the patch
 
 
-def test_the_patch_is_undone() -> None:
-    """When the last task of a process has ended, however it did, tqdm is as it was."""
-    before = hooks()
-    with RecordingSink(), capturing_tqdm():
+def test_after_a_task_tqdm_works_as_ever(capfd: pytest.CaptureFixture[str]) -> None:
+    """When the last task of a process has ended, however it did, bars draw, and count for nothing."""
+    with RecordingSink() as sink, capturing_tqdm():
         with capturing_tqdm():
-            assert hooks() != before
-        assert hooks() != before
-        assert std.tqdm(total=2, desc="A").fp is not None
-    assert hooks() == before
+            list(std.tqdm(range(2), desc="A"))
+        list(std.tqdm(range(2), desc="A"))
     with pytest.raises(Boom), RecordingSink(), capturing_tqdm():
         raise Boom
-    assert hooks() == before
+    assert capfd.readouterr().err == ""
+    list(std.tqdm(range(2), desc="A"))
+    assert "A: 100%" in capfd.readouterr().err
+    assert sink.stages == {"A": 4}
+
+
+@pytest.mark.parametrize("name", ["close", "reset", "set_description", "__iter__"])
+def test_methods_of_tqdm_stay_plain_functions(name: str) -> None:
+    """What looks at tqdm finds methods with their own names and signatures, which can be pickled."""
+    with RecordingSink(), capturing_tqdm():
+        method = getattr(std.tqdm, name)
+    assert (method.__module__, method.__qualname__) == ("tqdm.std", f"tqdm.{name}")
+    assert pickle.loads(pickle.dumps(method)) is method
+    assert inspect.isfunction(method)
+    assert "self" in inspect.signature(method).parameters
+    assert {"iterable", "desc", "total"} <= set(inspect.signature(std.tqdm.__init__).parameters)
 
 
 def test_calls_that_take_turns_leave_no_bar_behind() -> None:
@@ -1043,42 +1050,52 @@ def test_calls_that_take_turns_leave_no_bar_behind() -> None:
     assert list(zip(rows(3), rows(3), strict=True)) == [(i, i) for i in range(3)]
     assert list(zip(rows(3), rows(2), strict=False)) == [(i, i) for i in range(2)]
     gc.collect()
-    assert not adopt._around.get()
+    assert not adopt._enclosing.get()
 
 
-def test_where_nobody_counts_nothing_is_patched() -> None:
-    """Outside a run there is nobody to adopt for."""
-    before = hooks()
+def test_outside_a_run_nothing_is_captured(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where nothing counts, a bar draws."""
     with capturing_tqdm():
-        assert hooks() == before
+        list(std.tqdm(range(3)))
+    assert bars_drawn(capfd) == 1
 
 
-def test_another_patch_is_not_trampled_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who patches tqdm while a task runs keeps the patch, it works on, and the next task counts once."""
-    calls = []
+@pytest.mark.parametrize("name", ["__init__", "reset", "close"])
+@pytest.mark.parametrize("file", [None, io.StringIO()], ids=["screen", "file"])
+def test_bars_count_once_whatever_else_patches_tqdm(
+    name: str, file: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch that comes and goes before, while or after a task runs is called, and each item counts once."""
+    called: set[str] = set()
+
+    def count() -> set[str]:
+        called.clear()
+        with RecordingSink() as sink, capturing_tqdm(), std.tqdm(total=5, desc="A", file=file) as bar:
+            bar.update(3)
+            bar.reset(total=4)
+            bar.update(1)
+        assert (sink.stages, sink.totals) == ({"A": 4}, {"A": 7})
+        return set(called)
+
+    def put_above(patch: pytest.MonkeyPatch, label: str) -> None:
+        below = getattr(std.tqdm, name)
+
+        def theirs(bar: Any, *args: Any, **kwargs: Any) -> None:
+            called.add(label)
+            below(bar, *args, **kwargs)
+
+        patch.setattr(std.tqdm, name, theirs)
+
+    assert count() == set()
     with monkeypatch.context() as patch:
-        with RecordingSink() as sink, capturing_tqdm():
-            ours = std.tqdm.reset
-
-            def theirs(bar: Any, total: float | None = None) -> None:
-                calls.append(total)
-                ours(bar, total)
-
-            patch.setattr(std.tqdm, "reset", theirs)
-        assert std.tqdm.reset is theirs
-        for _ in range(2):
-            with RecordingSink() as sink, capturing_tqdm():
-                bar = std.tqdm(total=5, desc="A")
-                bar.update(3)
-                bar.reset(total=4)
-                bar.update(1)
-            assert (sink.stages, sink.totals) == ({"A": 4}, {"A": 7})
-            assert std.tqdm.reset is theirs
-        std.tqdm(total=5, disable=True).reset(total=6)
-        assert calls == [4, 4, 6]
-        patch.undo()
-        patch.setattr(std.tqdm, "reset", hooks()["reset"])
-    std.tqdm.reset = getattr(ours, "__wrapped__")  # noqa: B009  # as it was before all
+        patch.setattr(std.tqdm, name, getattr(std.tqdm, name).__wrapped__)
+        put_above(patch, "before")
+        assert count() == {"before"}
+        with monkeypatch.context() as later:
+            put_above(later, "after")
+            assert count() == count() == {"before", "after"}
+        assert count() == {"before"}
+    assert count() == set()
 
 
 def test_reading_and_saving_a_dataset_is_no_stage(

@@ -10,9 +10,22 @@ import shutil
 import zlib
 from pathlib import Path
 
-# What link() says where the other path is on another file system, where the file system has no hard
-# links or no more of them for this file, or where the kernel protects a file of another owner.
-_CANT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# Errors of link(): the other path is on another file system; the file system has no hard links (EINVAL
+# on Windows), or no more of them for this file; the kernel protects a file of another owner.
+_CANT_LINK = frozenset(
+    {
+        errno.EXDEV,
+        errno.EPERM,
+        errno.EOPNOTSUPP,
+        errno.ENOTSUP,
+        errno.ENOSYS,
+        errno.EINVAL,
+        errno.EMLINK,
+    }
+)
+
+# Windows flushes only files that are open for writing.
+_TO_SYNC = os.O_RDWR if os.name == "nt" else os.O_RDONLY
 
 
 def write_json(path: Path, value: object, *, scratch: Path | None = None) -> None:
@@ -31,8 +44,16 @@ def write_json(path: Path, value: object, *, scratch: Path | None = None) -> Non
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file's content, or a folder's list of names, reach the disk.
+
+    Windows can't open a folder, and keeps its names safe by itself.
+    """
+    try:
+        descriptor = os.open(path, _TO_SYNC)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:
@@ -40,7 +61,7 @@ def sync(path: Path) -> None:
 
 
 def checksum(path: Path) -> int:
-    """The CRC-32 of a file's content: it tells damage, not intent."""
+    """Return the CRC-32 of a file's content: it shows damage, not intent."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -57,7 +78,7 @@ def remove_path(path: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, without copying it where the file system can.
+    """Give a file a second name, or copy it if the file system has no hard links.
 
     Args:
         source: The file; it stays.
@@ -76,7 +97,7 @@ def swap_in(new: Path, target: Path, aside: Path) -> None:
     """Put a folder in place of another one, which is deleted once the new one is there.
 
     No system call of the standard library swaps two folders at once, so there is a moment in which
-    the target is missing. Killed in that moment, ``undo_swap`` puts the old folder back.
+    the target is missing. After a process was killed in that moment, ``undo_swap`` puts the old folder back.
 
     Args:
         new: The folder that is to be at ``target``; on the same file system.
@@ -94,6 +115,6 @@ def swap_in(new: Path, target: Path, aside: Path) -> None:
 
 
 def undo_swap(target: Path, aside: Path) -> None:
-    """Put the old folder back where ``swap_in`` was killed before the new one had its place."""
+    """Put the old folder back if ``swap_in`` was killed before the new one had its place."""
     if not os.path.lexists(target) and aside.is_dir():
         os.rename(aside, target)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What pickling an arbitrary object raises, where it can't be pickled. The hasher documents nothing.
+# What pickling raises for an object that can't be pickled. The hasher documents nothing.
 _CANT_PICKLE = (
     pickle.PickleError,
     TypeError,
@@ -39,8 +39,8 @@ class Fingerprint:
         dataset: The fingerprint of the dataset.
         num_rows: Its rows.
         function: The name of ``process_func``.
-        code: The fingerprint of ``process_func``, or None if it has none.
-        kwargs: The fingerprint of each of its keyword arguments, or None if it has none.
+        code: The fingerprint of ``process_func``, or None if it can't be pickled.
+        kwargs: The fingerprint of each of its keyword arguments, or None if it can't be pickled.
     """
 
     dataset: str
@@ -62,7 +62,7 @@ def fingerprint_run(dataset: Dataset, func: Callable[..., Any], kwargs: Mapping[
         kwargs: Its keyword arguments.
 
     Returns:
-        The identity. A function or an argument that can't be pickled has None for a fingerprint.
+        The fingerprints. That of a function or an argument that can't be pickled is None.
     """
     inner = inspect.unwrap(func)
     while isinstance(inner, functools.partial):
@@ -97,7 +97,7 @@ def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
     if was.function != now.function:
         found.append(f"process_func is {now.function}; it was {was.function}")
     elif was.code is None or now.code is None:
-        found.append(f"process_func {now.function} can't be pickled, so nobody knows whether it has changed")
+        found.append(f"process_func {now.function} can't be pickled, so it is unknown whether it has changed")
     elif was.code != now.code:
         found.append(f"process_func {now.function} has changed ({unsteady})")
     for key in sorted({*was.kwargs, *now.kwargs}):
@@ -106,14 +106,14 @@ def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
         elif key not in now.kwargs:
             found.append(f"the argument {key!r} is gone")
         elif was.kwargs[key] is None or now.kwargs[key] is None:
-            found.append(f"the argument {key!r} can't be pickled, so nobody knows whether it has changed")
+            found.append(f"the argument {key!r} can't be pickled, so it is unknown whether it has changed")
         elif was.kwargs[key] != now.kwargs[key]:
             found.append(f"the argument {key!r} has changed ({unsteady})")
     return found
 
 
 def _fingerprint(value: object) -> str | None:
-    """The fingerprint of an object, the same in every process, or None if it can't be pickled."""
+    """Return the fingerprint of an object, the same in every process, or None if it can't be pickled."""
     from datasets.fingerprint import Hasher
 
     stream = io.BytesIO()
@@ -126,7 +126,7 @@ def _fingerprint(value: object) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def _steady_pickler() -> Any:
-    """The pickler behind ``Hasher.hash``, with a fixed order for frozensets.
+    """Return the pickler behind ``Hasher.hash``, with a fixed order for frozensets.
 
     Private, for want of a public way: ``Hasher.hash`` sorts sets but not frozensets, and every
     ``word in {"a", "b"}`` is compiled into one. Their order changes with the hash seed, so such a
@@ -149,7 +149,7 @@ def _steady_pickler() -> Any:
 
 
 def _code_fingerprint(func: Any) -> str:
-    """The fingerprint of what a callable itself executes; that of nothing where this is compiled code."""
+    """Return the fingerprint of what a callable itself executes; that of nothing for compiled code."""
     func = getattr(func, "__func__", func)
     if not hasattr(func, "__code__"):
         func = type(func).__call__  # an instance that can be called runs its class's method
@@ -159,7 +159,7 @@ def _code_fingerprint(func: Any) -> str:
 
 
 def _code_text(code: CodeType) -> str:
-    """Spell out a code object without the places and lines it comes from."""
+    """Return a code object as text, without the files and lines it comes from."""
     constants = []
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

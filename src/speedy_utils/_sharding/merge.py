@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
 from ..errors import MergeError
-from .files import link_or_copy, remove_path, sync, write_json
+from .files import link_or_copy, remove_path
+from .saved_dataset import data_file_names, write_arrow_file, write_metadata
 from .shard_worker import ShardRecord, read_record
 from .workspace import ShardPlan, Workspace
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Features
 
-# Sentences about misfits in one error; a thousand shards would say the same.
-_MOST_MISFITS = 10
+# How many misfits one error lists; a thousand shards would say the same.
+_MAX_MISFITS = 10
 
 
 @keeping_ctrl_c()
 def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
-    """Merge the shards of a run, bring the result to ``output_path`` and clear the run's folder away.
+    """Merge the shards of a run, bring the result to ``output_path`` and delete the run's folder.
 
     Loaded, the result has the rows, the order and the columns of ``concatenate_datasets`` over the
     shards. It has no format.
@@ -116,10 +116,10 @@ def common_features(records: Sequence[ShardRecord]) -> Features:
             if agreed != columns[name]:
                 columns[name], typed_by[name] = agreed, record
     if misfits:
-        more = [f"... and {len(misfits) - _MOST_MISFITS} more"] if len(misfits) > _MOST_MISFITS else []
+        more = [f"... and {len(misfits) - _MAX_MISFITS} more"] if len(misfits) > _MAX_MISFITS else []
         raise MergeError(
             "The shards' columns don't fit together, so nothing was merged; the finished shards are kept."
-            + "".join(f"\n  - {misfit}" for misfit in [*misfits[:_MOST_MISFITS], *more])
+            + "".join(f"\n  - {misfit}" for misfit in [*misfits[:_MAX_MISFITS], *more])
             + "\nGive the output the same columns and types in every shard, for example with "
             "Dataset.from_list(rows, features=...)."
         )
@@ -136,14 +136,14 @@ class _MisfitError(Exception):
 
 
 def _unify(ours: Any, theirs: Any, column: str) -> Any:
-    """Combine two features, each of which may be ``null`` where the other has a type."""
+    """Return what two features have in common, each of which may be ``null`` if the other has a type."""
     if ours == theirs or _is_null(theirs):
         return ours
     if _is_null(ours):
         return theirs
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
         return {key: _unify(ours[key], theirs[key], f"{column}.{key}") for key in ours}
-    if isinstance(ours, list) and isinstance(theirs, list):  # how datasets 3 spells some lists
+    if isinstance(ours, list) and isinstance(theirs, list):  # the form of some lists in datasets 3
         return [_unify(ours[0], theirs[0], f"{column}[]")]
     if type(ours) is type(theirs) and hasattr(ours, "feature"):
         # The kinds of list that datasets has, which differ between its versions.
@@ -159,7 +159,7 @@ def _is_null(feature: Any) -> bool:
 
 
 def _show(feature: Any) -> str:
-    """Name a type in an error message."""
+    """Return the name of a type for an error message."""
     from datasets import Value
 
     return str(feature.dtype) if isinstance(feature, Value) else shorten(feature)
@@ -186,8 +186,8 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
     from datasets import Features
 
     wanted = features.arrow_schema
-    total = max(1, sum(len(record.files) for record in records))
-    targets = [workspace.merged / f"data-{number:05d}-of-{total:05d}.arrow" for number in range(total)]
+    names = data_file_names(sum(len(record.files) for record in records))
+    targets = [workspace.merged / name for name in names]
     free = iter(targets)
     for record in records:
         fits = not record.files or Features.from_dict(record.features).arrow_schema == wanted
@@ -196,54 +196,28 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
             if fits:
                 link_or_copy(source, next(free))
             else:
-                _rewrite(source, next(free), wanted)
-    for target in free:  # no shard has rows: a dataset without any file can't be loaded
-        _rewrite(None, target, wanted)
+                write_arrow_file(next(free), wanted, source)
+    for target in free:  # no shard has rows
+        write_arrow_file(target, wanted)
     return targets
-
-
-def _rewrite(source: Path | None, target: Path, schema: pa.Schema) -> None:
-    """Write an Arrow file with the rows of another one, or none, cast to a schema batch by batch."""
-    import pyarrow as pa
-    from datasets.table import table_cast
-
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as out:
-        if source is not None:
-            with pa.memory_map(str(source)) as file, pa.ipc.open_stream(file) as batches:
-                for batch in batches:
-                    out.write_table(table_cast(pa.Table.from_batches([batch]), schema))
-    sync(target)
 
 
 def _write_metadata(
     folder: Path, records: Sequence[ShardRecord], features: Features, files: Sequence[Path]
 ) -> None:
-    """Write what ``Dataset.load_from_disk`` reads beside the Arrow files, with the counts of the whole."""
-    from datasets import DatasetInfo
+    """Write the metadata of the merged dataset, with the counts of the whole."""
     from datasets.fingerprint import Hasher
-    from datasets.splits import SplitDict, SplitInfo
 
-    num_bytes = sum(file.stat().st_size for file in files)
-    info = DatasetInfo.from_merge([DatasetInfo.from_dict(record.info) for record in records])
-    info.features = features
-    info.dataset_size = num_bytes
     splits = {record.split for record in records}
-    split = splits.pop() if len(splits) == 1 else None
-    if split is not None:
-        num_rows = sum(record.rows for record in records)
-        info.splits = SplitDict({split: SplitInfo(split, num_bytes, num_rows)})
-    # A function of what the shards hold, so that a run that was interrupted gives the same one.
-    fingerprint = Hasher.hash([features.to_dict(), [(record.fingerprint, record.rows) for record in records]])
-    state = {
-        "_data_files": [{"filename": file.name} for file in files],
-        "_fingerprint": fingerprint,
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": split,
-    }
-    write_json(folder / "state.json", state)
-    info.write_to_directory(str(folder))
-    for path in (folder / "dataset_info.json", folder):
-        sync(path)
+    write_metadata(
+        folder,
+        files=files,
+        rows=sum(record.rows for record in records),
+        features=features,
+        # A function of what the shards hold, so that a run that was interrupted gets the same one.
+        fingerprint=Hasher.hash(
+            [features.to_dict(), [(record.fingerprint, record.rows) for record in records]]
+        ),
+        split=splits.pop() if len(splits) == 1 else None,
+        infos=[record.info for record in records],
+    )

@@ -1,4 +1,12 @@
-"""Datasets on disk, as ``Dataset.save_to_disk`` writes them, read without their rows."""
+"""Datasets on disk in the form of ``Dataset.save_to_disk``, read and written without their rows.
+
+All that depends on that form is in this module::
+
+    out/data-00000-of-00002.arrow   the rows, as Arrow streams
+    out/data-00001-of-00002.arrow
+    out/state.json                  the names of these files in order, fingerprint, split, format
+    out/dataset_info.json           features, description, licence, counts
+"""
 
 from __future__ import annotations
 
@@ -6,20 +14,36 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._instrument.tqdm_capture import captured_here
+from .files import sync, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, Features
 
 
-@dataclass
+# What dataset_info.json says about the data itself. The rest (splits, sizes, checksums) describes
+# where the rows came from and would be wrong for the output.
+_INFO = (
+    "description",
+    "citation",
+    "homepage",
+    "license",
+    "builder_name",
+    "dataset_name",
+    "config_name",
+    "version",
+    "supervised_keys",
+)
+
+
+@dataclass(frozen=True)
 class SavedDataset:
     """A saved dataset, as far as it is read.
 
@@ -30,7 +54,7 @@ class SavedDataset:
         features: The columns.
         fingerprint: What ``datasets`` calls its content.
         split: The name of the split, where it has one.
-        info: What ``dataset_info.json`` says.
+        info: What ``dataset_info.json`` says about the data itself.
     """
 
     files: list[Path]
@@ -46,7 +70,7 @@ def read_saved(folder: Path) -> SavedDataset:
     """Read what ``save_to_disk`` wrote, except for the rows.
 
     Raises:
-        ValueError: It holds several splits. Whatever else is raised means too that no dataset can be read.
+        ValueError: If it holds several splits. Any other exception, too, means that no dataset can be read.
     """
     import pyarrow as pa
     from datasets import Features
@@ -73,7 +97,7 @@ def read_saved(folder: Path) -> SavedDataset:
         features=features,
         fingerprint=str(state["_fingerprint"]),
         split=state.get("_split"),
-        info=info,
+        info={key: info[key] for key in _INFO if info.get(key) is not None},
     )
 
 
@@ -98,7 +122,7 @@ def save_dataset(dataset: Dataset, folder: Path) -> SavedDataset:
 def copy_files(saved: SavedDataset, folder: Path) -> SavedDataset:
     """Copy a dataset's Arrow files to a folder to be made.
 
-    Not hard-linked: whoever owns them may write to the same path again, and would write into ours.
+    Not hard-linked: the program that owns them may write to the same path again, and would write into ours.
     """
     folder.mkdir()
     copies = []
@@ -108,12 +132,76 @@ def copy_files(saved: SavedDataset, folder: Path) -> SavedDataset:
     return replace(saved, files=copies)
 
 
-class _Quiet:
-    """How many ``silence_datasets`` blocks are open in this process, and what the last one has to undo."""
+def data_file_names(count: int) -> list[str]:
+    """Return the names of ``count`` Arrow files, at least one: a dataset without any can't be loaded."""
+    count = max(1, count)
+    return [f"data-{number:05d}-of-{count:05d}.arrow" for number in range(count)]
+
+
+def write_arrow_file(target: Path, schema: pa.Schema, source: Path | None = None) -> None:
+    """Write an Arrow file with the rows of another one, or none, cast to a schema batch by batch."""
+    import pyarrow as pa
+    from datasets.table import table_cast
+
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as out:
+        if source is not None:
+            with pa.memory_map(str(source)) as file, pa.ipc.open_stream(file) as batches:
+                for batch in batches:
+                    out.write_table(table_cast(pa.Table.from_batches([batch]), schema))
+    sync(target)
+
+
+def write_metadata(
+    folder: Path,
+    *,
+    files: Sequence[Path],
+    rows: int,
+    features: Features,
+    fingerprint: str,
+    split: str | None,
+    infos: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write what ``Dataset.load_from_disk`` reads beside the Arrow files, and have it reach the disk.
+
+    Args:
+        folder: Where the Arrow files are.
+        files: These files, in order.
+        rows: How many rows they hold.
+        features: Their columns.
+        fingerprint: The name of their content.
+        split: The name of the split, if there is one.
+        infos: What is known of the data, as in :attr:`SavedDataset.info`, of each part of it.
+    """
+    from datasets import DatasetInfo
+    from datasets.splits import SplitDict, SplitInfo
+
+    num_bytes = sum(file.stat().st_size for file in files)
+    info = DatasetInfo.from_merge([DatasetInfo.from_dict(dict(part)) for part in infos])
+    info.features = features
+    info.dataset_size = num_bytes
+    if split is not None:
+        info.splits = SplitDict({split: SplitInfo(split, num_bytes, rows)})
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": file.name} for file in files],
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    write_json(folder / "state.json", state)
+    info.write_to_directory(str(folder))
+    for path in (folder / "dataset_info.json", folder):
+        sync(path)
+
+
+class _Silence:
+    """How many ``silence_datasets`` blocks are open in this process, and what the last one restores."""
 
     lock = threading.Lock()
-    depth = 0
-    undo = False
+    blocks = 0
+    restore = False
 
 
 @contextmanager
@@ -131,20 +219,20 @@ def silence_datasets() -> Iterator[None]:
     from datasets import config
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    with _Quiet.lock:
-        _Quiet.depth += 1
+    with _Silence.lock:
+        _Silence.blocks += 1
         if (
-            _Quiet.depth == 1
+            _Silence.blocks == 1
             and config.HF_DATASETS_DISABLE_PROGRESS_BARS is None
             and not are_progress_bars_disabled()
         ):
             disable_progress_bars()
-            _Quiet.undo = True
+            _Silence.restore = True
     try:
         yield
     finally:
-        with _Quiet.lock:
-            _Quiet.depth -= 1
-            if _Quiet.depth == 0 and _Quiet.undo:
+        with _Silence.lock:
+            _Silence.blocks -= 1
+            if _Silence.blocks == 0 and _Silence.restore:
                 enable_progress_bars()
-                _Quiet.undo = False
+                _Silence.restore = False

@@ -6,7 +6,7 @@ shard or none, and a straggler of an earlier attempt can't spoil the files of a 
 
     shards/00003/record.json           what the finished attempt left: rows, files, features
     shards/00003/9f86d081/output/      the output_path that process_func was given
-    shards/00003/9f86d081/saved/       the same rows, where they had to be saved or copied for it
+    shards/00003/9f86d081/saved/       the same rows, if they had to be saved or copied for it
 
 Files outside the attempt's folder are read and never linked, moved or deleted: a path that
 ``process_func`` returns may lead anywhere.
@@ -33,30 +33,14 @@ from .shards import Shard, ShardSpec
 
 _RECORD = "record.json"
 
-
 _ADVICE = (
     "Return the path of a folder that Dataset.save_to_disk wrote, None after saving to output_path, "
     "or a Dataset."
 )
 
 
-# What dataset_info.json says about the data itself. The rest (splits, sizes, checksums) describes
-# where the rows came from and would be wrong for the output.
-_INFO = (
-    "description",
-    "citation",
-    "homepage",
-    "license",
-    "builder_name",
-    "dataset_name",
-    "config_name",
-    "version",
-    "supervised_keys",
-)
-
-
 def process_shard(shard: Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
-    """Run a task of a dataset run."""
+    """Process a shard in a worker: the whole task of a dataset run."""
     output = begin_shard(shard.folder)
     return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
 
@@ -69,11 +53,11 @@ class ShardRecord:
         spec: The rows of the input it stands for.
         rows: The rows it wrote.
         files: Its Arrow files in order: the path below the shard's folder, and the size in bytes.
-        features: The columns, as ``Features.to_dict`` gives them.
+        features: The columns, as ``Features.to_dict`` returns them.
         fingerprint: The fingerprint of what it wrote.
-        split: The name of the split, where the output has one.
-        info: What else ``dataset_info.json`` says about the data.
-        source: The folder outside its own that ``process_func`` had written to, where it did.
+        split: The name of the split, if the output has one.
+        info: What ``dataset_info.json`` says about the data itself.
+        source: The folder outside its own that ``process_func`` wrote to, if it did.
         sums: When each file was changed last, in nanoseconds, and its checksum.
     """
 
@@ -121,7 +105,7 @@ def begin_shard(shard_dir: Path) -> Path:
 
 @keeping_ctrl_c()
 def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
-    """Turn what ``process_func`` gave back into a finished shard.
+    """Turn what ``process_func`` returned into a finished shard.
 
     Args:
         result: A path it saved to, a ``Dataset``, or None for "see ``output``".
@@ -142,7 +126,7 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         if isinstance(result, Dataset):
             saved, source = save_dataset(result, attempt / "saved"), None
         else:
-            saved, source = _adopt(_locate(result, output, spec), attempt, spec)
+            saved, source = _read_output(_locate(result, output, spec), attempt, spec)
     files, sums = [], []
     for file in saved.files:
         sync(file)
@@ -157,7 +141,7 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         features=saved.features.to_dict(),
         fingerprint=saved.fingerprint,
         split=saved.split,
-        info={key: saved.info[key] for key in _INFO if saved.info.get(key) is not None},
+        info=saved.info,
         source=source,
         sums=tuple(sums),
     )
@@ -194,7 +178,7 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
             return None
         if not file.resolve().is_relative_to(home):
             return None
-    # Reading all files again would take long; whoever writes into one changes its time.
+    # Reading all files again would take long; a program that writes into one changes its time.
     for (name, _), (time, crc) in zip(record.files, record.sums, strict=False):
         if (home / name).stat().st_mtime_ns != time and checksum(home / name) != crc:
             return None
@@ -202,7 +186,7 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
 
 
 def _links(*folders: Path) -> list[Path]:
-    """Those that are symbolic links: what they lead to is not the run's own."""
+    """Return those that are symbolic links: what they lead to is not the run's own."""
     return [folder for folder in folders if folder.is_symlink()]
 
 
@@ -216,7 +200,7 @@ def _refuse_links(*folders: Path) -> None:
 
 
 def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
-    """Find the folder that ``process_func`` means."""
+    """Return the folder that ``process_func`` means."""
     if result is None:
         if not os.path.lexists(output):
             raise ShardError(
@@ -237,14 +221,18 @@ def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
     return path
 
 
-def _adopt(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDataset, str | None]:
-    """Take over a dataset that ``process_func`` saved, copying what is not the attempt's own."""
+def _read_output(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDataset, str | None]:
+    """Read what ``process_func`` saved, and copy files that are not in the attempt's own folder.
+
+    Returns:
+        The dataset, and the folder that it came from if that is not in the attempt's own.
+    """
     from datasets import load_from_disk
 
     try:
         saved = read_saved(folder)
         foreign = [schema for schema in saved.schemas if schema != saved.features.arrow_schema]
-        # Written by other means than save_to_disk; loading casts the files to the features.
+        # Not written by save_to_disk; loading casts the files to the features.
         loaded = load_from_disk(str(folder), keep_in_memory=False) if foreign else None
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ShardError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from datasets.table import Table
 
-# Rows fetched at once where an indices mapping has to be applied: the batch ``datasets`` itself writes in.
+# How many rows are fetched at once to apply an indices mapping: the batch ``datasets`` itself writes in.
 _GATHER_ROWS = 1_000
 
 
@@ -34,7 +34,7 @@ class ShardSpec:
 
     @property
     def num_rows(self) -> int:
-        """How many rows the shard has."""
+        """The number of rows of the shard."""
         return self.stop - self.start
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
         info=shard.info,
         split=shard.split,
         indices_table=None if indices is None else _compact(indices),
-        fingerprint=shard._fingerprint,  # private, but the same rows deserve the same fingerprint
+        fingerprint=shard._fingerprint,  # private, but the same rows are to have the same fingerprint
     )
     form = shard.format
     return slim.with_format(
@@ -219,7 +219,7 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
 
 
 def _describe(value: object) -> str:
-    """Name a value that is no dataset, with the way to make one of it where there is a plain one."""
+    """Name a value that is no dataset, with the plain way to make one of it if there is one."""
     kind = type(value)
     # With its module: other libraries have classes named Dataset too.
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -235,14 +235,14 @@ def _describe(value: object) -> str:
 
 
 def _blocks(table: Table) -> list[list[Any]]:
-    """The parts of a table, each either in memory or memory-mapped."""
+    """Return the parts of a table, each either in memory or memory-mapped."""
     from datasets.table import ConcatenationTable
 
     return table.blocks if isinstance(table, ConcatenationTable) else [[table]]
 
 
 def _bytes_in_memory(table: Table) -> int:
-    """How many bytes of a table are in memory, and so travel with its pickle."""
+    """Return how many bytes of a table are in memory, and so travel with its pickle."""
     from datasets.table import MemoryMappedTable
 
     return sum(

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.shards import start
 
-from speedy_utils._sharding import merge
 from speedy_utils._sharding.fingerprint import Fingerprint
 from speedy_utils._sharding.merge import common_features, merge_shards
 from speedy_utils._sharding.saved_dataset import silence_datasets
@@ -70,26 +69,14 @@ def test_a_merge_equals_concatenate_datasets(parts: list[list[dict[str, Any]]], 
     assert dataset.features == expected.features
 
 
-def test_files_are_linked_not_written(tmp_path: Path) -> None:
-    """A shard's Arrow file keeps its inode, so no byte of it was copied."""
-    workspace, plan = finished(tmp_path / "out", [[A], [B]])
+def test_files_are_linked_and_only_those_that_do_not_fit_rewritten(tmp_path: Path) -> None:
+    """A shard's Arrow file keeps its inode, so no byte of it was copied; one typed null is rewritten."""
+    workspace, plan = finished(tmp_path / "out", [[{"v": 1}], [{"v": None}], [{"v": 2}]])
     names = [workspace.shard_dir(spec) / plan.finished[spec.index].files[0][0] for spec in plan.specs]
-    inodes = [name.stat().st_ino for name in names]
-    merge_shards(workspace, plan)
-    assert [file.stat().st_ino for file in sorted((tmp_path / "out").glob("*.arrow"))] == inodes
-
-
-@pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP])
-def test_files_are_copied_where_they_can_not_be_linked(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another file system, or one without hard links, gets copies."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "link", refuse)
-    assert merged(tmp_path / "out", [[A], [B]]).to_list() == [A, B]
+    shards = [name.stat().st_ino for name in names]
+    assert load_from_disk(str(merge_shards(workspace, plan)))["v"][:] == [1, None, 2]
+    output = [file.stat().st_ino for file in sorted((tmp_path / "out").glob("*.arrow"))]
+    assert [ours == theirs for ours, theirs in zip(output, shards, strict=True)] == [True, False, True]
 
 
 def test_a_full_disk_keeps_the_shards_and_the_merge_can_be_done_again(
@@ -163,21 +150,6 @@ def test_null_and_order_are_reconciled(
     assert "null" not in str(dataset.features)
 
 
-def test_only_shards_that_do_not_fit_are_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reconciling rewrites the file of the null-typed shard and links the others."""
-    rewritten: list[Path] = []
-    plain = merge._rewrite
-
-    def noted(source: Path, *rest: Any) -> None:
-        rewritten.append(source)
-        plain(source, *rest)
-
-    monkeypatch.setattr(merge, "_rewrite", noted)
-    dataset = merged(tmp_path / "out", [[{"v": 1}], [{"v": None}], [{"v": 2}]])
-    assert dataset["v"][:] == [1, None, 2]
-    assert [path.parents[2].name for path in rewritten] == ["00001"]
-
-
 MISFITS: dict[str, tuple[list[Any], str]] = {
     "types": (
         [[{"v": 1}], [{"v": None}], [{"v": "x"}]],
@@ -211,7 +183,7 @@ MISFITS: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("parts", "says"), MISFITS.values(), ids=MISFITS.keys())
-def test_shards_that_do_not_fit_are_told_before_anything_is_merged(
+def test_shards_that_do_not_fit_are_an_error_before_anything_is_merged(
     parts: list[Any], says: str, tmp_path: Path
 ) -> None:
     """The error names both shards, the column and both types; the shards stay and nothing is merged."""
@@ -224,7 +196,7 @@ def test_shards_that_do_not_fit_are_told_before_anything_is_merged(
 
 
 def test_many_misfits_make_a_short_error(tmp_path: Path) -> None:
-    """Of many misfits ten are told, and the rest counted."""
+    """Of many misfits the error lists ten, and counts the rest."""
     _, plan = finished(tmp_path / "out", [[{"v": 1}], *([{"v": "x"}] for _ in range(15))])
     with pytest.raises(MergeError, match="and 5 more") as caught:
         common_features(list(plan.finished.values()))
@@ -232,7 +204,7 @@ def test_many_misfits_make_a_short_error(tmp_path: Path) -> None:
 
 
 def test_one_path_for_two_shards_is_an_error_that_names_both(tmp_path: Path) -> None:
-    """A function that always saves to the same place has overwritten its own shards, and is told so."""
+    """A function that always saves to the same place has overwritten its own shards: an error says so."""
 
     def to_one_place(_: Path) -> Path:
         Dataset.from_list([A]).save_to_disk(str(tmp_path / "one"))
@@ -286,7 +258,7 @@ def test_overwriting_replaces_the_old_data_once_the_new_is_whole(tmp_path: Path)
 
 
 def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    """A dataset that somebody saved at output_path during the run stays, and so do the shards."""
+    """A dataset that another program saved at output_path during the run stays, and so do the shards."""
     workspace, plan = finished(tmp_path / "out", [[B]])
     Dataset.from_list([A]).save_to_disk(str(tmp_path / "out"))
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -376,7 +348,7 @@ def test_what_can_not_be_deleted_yet_is_no_failure(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_not_the_runs_own_is_left_in_its_folder(tmp_path: Path) -> None:
-    """Cleaning up deletes what the run made; a file that somebody put beside it stays."""
+    """Cleaning up deletes what the run made; a file that the user put beside it stays."""
     workspace, plan = finished(tmp_path / "out", [[A]])
     (workspace.folder / "notes.txt").write_text("mine")
     outside = tmp_path / "outside"

@@ -1,4 +1,4 @@
-"""What process_func gives back becomes a finished shard, or an error that says what is wrong."""
+"""What process_func returns becomes a finished shard, or an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def contents(record: ShardRecord, shard_dir: Path) -> list[object]:
     return [row for table in tables for row in table.to_pylist()]
 
 
-GIVEN_BACK: dict[str, Callable[[Path], object]] = {
+RETURNED: dict[str, Callable[[Path], object]] = {
     "the path, as text": lambda output: str(save(ROWS, output)),
     "the path, as a Path": lambda output: save(ROWS, output),
     "a path below": lambda output: save(ROWS, output / "deep" / "er"),
@@ -53,13 +53,13 @@ GIVEN_BACK: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("give", GIVEN_BACK.values(), ids=GIVEN_BACK.keys())
-def test_every_way_to_give_rows_back_makes_a_finished_shard(
-    give: Callable[[Path], object], shard_dir: Path
+@pytest.mark.parametrize("make", RETURNED.values(), ids=RETURNED.keys())
+def test_every_way_to_return_rows_makes_a_finished_shard(
+    make: Callable[[Path], object], shard_dir: Path
 ) -> None:
     """A path, None and a Dataset all end as a record whose files hold the rows, in order."""
     output = begin_shard(shard_dir)
-    record = finish_shard(give(output), output, SPEC)
+    record = finish_shard(make(output), output, SPEC)
     assert contents(record, shard_dir) == ROWS.to_list()
     assert (record.rows, record.spec) == (10, SPEC)
     assert Features.from_dict(record.features) == ROWS.features
@@ -158,14 +158,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("give", "says"), MISTAKES.values(), ids=MISTAKES.keys())
+@pytest.mark.parametrize(("make", "says"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_what_is_no_dataset_names_the_shard_and_the_cure(
-    give: Callable[[Path], object], says: str, shard_dir: Path
+    make: Callable[[Path], object], says: str, shard_dir: Path
 ) -> None:
     """A wrong return value names the shard, its rows, the value and what to return; no record is left."""
     output = begin_shard(shard_dir)
     with pytest.raises(ShardError, match=says) as caught:
-        finish_shard(give(output), output, SPEC)
+        finish_shard(make(output), output, SPEC)
     assert str(caught.value).startswith("shard 3 (rows 30-39): ")
     assert "or a Dataset." in str(caught.value)
     assert read_record(shard_dir, SPEC) is None
@@ -265,7 +265,7 @@ def test_a_whole_shard_stays_finished(how: str, shard_dir: Path) -> None:
 
 
 def test_nested_columns_survive_the_record(shard_dir: Path) -> None:
-    """A record gives back the very features, nested ones and their order included."""
+    """The features of a record are those of its rows, nested ones and their order included."""
     rows = Dataset.from_list([{"b": {"y": [1], "x": None}, "a": [{"k": "v"}]}])
     output = begin_shard(shard_dir)
     finish_shard(rows, output, SPEC)

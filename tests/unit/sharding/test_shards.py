@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Array2D, Dataset, DatasetDict, Features, IterableDataset, Value, load_from_disk
-from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,7 +170,7 @@ def test_a_path_without_a_dataset_says_so(tmp_path: Path) -> None:
 
 
 def test_a_saved_dataset_without_a_file_says_how_to_save_it(tmp_path: Path) -> None:
-    """An empty dataset that was saved without a data file is told apart from a broken call."""
+    """An empty dataset that was saved without a data file is an error that says how to save it."""
     with silence_datasets():
         Dataset.from_dict({"a": []}).save_to_disk(str(tmp_path / "empty"))
     state = json.loads((tmp_path / "empty" / "state.json").read_text())
@@ -209,53 +207,6 @@ def test_anything_else_is_a_type_error_with_the_cure(given_: object, hint: str) 
         resolve_dataset(given_)
 
 
-def test_bars_are_off_inside_and_back_after() -> None:
-    """Inside of silence_datasets nothing is drawn; after the outermost block the setting is back."""
-    enable_progress_bars()
-
-    def fail() -> None:
-        with silence_datasets():
-            with silence_datasets():
-                assert are_progress_bars_disabled()
-            assert are_progress_bars_disabled()
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert not are_progress_bars_disabled()
-
-
-def test_bars_that_were_off_stay_off() -> None:
-    """Bars that the user has turned off are not turned on by leaving the block."""
-    disable_progress_bars()
-    try:
-        with silence_datasets():
-            pass
-        assert are_progress_bars_disabled()
-    finally:
-        enable_progress_bars()
-
-
-def test_bars_stay_off_while_any_thread_is_inside() -> None:
-    """Bars come back only when the last of several threads has left its block."""
-    enable_progress_bars()
-    inside, leave = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with silence_datasets():
-            inside.set()
-            leave.wait(30)
-
-    thread = threading.Thread(target=other)
-    with silence_datasets():
-        thread.start()
-        assert inside.wait(30)
-    assert are_progress_bars_disabled()
-    leave.set()
-    thread.join(30)
-    assert not are_progress_bars_disabled()
-
-
 @pytest.fixture
 def ctrl_c_while_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C where datasets takes it for arguments of a transform that can't be hashed."""
@@ -266,7 +217,7 @@ def ctrl_c_while_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Hasher, "update", update)
-    monkeypatch.setattr("datasets.fingerprint._CACHING_ENABLED", False)  # so that it tells nobody
+    monkeypatch.setattr("datasets.fingerprint._CACHING_ENABLED", False)  # it logs nothing then
 
 
 @pytest.mark.usefixtures("ctrl_c_while_hashing")
@@ -281,7 +232,7 @@ def test_ctrl_c_while_a_shard_is_cut_is_not_swallowed(in_memory: Dataset) -> Non
 def test_ctrl_c_while_rows_are_chosen_is_not_swallowed(
     in_memory: Dataset, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """Nor is it where the rows are shuffled or shortened, before the run has made anything."""
+    """Nor is Ctrl-C while the rows are shuffled or shortened; nothing is left on disk."""
     with pytest.raises(KeyboardInterrupt):
         multi_process_dataset(
             in_memory, lambda shard, path: shard, tmp_path / "out", backend="seq", progress=False, **options
@@ -290,7 +241,7 @@ def test_ctrl_c_while_rows_are_chosen_is_not_swallowed(
 
 
 def test_an_error_that_ctrl_c_has_become_is_ctrl_c_again() -> None:
-    """What a library makes of it, such as a file that is not there, is not what the caller hears of."""
+    """An error that a library raises in place of Ctrl-C, such as one of a missing file, is its cause only."""
 
     @keeping_ctrl_c()
     def look(pressed: bool) -> None:

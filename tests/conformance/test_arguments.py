@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from speedy_utils import multi_process
-from speedy_utils._api import multi_process as process
 from speedy_utils._display.base import NullDisplay
+from speedy_utils._engines.base import WorkSpec
+from speedy_utils._engines.sequential import SequentialEngine
 
 # name: (arguments, the error, what it must say)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
@@ -59,7 +60,7 @@ def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     def start(*_: Any) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr("speedy_utils._api.multi_process.open_engine", start)
+    monkeypatch.setattr("speedy_utils._api.multi_process.engine_class", start)
     return str(request.param)
 
 
@@ -95,13 +96,13 @@ def test_bad_arguments_are_errors_without_items_too(items: list[int]) -> None:
 def test_numpy_numbers_of_workers_are_plain(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's integers will do, and an engine gets Python's own: Ray refuses others."""
     workers: list[int] = []
-    start = process.open_engine
+    init = SequentialEngine.__init__
 
-    def note(backend: str, work: Any, run: Any) -> Any:
+    def note(engine: SequentialEngine, work: WorkSpec) -> None:
         workers.append(work.workers)
-        return start(backend, work, run)
+        init(engine, work)
 
-    monkeypatch.setattr(process, "open_engine", note)
+    monkeypatch.setattr(SequentialEngine, "__init__", note)
     two = np.int64(2)
     assert multi_process(abs, [-1, 2, 3], backend="seq", num_workers=two, max_retries=two) == [1, 2, 3]  # type: ignore[arg-type]
     assert [type(number) for number in workers] == [int]

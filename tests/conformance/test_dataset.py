@@ -31,6 +31,8 @@ from hypothesis import strategies as st
 
 from speedy_utils import multi_process_dataset, report_progress, track
 from speedy_utils._api import multi_process_dataset as dataset_sharding
+from speedy_utils._engines.sequential import SequentialEngine
+from speedy_utils._engines.task import Attempt
 from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils.errors import BusyError, FailedShardsError, MergeError, ResumeError
 
@@ -291,20 +293,13 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     import ray
 
     sizes: list[int] = []
-    open_engine = dataset_sharding.open_engine
+    submit = SequentialEngine.submit
 
-    def open_and_weigh(*args: Any) -> Any:
-        engine = open_engine(*args)
-        submit = engine.submit
+    def weigh(engine: SequentialEngine, attempt: Attempt, item: Any) -> None:
+        sizes.append(len(ray.cloudpickle.dumps(item)))
+        submit(engine, attempt, item)
 
-        def weigh(call: Any, item: Any) -> None:
-            sizes.append(len(ray.cloudpickle.dumps(item)))
-            submit(call, item)
-
-        monkeypatch.setattr(engine, "submit", weigh)
-        return engine
-
-    monkeypatch.setattr(dataset_sharding, "open_engine", open_and_weigh)
+    monkeypatch.setattr(SequentialEngine, "submit", weigh)
     return sizes
 
 
@@ -994,9 +989,9 @@ def test_merging_is_shown(local: str, shown: Any, out: Path, monkeypatch: pytest
 @pytest.mark.ray
 def test_starting_ray_is_shown(ray_session: None, shown: Any, out: Path, monkeypatch: Any) -> None:
     """While the engine starts the bar is there, empty, and says so."""
-    from speedy_utils._ray import engine
+    from speedy_utils._ray import runtime
 
-    connect = engine.connect
+    connect = runtime.connect
     starting = threading.Event()
 
     def connect_when_shown(workers: int) -> None:
@@ -1004,7 +999,7 @@ def test_starting_ray_is_shown(ray_session: None, shown: Any, out: Path, monkeyp
         connect(workers)
 
     shown.hook = lambda snapshot: starting.set() if snapshot.phase == "starting Ray" else None
-    monkeypatch.setattr(engine, "connect", connect_when_shown)
+    monkeypatch.setattr(runtime, "connect", connect_when_shown)
     multi_process_dataset(Dataset.from_dict(numbered(4)), upper, out, num_workers=2, poll_interval=0.01)
     phases = [snapshot.phase for snapshot in shown.snapshots]
     assert "starting Ray" in phases

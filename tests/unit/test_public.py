@@ -75,8 +75,8 @@ def test_ray_is_not_imported_to_count_workers() -> None:
     """Where no Ray can be running, a run knows its workers without importing one: its bar is there first."""
     code = (
         "import os, sys; os.environ.pop('RAY_ADDRESS', None)\n"
-        "from speedy_utils._engines.base import cpus, default_workers\n"
-        "print(default_workers('ray') == cpus(), 'ray' in sys.modules)"
+        "from speedy_utils._engines.base import cpus, engine_class\n"
+        "print(engine_class('ray').default_workers() == cpus(), 'ray' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

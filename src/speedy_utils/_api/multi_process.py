@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from .._display.base import Progress, checked_progress
-from .._engines.base import WorkSpec, default_workers, open_engine, starting
+from .._engines.base import WorkSpec, engine_class
 from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
@@ -107,7 +107,9 @@ def multi_process(
     counts_items = total is not None
     unit = unit or ("items" if counts_items else "tasks")
     total = len(items) if total is None else total
-    workers = min(num_workers or default_workers(backend), len(items))
+    new_engine = engine_class(backend)
+    workers = min(num_workers or new_engine.default_workers(), len(items))
+    engine = new_engine(WorkSpec(func, func_kwargs, workers, options, worker_logs))
     run = Run(
         name or f"Processing {total:,} {unit}",
         total,
@@ -116,26 +118,25 @@ def multi_process(
         unit=unit,
         counts_items=counts_items,
         display=display_here(progress, leave=leave),
-        phase=starting(backend),
+        feed=engine,
         poll_interval=poll_interval,
     )
     results: list[Any] = [None] * len(items)
 
-    def finish(call: Attempt, outcome: Outcome) -> None:
+    def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:
-            results[call.task] = outcome.value
+            results[ended.task] = outcome.value
             return
-        error = task_error(call.task, items[call.task], call.attempt, outcome.failure)
+        error = task_error(ended.task, items[ended.task], ended.attempt, outcome.failure)
         if on_error == "raise":
             raise error
-        results[call.task] = error
+        results[ended.task] = error
 
-    def call(task: int, attempt: int) -> Attempt:
-        return Attempt(task, attempt, totals[task] if totals is not None else None, counts_items, adopt_tqdm)
+    def attempt(task: int, number: int) -> Attempt:
+        return Attempt(task, number, totals[task] if totals is not None else None, counts_items, adopt_tqdm)
 
     with run:
-        engine = open_engine(backend, WorkSpec(func, func_kwargs, workers, options, worker_logs), run)
-        drive(engine, run, items, call, finish, workers=workers, max_retries=max_retries)
+        drive(engine, run, items, attempt, finish, workers=workers, max_retries=max_retries)
     return results
 
 

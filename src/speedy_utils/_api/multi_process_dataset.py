@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress, checked_progress
-from .._engines.base import WorkSpec, default_workers, open_engine, starting
+from .._engines.base import Engine, WorkSpec, engine_class
 from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
@@ -139,7 +139,8 @@ def multi_process_dataset(
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):
         dataset = resolve_dataset(dataset)
-    workers = num_workers or default_workers(backend)
+    new_engine = engine_class(backend)
+    workers = num_workers or new_engine.default_workers()
     with Workspace.open(output_path, overwrite=overwrite) as workspace:
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
@@ -150,26 +151,29 @@ def multi_process_dataset(
             resume=resume,
         )
         missing = plan.missing
+        running = min(workers, len(missing))
+        shared = {"process_func": process_func, "kwargs": kwargs}
+        engine = (
+            new_engine(WorkSpec(process_shard, shared, running, options, worker_logs)) if missing else None
+        )
         run = Run(
             title or f"Processing {len(rows):,} {unit}",
             len(rows),
             tasks=len(plan.specs),
             tasks_done=len(plan.finished),
             task_unit="shards",
-            workers=min(workers, len(missing)),
+            workers=running,
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
             display=display_here(progress, leave=leave),
-            phase=starting(backend) if missing else "",
+            feed=engine,
             poll_interval=poll_interval,
         )
         try:
             with run:
-                if missing:
-                    shared = {"process_func": process_func, "kwargs": kwargs}
-                    work = WorkSpec(process_shard, shared, min(workers, len(missing)), options, worker_logs)
-                    _process(run, rows, workspace, plan, backend, work, max_retries, adopt_tqdm)
-                run.phase = "merging"
+                if engine is not None:
+                    _process(engine, run, rows, workspace, plan, running, max_retries, adopt_tqdm)
+                run.enter("merging")
                 with silence_datasets():
                     merge_shards(workspace, plan)
         except ShardError:  # it says itself what is kept
@@ -200,12 +204,12 @@ def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
 
 
 def _process(
+    engine: Engine,
     run: Run,
     rows: Dataset,
     workspace: Workspace,
     plan: ShardPlan,
-    backend: Backend,
-    work: WorkSpec,
+    workers: int,
     max_retries: int,
     adopt_tqdm: bool,
 ) -> None:
@@ -213,8 +217,8 @@ def _process(
     specs = plan.missing
     failed: list[TaskError] = []
 
-    def call(task: int, attempt: int) -> Attempt:
-        return Attempt(task, attempt, specs[task].num_rows, counts_items=True, adopt_tqdm=adopt_tqdm)
+    def attempt(task: int, number: int) -> Attempt:
+        return Attempt(task, number, specs[task].num_rows, counts_items=True, adopt_tqdm=adopt_tqdm)
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:
@@ -223,16 +227,8 @@ def _process(
             spec = specs[ended.task]
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
 
-    engine = open_engine(backend, work, run)
-    drive(
-        engine,
-        run,
-        LazyShards(rows, specs, workspace.shard_dir),
-        call,
-        finish,
-        workers=work.workers,
-        max_retries=max_retries,
-    )
+    shards = LazyShards(rows, specs, workspace.shard_dir)
+    drive(engine, run, shards, attempt, finish, workers=workers, max_retries=max_retries)
     if failed:
         failed.sort(key=lambda error: error.index)
         raise FailedShardsError(

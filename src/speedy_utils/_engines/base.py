@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from .._run.run import Feed
+from .task import Attempt, Outcome
 from .worker_logs import WorkerLogs
-
-if TYPE_CHECKING:
-    from .._run.run import Run
-    from .task import Attempt, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +32,39 @@ class WorkSpec:
     worker_logs: WorkerLogs = "all"
 
 
-class Engine(Protocol):
-    """Runs calls. All methods are called by the driver's thread."""
+class Engine(Feed, Protocol):
+    """Runs the attempts at the tasks of one run, and is the feed of that run.
 
-    def submit(self, call: Attempt, item: Any) -> None:
-        """Start a call, or let it wait for its worker."""
+    It is made before the run, so its module and its making must be quick; :meth:`start` does the rest.
+    The driver's thread calls all methods but those of :class:`~speedy_utils._run.run.Feed`, which the poller
+    calls too, from before the start until after the end.
+    """
+
+    def __init__(self, work: WorkSpec) -> None: ...
+
+    @classmethod
+    def default_workers(cls) -> int:
+        """Return how many workers a run has if its caller does not say."""
+        ...
+
+    def start(self) -> None:
+        """Make ready to run; :meth:`close` follows also if that fails."""
+        ...
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Start an attempt, or let it wait for its worker."""
         ...
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """The calls that ended since the last time; waits for one, but may also return with none."""
+        """Wait for an attempt to end, and return those that have; the list may also be empty."""
         ...
 
     def cancel(self) -> None:
-        """Stop all calls that have not ended."""
+        """Stop all attempts that have not ended."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds; no call is under way any more."""
+        """Release what the engine holds; no attempt is under way any more."""
         ...
 
 
@@ -60,35 +73,16 @@ ENGINES = {
     "mp": ("speedy_utils._engines.threads", "ThreadEngine"),
     "seq": ("speedy_utils._engines.sequential", "SequentialEngine"),
 }
-"""The module and the class of each backend's engine: loaded when it is used, as one of them needs Ray."""
+"""The module and the class of each backend's engine: each is loaded when it is used."""
 
 
-def default_workers(backend: str) -> int:
-    """How many workers a run has where nobody says: the CPUs of this machine, or of a Ray that is running."""
-    # Importing Ray takes seconds, in which there is no bar yet: not where none can be running.
-    if backend == "ray" and ("ray" in sys.modules or os.environ.get("RAY_ADDRESS")):
-        return import_module("speedy_utils._ray.runtime").running_cpus() or cpus()
-    return cpus()
+def engine_class(backend: str) -> type[Engine]:
+    """Return the engine of a backend, one of :data:`ENGINES`."""
+    module, name = ENGINES[backend]
+    engine: type[Engine] = getattr(import_module(module), name)
+    return engine
 
 
 def cpus() -> int:
-    """How many CPUs this process may use."""
+    """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def starting(backend: str) -> str:
-    """What a run does until its engine is there."""
-    return "starting Ray" if backend == "ray" else ""  # importing it takes long enough to say so
-
-
-def open_engine(backend: str, work: WorkSpec, run: Run) -> Engine:
-    """Start an engine.
-
-    Args:
-        backend: One of ``ENGINES``.
-        work: What it is for.
-        run: The run whose bar says what it waits for, and which reads the engine's live counts.
-    """
-    module, name = ENGINES[backend]
-    engine: Engine = getattr(import_module(module), name)(work, run)
-    return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from .._run.run import Run
@@ -17,39 +18,43 @@ def drive(
     engine: Engine,
     run: Run,
     items: Sequence[Any],
-    call: Callable[[int, int], Attempt],
+    attempt: Callable[[int, int], Attempt],
     finish: Callable[[Attempt, Outcome], None],
     *,
     workers: int,
     max_retries: int,
 ) -> None:
-    """Run a task for each item, at most ``workers`` at once, and again where a worker is lost.
+    """Run a task for each item, at most ``workers`` at once, and again if a worker is lost.
 
     Args:
-        engine: What runs them; it is closed at the end.
-        run: What counts them.
-        items: Their items; each is looked up when its task starts.
-        call: Makes the call for a task and the number of an attempt.
-        finish: Gets the last outcome of each task; an exception that it raises cancels the rest.
+        engine: Runs them. It is started and, whatever happens, closed.
+        run: Counts them.
+        items: Their items; each is looked up when an attempt at its task starts.
+        attempt: Makes an attempt from a task's position in ``items`` and the attempt's number, from 1.
+        finish: Gets each task's last attempt and its outcome; an exception that it raises cancels the rest.
         workers: How many run at once.
         max_retries: How often a task is started again after its worker was lost.
     """
-    fresh = iter(range(len(items)))
-    again: list[tuple[Attempt, Failure]] = []
+    new_tasks = iter(range(len(items)))
+    to_retry: list[tuple[Attempt, Failure]] = []
     running = 0
+
+    def submit(started: Attempt, failure: Failure | None = None) -> None:
+        nonlocal running
+        item = items[started.task]
+        if failure is not None:
+            _warn_of_retry(started, item, max_retries, failure)
+        run.attempt(started.task, started.attempt)
+        engine.submit(started, item)
+        running += 1
+
     try:
+        engine.start()
         while True:
-            while running < workers:
-                task = None if again else next(fresh, None)
-                if task is None and not again:
-                    break
-                started, before = again.pop() if task is None else (call(task, 1), None)
-                item = items[started.task]
-                if before is not None:
-                    _tell_retry(started, item, max_retries, before)
-                run.attempt(started.task, started.attempt)
-                engine.submit(started, item)
-                running += 1
+            while to_retry and running < workers:
+                submit(*to_retry.pop())
+            for task in islice(new_tasks, workers - running):
+                submit(attempt(task, 1))
             if not running:
                 break
             for ended, outcome in engine.wait():
@@ -59,34 +64,33 @@ def drive(
                     total = ended.total if ended.counts_items else 1
                     run.commit(ended.task, outcome.counts or {}, total=total, timings=outcome.timings)
                     finish(ended, outcome)
-                elif failure.lost and ended.attempt <= max_retries:
-                    again.append((call(ended.task, ended.attempt + 1), failure))
+                elif failure.worker_lost and ended.attempt <= max_retries:
+                    to_retry.append((attempt(ended.task, ended.attempt + 1), failure))
                 else:
                     run.fail(ended.task, outcome.counts, timings=outcome.timings)
                     finish(ended, outcome)
         run.complete()
     except BaseException:  # Ctrl-C too: no task may go on without its run
-        run.phase = "stopping"
+        run.enter("stopping")
         engine.cancel()
         raise
     finally:
         engine.close()
 
 
-def _tell_retry(started: Attempt, item: Any, max_retries: int, before: Failure) -> None:
-    """Log that a task runs again, and why."""
+def _warn_of_retry(started: Attempt, item: Any, max_retries: int, failure: Failure) -> None:
     logger.warning(
         "task %d (item %s) runs again, attempt %d of %d: %s",
         started.task,
         shorten(item, 80),
         started.attempt,
         max_retries + 1,
-        before.reason,
+        failure.reason,
     )
 
 
 def task_error(index: int, item: Any, attempts: int, failure: Failure) -> TaskError:
-    """The error for a task that failed for good."""
+    """Return the error for a task that failed for good."""
     error = TaskError(index, item, attempts, failure.reason, failure.traceback)
     error.__cause__ = failure.error
     return error

@@ -5,46 +5,55 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from .._run.run import LocalFeed, Run
+from .._run.run import LocalFeed
 from .._worker.reporter import Reporter
-from .base import WorkSpec
+from .base import WorkSpec, cpus
 from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 
 
-class SequentialEngine:
-    """Runs a call when it is waited for."""
+class SequentialEngine(LocalFeed):
+    """Runs an attempt when it is waited for."""
 
-    def __init__(self, work: WorkSpec, run: Run) -> None:
+    def __init__(self, work: WorkSpec) -> None:
+        super().__init__()
         self._work = work
-        self._feed = run.feed = LocalFeed()
         self._logs = ThreadLogs(work.worker_logs)
         self._waiting: list[tuple[Attempt, Any]] = []
 
-    def submit(self, call: Attempt, item: Any) -> None:
-        """Let the call wait."""
-        self._waiting.append((call, item))
+    @classmethod
+    def default_workers(cls) -> int:
+        """Return the number of CPUs: shards are cut for as many workers as elsewhere."""
+        return cpus()
+
+    def start(self) -> None:
+        """Take over the streams if not all that is printed is shown."""
+        self._logs.open()
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Let the attempt wait."""
+        self._waiting.append((attempt, item))
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Run the call that has waited longest."""
-        call, item = self._waiting.pop(0)
-        reporter = call.reporter()
-        self._feed.add(reporter)
+        """Run the attempt that has waited longest."""
+        attempt, item = self._waiting.pop(0)
+        reporter = attempt.reporter()
+        self.add(reporter)
         try:
             # In a context of its own, as in a thread: nothing that Ctrl-C leaves bound stays.
-            return [(call, copy_context().run(self._perform, call, item, reporter))]
+            return [(attempt, copy_context().run(self._run, attempt, item, reporter))]
         finally:
-            self._feed.remove(reporter)
+            self.remove(reporter)
 
-    def _perform(self, call: Attempt, item: Any, reporter: Reporter) -> Outcome:
+    def _run(self, attempt: Attempt, item: Any, reporter: Reporter) -> Outcome:
         with self._logs.of(self):
             return run_attempt(
-                self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm
+                self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
             )
 
     def cancel(self) -> None:
-        """Do nothing: no call runs while the driver's thread is here."""
+        """Do nothing: no attempt runs while the driver's thread is here."""
 
     def close(self) -> None:
-        """Let the streams go."""
+        """Restore the streams."""
         self._logs.close()

@@ -52,13 +52,13 @@ class Failure:
         reason: One line on what happened.
         traceback: The traceback in the worker, as text; empty where the worker died.
         error: The exception, where there was one that could be sent.
-        lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
+        worker_lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
     """
 
     reason: str
     traceback: str = ""
     error: BaseException | None = None
-    lost: bool = False
+    worker_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _run_attempt(
             raise
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
-            failure = Failure(reason, _without_us(error), lost=True)
+            failure = Failure(reason, _without_us(error), worker_lost=True)
         except BaseException as error:  # the user's code may raise anything, and the driver is told
             failure = Failure(_reason(error), _without_us(error), error)
         else:

@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._interrupts import raise_in_thread
-from .._run.run import LocalFeed, Run
-from .base import WorkSpec
+from .._run.run import LocalFeed
+from .base import WorkSpec, cpus
 from .task import Attempt, Cancelled, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 
@@ -26,16 +26,16 @@ _LOOK = 0.005
 """Seconds between two looks at whether a thread may be cancelled now."""
 
 
-class ThreadEngine:
-    """Runs calls in as many threads as there are workers.
+class ThreadEngine(LocalFeed):
+    """Runs attempts in as many threads as there are workers.
 
     They are daemons, unlike those of ``concurrent.futures``: a program that was interrupted would wait at its
     end for threads that can't be.
     """
 
-    def __init__(self, work: WorkSpec, run: Run) -> None:
+    def __init__(self, work: WorkSpec) -> None:
+        super().__init__()
         self._work = work
-        self._feed = run.feed = LocalFeed()
         self._logs = ThreadLogs(work.worker_logs)
         self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException]] = SimpleQueue()
@@ -46,28 +46,37 @@ class ThreadEngine:
             threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
             for n in range(work.workers)
         ]
-        try:
-            for thread in self._threads:
-                thread.start()
-        except BaseException:  # there may be no more threads to be had
-            self.close()
-            raise
 
-    def submit(self, call: Attempt, item: Any) -> None:
-        """Hand the call to a thread."""
-        self._waiting.put((call, item))
+    @classmethod
+    def default_workers(cls) -> int:
+        """Return the number of CPUs."""
+        return cpus()
+
+    def start(self) -> None:
+        """Start the threads.
+
+        Raises:
+            RuntimeError: The system gives this process no more threads.
+        """
+        self._logs.open()
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Hand the attempt to a thread."""
+        self._waiting.put((attempt, item))
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for the next calls to end."""
+        """Wait for the next attempts to end."""
         ended = [self._ended.get()]
         with suppress(Empty):
             while True:
                 ended.append(self._ended.get_nowait())
         outcomes = []
-        for call, outcome in ended:
+        for attempt, outcome in ended:
             if isinstance(outcome, BaseException):
                 raise outcome
-            outcomes.append((call, outcome))
+            outcomes.append((attempt, outcome))
         return outcomes
 
     def cancel(self) -> None:
@@ -120,29 +129,29 @@ class ThreadEngine:
 
     def _run(self) -> None:
         while (task := self._waiting.get()) is not None:
-            call, item = task
+            attempt, item = task
             try:
-                outcome: Outcome | BaseException = self._perform(call, item)
+                outcome: Outcome | BaseException = self._run_attempt(attempt, item)
             except Cancelled:
                 return
             # A KeyboardInterrupt that the function itself has raised: signals go to the main thread.
             except BaseException as error:  # whatever it is, the driver waits for news
                 outcome = error
-            self._ended.put((call, outcome))
+            self._ended.put((attempt, outcome))
         self._waiting.put(None)  # for the next thread
 
-    def _perform(self, call: Attempt, item: Any) -> Outcome:
+    def _run_attempt(self, attempt: Attempt, item: Any) -> Outcome:
         thread = threading.get_ident()
-        reporter = call.reporter()
-        self._feed.add(reporter)
+        reporter = attempt.reporter()
+        self.add(reporter)
         with self._lock:
             self._busy.add(thread)
         try:
             with self._logs.of(thread):
                 return run_attempt(
-                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=call.adopt_tqdm
+                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
                 )
         finally:
             with self._lock:
                 self._busy.discard(thread)
-            self._feed.remove(reporter)
+            self.remove(reporter)

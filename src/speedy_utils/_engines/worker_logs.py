@@ -72,10 +72,19 @@ class ThreadLogs:
     """
 
     def __init__(self, choice: WorkerLogs) -> None:
+        self._choice = choice
         self._log_filter = LogFilter(choice)
         self._outer = output_filter.get()  # that of the task which started the run
-        if choice != "all":
+
+    def open(self) -> ThreadLogs:
+        """Take over the streams if not all lines are shown.
+
+        Returns:
+            The same object.
+        """
+        if self._choice != "all":
             redirect_streams(self)
+        return self
 
     @contextmanager
     def of(self, worker: Hashable) -> Iterator[None]:

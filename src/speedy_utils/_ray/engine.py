@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import ray
-
-from .._engines.base import WorkSpec
+from .._engines.base import WorkSpec, cpus
 from .._engines.task import Attempt, Failure, Outcome
-from .._run.run import WAITING, Run
-from .._state.ledger import Task
+from .._run.run import WAITING
+from .._state.ledger import Report, Task
+from .._state.timings import StageTimings
 from .._validation import shorten
 from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
-from .runtime import connect, own_cpus
-from .worker import run_shared_attempt
 
 _GRACE = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
@@ -39,25 +38,52 @@ _START = 10.0
 """Seconds to wait for actors that are still starting when their run ends."""
 
 
-_LOST = (
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-)
-
-
 class RayEngine:
-    """Runs each call as a Ray task. Retries are the driver's: Ray has no public attempt number."""
+    """Runs each attempt as a Ray task. Retries are the driver's: Ray has no public attempt number.
 
-    def __init__(self, work: WorkSpec, run: Run) -> None:
+    Importing Ray takes seconds, and the bar must be there before: only :meth:`start` imports it.
+    """
+
+    def __init__(self, work: WorkSpec) -> None:
+        self.phase = "starting Ray"
+        self._work = work
+        self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
+        self._relays, self._sinks = plan_relays(self._name, work.workers)
+        self._actors: list[Any] = []
+        self._started: list[Any] = []
+        self._reader: ActorReader | None = None
+        self._attempts: dict[Any, Attempt] = {}
+
+    @classmethod
+    def default_workers(cls) -> int:
+        """Return the CPUs of the Ray that is running, or of this machine if none can be."""
+        if "ray" in sys.modules or os.environ.get("RAY_ADDRESS"):
+            from .runtime import running_cpus
+
+            return running_cpus() or cpus()
+        return cpus()
+
+    def start(self) -> None:
+        """Connect to Ray, or start one, and send it what all tasks share.
+
+        Raises:
+            ConnectionError: No Ray answers at RAY_ADDRESS.
+            TypeError: Ray can't pickle the function or its arguments, or does not know an option.
+            ValueError: An option has a value that Ray does not allow.
+        """
+        import ray
+
+        from .runtime import connect, own_cpus
+        from .worker import run_shared_attempt
+
+        work = self._work
         name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
         options = {"name": name, **work.options, "max_retries": 0}
         task = ray.remote(run_shared_attempt)
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
         options["name"] = choose_logs(options["name"], work.worker_logs)
-        run.phase = WAITING
+        self.phase = WAITING
         if own := own_cpus():  # all workers fit in a Ray that is ours, also where it was started for fewer
             # Ray counts in parts of 10,000.
             options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
@@ -66,31 +92,26 @@ class RayEngine:
             function = ray.put(work.function)
         with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
             kwargs = ray.put(dict(work.kwargs))
-        self._run = run
-        self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
-        self._actors: list[Any] = []
-        self._started: list[Any] = []
-        self._feed: ActorReader | None = None
-        self._begun = time.monotonic()
-        self._relays, sinks = plan_relays(self._name, work.workers)
         # In a list: an argument that is itself a reference would be read again for each task.
-        self._box = [ray.put((function, kwargs, sinks))]
-        self._calls: dict[Any, Attempt] = {}
+        self._shared_ref = [ray.put((function, kwargs, self._sinks))]
+        self._begun = time.monotonic()
 
-    def submit(self, call: Attempt, item: Any) -> None:
+    def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
-        with _sending(f"item {call.task} can't be sent to a Ray worker", item):
-            ref = self._task.remote(self._box, item, call)
-        self._calls[ref] = call
+        with _sending(f"item {attempt.task} can't be sent to a Ray worker", item):
+            ref = self._task.remote(self._shared_ref, item, attempt)
+        self._attempts[ref] = attempt
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Wait for the next tasks to end, half a second at most."""
-        if self._feed is None and time.monotonic() - self._begun >= _BRIEF:
+        import ray
+
+        if self._reader is None and time.monotonic() - self._begun >= _BRIEF:
             self._start_actors()
-        ready, _ = ray.wait(list(self._calls), timeout=_BRIEF if self._feed is None else 0.5)
+        ready, _ = ray.wait(list(self._attempts), timeout=_BRIEF if self._reader is None else 0.5)
         if ready:
-            ready, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
-        ended = [(self._calls.pop(ref), _outcome(ref)) for ref in ready]
+            ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
+        ended = [(self._attempts.pop(ref), _outcome(ref)) for ref in ready]
         return self._placed(ended)
 
     def _start_actors(self) -> None:
@@ -102,17 +123,19 @@ class RayEngine:
         actor = start_actor(None, "", self._name)
         self._actors = [actor, *start_relays(self._name, self._relays)]
         self._started = [each.__ray_ready__.remote() for each in self._actors]
-        self._feed = self._run.feed = ActorReader(actor, calm=not self._relays)
+        self._reader = ActorReader(actor, calm=not self._relays)
 
     def _placed(self, ended: list[tuple[Attempt, Outcome]]) -> list[tuple[Attempt, Outcome]]:
         """Add where the workers were that died: Ray's own errors don't tell."""
         died: dict[Task, int] = {
-            call.task: call.attempt for call, outcome in ended if outcome.failure and outcome.counts is None
+            attempt.task: attempt.attempt
+            for attempt, outcome in ended
+            if outcome.failure and outcome.counts is None
         }
         if not died:
             return ended
         locations = locate_attempts(self._actors, died)
-        return [(call, _at(locations.get(call.task, ""), outcome)) for call, outcome in ended]
+        return [(attempt, _at(locations.get(attempt.task, ""), outcome)) for attempt, outcome in ended]
 
     def cancel(self) -> None:
         """Interrupt the tasks, and kill the workers of those that go on."""
@@ -131,34 +154,58 @@ class RayEngine:
         Ray has a chance to abort over it ("Tried to complete task that was not pending").
         """
         if running := self._unfinished(0):
+            import ray
+
             for ref in running:
                 ray.cancel(ref, force=force)
             running = self._unfinished(timeout)
         return bool(running)
 
     def _unfinished(self, timeout: float) -> list[Any]:
-        refs = list(self._calls)
-        return ray.wait(refs, num_returns=len(refs), timeout=timeout)[1] if refs else []
+        if not (refs := list(self._attempts)):
+            return []  # perhaps Ray was not even imported
+        import ray
+
+        return list(ray.wait(refs, num_returns=len(refs), timeout=timeout)[1])
+
+    def collect(self) -> tuple[Iterable[Report], StageTimings]:
+        """Return what has come to the actor since the last call; nothing before the actor is started."""
+        return ((), {}) if self._reader is None else self._reader.collect()
+
+    def forget(self, task: Task) -> None:
+        """Let the actor forget a task that has ended for good."""
+        if self._reader is not None:
+            self._reader.forget(task)
 
     def close(self) -> None:
         """End the actors; Ray goes on."""
-        if self._feed is not None:
-            self._feed.close()
+        if self._reader is not None:
+            self._reader.close()
+        try:
+            if self._actors:
+                self._end_actors()
+        finally:
+            # What is Ray's goes now, and not when the garbage collector finds this run: that may be in a
+            # child that the program has forked. There Ray would tell of it on its parent's connections, and
+            # what the parent says next, such as that it waits for news of actors, would not be heard.
+            self._actors, self._started, self._shared_ref, self._attempts = [], [], [], {}
+
+    def _end_actors(self) -> None:
+        import ray
+
         try:
             if self._started:  # Ray prints an error about an actor that ends while it starts
                 ray.wait(self._started, num_returns=len(self._started), timeout=_START)
         finally:
             for actor in self._actors:
                 ray.kill(actor)
-            # What is Ray's goes now, and not when the garbage collector finds this run: that may be in a
-            # child that the program has forked. There Ray would tell of it on its parent's connections, and
-            # what the parent says next, such as that it waits for news of actors, would not be heard.
-            self._actors, self._started, self._box, self._calls = [], [], [], {}
 
 
 @contextmanager
 def _sending(what: str, value: Any) -> Iterator[None]:
     """Name what can't be pickled."""
+    import ray
+
     try:
         yield
     except ray.exceptions.RayError:
@@ -168,16 +215,25 @@ def _sending(what: str, value: Any) -> Iterator[None]:
 
 
 def _outcome(ref: Any) -> Outcome:
+    from ray import exceptions, get
+
+    lost = (
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+    )
     try:
-        outcome: Outcome = ray.get(ref)
-    except _LOST as error:
-        return Outcome(failure=Failure(f"the worker was lost: {_first_line(error)}", error=error, lost=True))
-    except ray.exceptions.RayTaskError as error:
+        outcome: Outcome = get(ref)
+    except lost as error:
+        reason = f"the worker was lost: {_first_line(error)}"
+        return Outcome(failure=Failure(reason, error=error, worker_lost=True))
+    except exceptions.RayTaskError as error:
         reason = (
             f"its result could not be sent back, or its arguments not be read: {_first_line(error.cause)}"
         )
         return Outcome(failure=Failure(reason, str(error), error))
-    except ray.exceptions.RayError as error:
+    except exceptions.RayError as error:
         return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
     return outcome
 

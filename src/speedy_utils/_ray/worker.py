@@ -28,18 +28,18 @@ _unpacked: dict[bytes, _Shared] = {}
 """In a worker: what the tasks of the last run share. Reading it anew for each would double a task's cost."""
 
 
-def run_shared_attempt(box: list[Any], item: Any, call: Attempt) -> Outcome:
+def run_shared_attempt(shared_ref: list[Any], item: Any, attempt: Attempt) -> Outcome:
     """Run an attempt at a task.
 
     Args:
-        box: A reference to what all tasks share; in a list, as Ray would read a bare one for each task.
+        shared_ref: A reference to what all tasks share; in a list, as Ray would read a bare one each time.
         item: The task's item.
-        call: The attempt.
+        attempt: The attempt.
     """
-    name = box[0].binary()
+    name = shared_ref[0].binary()
     if name not in _unpacked:
         _unpacked.clear()
-        *refs, sinks = ray.get(box[0])
+        *refs, sinks = ray.get(shared_ref[0])
         function, kwargs = ray.get(refs)
         sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
         _unpacked[name] = _Shared(function, kwargs, sink)
@@ -48,12 +48,12 @@ def run_shared_attempt(box: list[Any], item: Any, call: Attempt) -> Outcome:
     # is done, and threads of this task are not to wonder whose they are.
     set_progress_context(None)
     outcome = run_attempt(
-        shared.function, item, shared.kwargs, call.reporter(), shared.sink, adopt_tqdm=call.adopt_tqdm
+        shared.function, item, shared.kwargs, attempt.reporter(), shared.sink, adopt_tqdm=attempt.adopt_tqdm
     )
     failure = outcome.failure
     if failure is None:
         return outcome
-    if failure.lost:
+    if failure.worker_lost:
         failure = replace(failure, reason=f"{failure.reason} [{worker_address()}]")
     if not _survives(failure.error):
         failure = replace(failure, error=None)

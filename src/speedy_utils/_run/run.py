@@ -36,19 +36,26 @@ _PATIENCE = 1.0
 
 
 class Feed(Protocol):
-    """Where a run reads live counts."""
+    """Where a run reads live counts: an engine, which all but tests and tracked calls have."""
 
-    def forget(self, task: Task) -> None:
-        """Note that a task was committed."""
+    @property
+    def phase(self) -> str:
+        """What the tasks wait for, shown until items are worked on; empty if they don't wait."""
         ...
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """What has changed, and how long ago work on items started and last moved, by stage."""
+        """Return what has changed, and how long ago work on items started and last moved, by stage."""
+        ...
+
+    def forget(self, task: Task) -> None:
+        """Report no more on a task that has ended for good."""
         ...
 
 
 class LocalFeed:
     """Reads the reporters of this process."""
+
+    phase = ""
 
     def __init__(self) -> None:
         self._reporters: dict[Reporter, None] = {}
@@ -58,20 +65,20 @@ class LocalFeed:
         self._reporters[reporter] = None
 
     def remove(self, reporter: Reporter) -> None:
-        """Read a reporter no more."""
+        """Stop reading a reporter. Idempotent."""
         self._reporters.pop(reporter, None)
 
-    def forget(self, task: Task) -> None:
-        """Do nothing: a committed task's reporter is gone."""
-
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """The state of every reporter, and when their stages started and last moved."""
+        """Return the state of every reporter, and when their stages started and last moved."""
         reporters = list(self._reporters)
         reports = [reporter.report() for reporter in reporters]
-        spans = StageClock(lambda: 0.0)
+        stage_clock = StageClock(lambda: 0.0)
         for reporter in reporters:
-            spans.merge(reporter.timings())
-        return reports, spans.timings()
+            stage_clock.merge(reporter.timings())
+        return reports, stage_clock.timings()
+
+    def forget(self, task: Task) -> None:
+        """Do nothing: the reporter of a task that has ended was removed."""
 
 
 class Run:
@@ -88,8 +95,7 @@ class Run:
         counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
         display: What shows it.
-        feed: Where it reads live counts; it may be set later.
-        phase: What it does before the first count.
+        feed: Where it reads live counts, and what the work waits for; reporters of this process if None.
         poll_interval: Seconds between two readings.
         clock: Seconds that only grow.
     """
@@ -108,12 +114,11 @@ class Run:
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
-        phase: str = "",
         poll_interval: float = 0.3,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.feed: Feed = LocalFeed() if feed is None else feed
-        self.phase = phase
+        self._feed: Feed = LocalFeed() if feed is None else feed
+        self._phase = ""
         self._stages = Stages(
             desc, total, unit=unit, counts_items=counts_items, initial=initial, tasks=tasks - tasks_done
         )
@@ -173,15 +178,19 @@ class Run:
             self._stages.all_succeeded()
         self._ended = self._clock()
 
+    def enter(self, phase: str) -> None:
+        """Show what the run does after its counting, such as "merging", until the next phase or the end."""
+        self._phase = phase
+
     def snapshot(self) -> Snapshot:
-        """The state now; called by the poller."""
-        reports, timings = self.feed.collect()
+        """Return the state now. The poller calls it."""
+        reports, timings = self._feed.collect()
         with self._lock:
             reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
             for report in reports:
                 self._stages.observe(report.counts)
             self._ledger.merge(reports)
-            self._begin(timings)
+            self._stage_clock.merge(self._stage_limit.timings(timings))
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
             run_line, stages, show_run_line = self._stages.read(sums, self._stage_clock, now)
@@ -194,25 +203,25 @@ class Run:
                 tasks_done=self._done,
                 tasks_failed=self._failed,
                 retries=self._retries,
-                phase=self._busy_with(sums),
+                phase=self._current_phase(sums),
                 final=self._final,
             )
 
-    def _busy_with(self, sums: Mapping[Key, Count]) -> str:
-        if self.phase != WAITING or not self._workers:
-            return self.phase
+    def _current_phase(self, sums: Mapping[Key, Count]) -> str:
+        if self._final or self._phase:
+            return "" if self._final else self._phase
+        if None in self._stage_clock:  # items are worked on
+            return ""
+        phase = self._feed.phase
+        if phase != WAITING or not self._workers:
+            return phase
         come = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
         return f"{WAITING} {come:,}/{self._workers:,}" if come < self._workers else ""
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
         self._ledger.commit(task, counts)
-        self._begin(timings)
-        self.feed.forget(task)
-
-    def _begin(self, timings: StageTimings) -> None:
-        if timings and None not in self._stage_clock:
-            self.phase = ""
         self._stage_clock.merge(self._stage_limit.timings(timings))
+        self._feed.forget(task)
 
     def __enter__(self) -> Run:
         # What the work prints goes above the lines: they are there before the work begins.
@@ -238,7 +247,7 @@ class Run:
         with self._lock:  # a reading that is under way is the last one, or none of it
             if self._ended is None:
                 self._ended = self._clock()
-            self._final, self.phase = True, ""
+            self._final = True
         self._poller.stop(patience)
         if self._stages.excess:
             logger.warning(

@@ -47,7 +47,7 @@ def say_as(logs: ThreadLogs, worker: str) -> Callable[[], None]:
 def test_lines_of_task_threads_are_chosen(choice: Any, shown: list[str]) -> None:
     """Of what task threads print, that of all, of the first or of none is shown; the driver's always is."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        logs = ThreadLogs(choice)
+        logs = ThreadLogs(choice).open()
         print("before")
         for worker in "aba":
             in_a_thread(say_as(logs, worker))
@@ -71,7 +71,7 @@ def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
             return len(text)
 
     with redirect_stdout(EndsARun()):
-        logs = ThreadLogs("first")
+        logs = ThreadLogs("first").open()
         print("one", "two")
     assert texts == ["one", " ", "two", "\n"]
 
@@ -96,7 +96,7 @@ def test_what_tasks_log_is_chosen_too() -> None:
         handler = logging.StreamHandler()
         logger.addHandler(handler)
         try:
-            logs = ThreadLogs("none")
+            logs = ThreadLogs("none").open()
             logger.error("driver")
             with logs.of("a"):
                 logger.error("task")
@@ -110,7 +110,7 @@ def test_what_tasks_log_is_chosen_too() -> None:
 def test_runs_at_once_choose_each_for_itself() -> None:
     """Runs of one program have choices of their own, and the streams come back after the last."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):
-        logs: dict[str, ThreadLogs] = {name: ThreadLogs(name) for name in ("none", "first", "all")}
+        logs: dict[str, ThreadLogs] = {name: ThreadLogs(name).open() for name in ("none", "first", "all")}
         for name, each in logs.items():
             for worker in (1, 2):
                 in_a_thread(say_as(each, f"{name} {worker}"))
@@ -123,9 +123,9 @@ def test_runs_at_once_choose_each_for_itself() -> None:
 def test_a_run_inside_a_task_says_no_more_than_the_task() -> None:
     """What the tasks of an inner run print is left out where the outer run leaves its task's lines out."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):
-        outer = ThreadLogs("none")
+        outer = ThreadLogs("none").open()
         with outer.of("task"):
-            inner = ThreadLogs("all")
+            inner = ThreadLogs("all").open()
         in_a_thread(say_as(inner, "a"))
         inner.close()
         outer.close()
@@ -145,9 +145,9 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
         screen = Screen(size=lambda: (40, 10))
         if screen_first:
             screen.show(1, lambda columns: ["block"])
-            logs = ThreadLogs("none")
+            logs = ThreadLogs("none").open()
         else:
-            logs = ThreadLogs("none")
+            logs = ThreadLogs("none").open()
             screen.show(1, lambda columns: ["block"])
         assert isinstance(sys.stdout, StreamProxy)
         assert not isinstance(sys.stdout.wrapped, StreamProxy)

@@ -29,6 +29,7 @@ class Feed:
     """Live counts that the test gives."""
 
     def __init__(self) -> None:
+        self.phase = ""
         self.reports: list[Report] = []
         self.timings: StageTimings = {}
         self.forgotten: list[Any] = []
@@ -306,13 +307,13 @@ def test_clock_stops_at_the_end(clock: FakeClock) -> None:
 
 
 def test_phase_ends_with_the_first_count(feed: Feed) -> None:
-    """What a run is busy with is told until items are worked on, and again where it is set later."""
+    """What the tasks wait for is shown until items are worked on, and a phase of the run until the next."""
     run = a_run(10, feed=feed)
-    run.phase = "starting Ray"
+    feed.phase = "starting Ray"
     assert run.snapshot().phase == "starting Ray"
     feed.timings = {None: (0.1, 0.1)}
     assert run.snapshot().phase == ""
-    run.phase = "merging"
+    run.enter("merging")
     assert run.snapshot().phase == "merging"
     run.end()
     assert run.snapshot().phase == ""
@@ -326,7 +327,7 @@ def at_work(task: int, attempt: int = 1) -> Report:
 def test_a_run_says_how_many_workers_have_come(feed: Feed) -> None:
     """While workers start the run tells how many have, and no more once all are there."""
     run = a_run(100, feed=feed, tasks=20, workers=8)
-    run.phase = WAITING
+    feed.phase = WAITING
     assert run.snapshot().phase == "waiting for workers 0/8"
     feed.reports = [at_work(task) for task in range(3)]
     assert run.snapshot().phase == "waiting for workers 3/8"
@@ -337,7 +338,7 @@ def test_a_run_says_how_many_workers_have_come(feed: Feed) -> None:
 def test_workers_are_waited_for_only_until_something_counts(feed: Feed) -> None:
     """Once items are worked on, the run has better to tell than who is missing."""
     run = a_run(100, feed=feed, tasks=20, workers=8)
-    run.phase = WAITING
+    feed.phase = WAITING
     feed.reports, feed.timings = [at_work(0)], {None: (0.1, 0.1)}
     assert run.snapshot().phase == ""
 
@@ -345,7 +346,7 @@ def test_workers_are_waited_for_only_until_something_counts(feed: Feed) -> None:
 def test_a_worker_that_is_lost_has_not_come(feed: Feed) -> None:
     """A task that is started again has to come again; one that failed had."""
     run = a_run(100, feed=feed, tasks=20, workers=3)
-    run.phase = WAITING
+    feed.phase = WAITING
     feed.reports = [at_work(0), at_work(1)]
     assert run.snapshot().phase == "waiting for workers 2/3"
     run.attempt(0, 2)
@@ -357,17 +358,17 @@ def test_a_worker_that_is_lost_has_not_come(feed: Feed) -> None:
 def test_tasks_that_were_done_before_are_no_workers(feed: Feed) -> None:
     """A resumed run waits for workers as any other does."""
     run = a_run(100, feed=feed, tasks=20, tasks_done=12, workers=8)
-    run.phase = WAITING
+    feed.phase = WAITING
     assert run.snapshot().phase == "waiting for workers 0/8"
 
 
 def test_a_run_that_knows_no_workers_only_waits(feed: Feed) -> None:
     """Where the number of workers is not known the phase has no numbers, and other phases never have."""
     run = a_run(100, feed=feed)
-    run.phase = WAITING
+    feed.phase = WAITING
     assert run.snapshot().phase == WAITING
     run = a_run(100, feed=feed, workers=8)
-    run.phase = "stopping"
+    run.enter("stopping")
     assert run.snapshot().phase == "stopping"
 
 
@@ -442,7 +443,7 @@ def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:
 def test_a_run_without_a_feed_reads_this_process() -> None:
     """A run reads the reporters of its own process where nothing else is said."""
     run = Run("Run", None, display=NullDisplay(), poll_interval=LONG)
-    assert isinstance(run.feed, LocalFeed)
+    assert own(run) == (0, None)
 
 
 def test_only_the_outermost_run_draws(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import multi_process
 from speedy_utils._display.base import NullDisplay
@@ -65,15 +66,17 @@ def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_argument_is_an_error_before_anything_starts(unstarted: str, shown: Any, case: str) -> None:
+def test_a_bad_argument_is_an_error_before_anything_starts(
+    unstarted: str, recorder: Recorder, case: str
+) -> None:
     """A bad argument is an error that names it and its value, before an engine or a bar starts."""
     bad, kind, said = BAD[case]
     good: dict[str, Any] = {"func": abs, "items": [1, 2], "backend": unstarted}
     with pytest.raises(kind) as caught:
-        multi_process(**(good | bad))
+        multi_process(**(good | bad), progress=recorder)
     for part in said:
         assert part in str(caught.value)
-    assert shown.displays == []
+    assert recorder.runs == []
 
 
 @pytest.mark.parametrize("backend", ["spark", "", None, 3, "RAY"])
@@ -93,7 +96,7 @@ def test_bad_arguments_are_errors_without_items_too(items: list[int]) -> None:
         multi_process(abs, items, backend="seq", total_items=-1)
 
 
-def test_numpy_numbers_of_workers_are_plain(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_numbers_of_workers_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's integers will do, and an engine gets Python's own: Ray refuses others."""
     workers: list[int] = []
     init = SequentialEngine.__init__

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress, track, tracked
 
@@ -111,20 +112,19 @@ def until_a_break(words: list[str]) -> int:
     ],
 )
 @pytest.mark.parametrize("total", [len, 300], ids=["per item", "in all"])
-def test_a_run_ends_at_exactly_its_total(backend: str, shown: Any, task: Any, total: Any) -> None:
+def test_a_run_ends_at_exactly_its_total(backend: str, recorder: Recorder, task: Any, total: Any) -> None:
     """However tasks report, and if they don't, the bar ends at exactly the total."""
-    results = multi_process(task, WORDS, backend=backend, num_workers=2, total_items=total)
+    results = multi_process(task, WORDS, backend=backend, num_workers=2, total_items=total, progress=recorder)
     assert results == [7, 250, 43]
-    assert (shown.last.done, shown.last.total, shown.last.unit) == (300, 300, "items")
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (3, 0, 0)
-    assert shown.last.final
-    assert shown.only.closed
-    assert never_backwards(shown.snapshots)
+    assert (recorder.last.done, recorder.last.total, recorder.last.unit) == (300, 300, "items")
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (3, 0, 0)
+    assert recorder.last.final
+    assert never_backwards(recorder.snapshots)
 
 
 @pytest.mark.parametrize("total", [len, 300], ids=["per item", "in all"])
 def test_reporting_too_much_is_clamped_and_told_once(
-    backend: str, shown: Any, caplog: pytest.LogCaptureFixture, total: Any
+    backend: str, recorder: Recorder, caplog: pytest.LogCaptureFixture, total: Any
 ) -> None:
     """A run whose tasks report too much ends at its total, with one warning that says what to do."""
 
@@ -132,36 +132,36 @@ def test_reporting_too_much_is_clamped_and_told_once(
         for _ in track(words):
             report_progress()
 
-    multi_process(twice, WORDS, backend=backend, num_workers=2, total_items=total)
-    assert (shown.last.done, shown.last.total) == (300, 300)
+    multi_process(twice, WORDS, backend=backend, num_workers=2, total_items=total, progress=recorder)
+    assert (recorder.last.done, recorder.last.total) == (300, 300)
     (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "task" in warning.getMessage()
     assert "items" in warning.getMessage()
     assert "desc=" in warning.getMessage()
-    assert all(snapshot.done <= 300 for snapshot in shown.snapshots)
+    assert all(snapshot.done <= 300 for snapshot in recorder.snapshots)
 
 
-def test_without_a_total_tasks_are_counted(backend: str, shown: Any) -> None:
+def test_without_a_total_tasks_are_counted(backend: str, recorder: Recorder) -> None:
     """Without total_items the bar counts tasks, whatever they report."""
-    multi_process(in_a_loop, WORDS, backend=backend, num_workers=2)
-    assert (shown.last.done, shown.last.total, shown.last.unit) == (3, 3, "tasks")
-    assert shown.last.desc == "Processing 3 tasks"
+    multi_process(in_a_loop, WORDS, backend=backend, num_workers=2, progress=recorder)
+    assert (recorder.last.done, recorder.last.total, recorder.last.unit) == (3, 3, "tasks")
+    assert recorder.last.desc == "Processing 3 tasks"
 
 
-def test_a_tracked_function_brings_its_total(backend: str, shown: Any) -> None:
+def test_a_tracked_function_brings_its_total(backend: str, recorder: Recorder) -> None:
     """With @tracked(total=...) the bar counts items, and its total is the sum over the calls."""
 
     @tracked(total="words")
     def shorten(words: list[str], width: int) -> list[str]:
         return [word[:width] for word in track(words)]
 
-    results = multi_process(shorten, WORDS, backend=backend, num_workers=2, width=1)
+    results = multi_process(shorten, WORDS, backend=backend, num_workers=2, width=1, progress=recorder)
     assert results == WORDS
-    assert (shown.last.done, shown.last.total, shown.last.unit) == (300, 300, "items")
-    assert shown.last.desc == "Processing 300 items"
+    assert (recorder.last.done, recorder.last.total, recorder.last.unit) == (300, 300, "items")
+    assert recorder.last.desc == "Processing 300 items"
 
 
-def test_a_tracked_total_may_be_a_number_or_a_function(backend: str, shown: Any) -> None:
+def test_a_tracked_total_may_be_a_number_or_a_function(backend: str, recorder: Recorder) -> None:
     """The total of a tracked function is the same for each call, or made of the call's arguments."""
 
     @tracked(total=5)
@@ -172,12 +172,13 @@ def test_a_tracked_total_may_be_a_number_or_a_function(backend: str, shown: Any)
     def some(i: int, scale: int) -> int:
         return i * scale
 
-    assert multi_process(five, range(4), backend=backend, num_workers=2) == [0, 1, 2, 3]
-    assert multi_process(some, range(4), backend=backend, num_workers=2, scale=10) == [0, 10, 20, 30]
-    assert [(display.last.done, display.last.total) for display in shown.displays] == [(20, 20), (60, 60)]
+    assert multi_process(five, range(4), backend=backend, num_workers=2, progress=recorder) == [0, 1, 2, 3]
+    tens = multi_process(some, range(4), backend=backend, num_workers=2, scale=10, progress=recorder)
+    assert tens == [0, 10, 20, 30]
+    assert [(run[-1].done, run[-1].total) for run in recorder.runs] == [(20, 20), (60, 60)]
 
 
-def test_a_tracked_method_brings_its_total(backend: str, shown: Any) -> None:
+def test_a_tracked_method_brings_its_total(backend: str, recorder: Recorder) -> None:
     """A bound method is looked through to its total."""
 
     class Splitter:
@@ -188,37 +189,40 @@ def test_a_tracked_method_brings_its_total(backend: str, shown: Any) -> None:
         def split(self, text: str) -> list[str]:
             return text.split(self.mark)
 
-    assert multi_process(Splitter("-").split, ["a-b", "c"], backend=backend) == [["a", "b"], ["c"]]
-    assert (shown.last.done, shown.last.total) == (4, 4)
+    parts = multi_process(Splitter("-").split, ["a-b", "c"], backend=backend, progress=recorder)
+    assert parts == [["a", "b"], ["c"]]
+    assert (recorder.last.done, recorder.last.total) == (4, 4)
 
 
-def test_nothing_to_count_is_no_error(backend: str, shown: Any) -> None:
+def test_nothing_to_count_is_no_error(backend: str, recorder: Recorder) -> None:
     """A run whose items all stand for nothing ends at 0 of 0."""
-    assert multi_process(in_a_loop, [[], []], backend=backend, total_items=len) == [0, 0]
-    assert (shown.last.done, shown.last.total) == (0, 0)
+    assert multi_process(in_a_loop, [[], []], backend=backend, total_items=len, progress=recorder) == [0, 0]
+    assert (recorder.last.done, recorder.last.total) == (0, 0)
 
 
-def test_the_bar_has_the_given_name(backend: str, shown: Any) -> None:
+def test_the_bar_has_the_given_name(backend: str, recorder: Recorder) -> None:
     """Desc names the bar."""
-    multi_process(abs, [1], backend=backend, desc="Absolutely")
-    assert [line.name for line in shown.last.lines] == ["Absolutely"]
+    multi_process(abs, [1], backend=backend, desc="Absolutely", progress=recorder)
+    assert [line.name for line in recorder.last.lines] == ["Absolutely"]
 
 
-def test_named_stages_have_lines_of_their_own(backend: str, shown: Any) -> None:
+def test_named_stages_have_lines_of_their_own(backend: str, recorder: Recorder) -> None:
     """Each named stage is one line, summed over all tasks, and exact at the end."""
 
     def steps(words: list[str]) -> None:
         for _ in track(words, desc="Tokenize"):
             report_progress(2, desc="Tokens")
 
-    multi_process(steps, WORDS, backend=backend, num_workers=2, total_items=len, desc="All")
-    assert (shown.last.desc, shown.last.done, shown.last.total) == ("All", 300, 300)
-    lines = {line.name: (line.done, line.total) for line in shown.last.lines}
+    multi_process(
+        steps, WORDS, backend=backend, num_workers=2, total_items=len, desc="All", progress=recorder
+    )
+    assert (recorder.last.desc, recorder.last.done, recorder.last.total) == ("All", 300, 300)
+    lines = {line.name: (line.done, line.total) for line in recorder.last.lines}
     assert lines["Tokenize"] == (300, 300)
     assert list(lines) == ["Tokenize", "Tokens"]  # they tell the whole: the run's own line has gone
 
 
-def test_a_stage_counts_what_was_finished(backend: str, shown: Any) -> None:
+def test_a_stage_counts_what_was_finished(backend: str, recorder: Recorder) -> None:
     """A stage without a total shows what was reported: a break leaves what was finished."""
 
     def some(words: list[str]) -> None:
@@ -226,14 +230,14 @@ def test_a_stage_counts_what_was_finished(backend: str, shown: Any) -> None:
             if i == 5:
                 break
 
-    multi_process(some, WORDS, backend=backend, num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.lines] == [
+    multi_process(some, WORDS, backend=backend, num_workers=2, progress=recorder)
+    assert [(stage.name, stage.done) for stage in recorder.last.lines] == [
         ("Processing 3 tasks", 3),
         ("Read", 15),
     ]
 
 
-def test_threads_of_a_task_count(backend: str, shown: Any) -> None:
+def test_threads_of_a_task_count(backend: str, recorder: Recorder) -> None:
     """What threads report that a task has started counts for the task."""
 
     def task(words: list[str]) -> None:
@@ -248,11 +252,11 @@ def test_threads_of_a_task_count(backend: str, shown: Any) -> None:
             thread.join()
 
     # In one process only the threads of a task that runs alone can be told apart.
-    multi_process(task, WORDS, backend=backend, num_workers=1 if backend == "mp" else 2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("In threads", 900)]
+    multi_process(task, WORDS, backend=backend, num_workers=1 if backend == "mp" else 2, progress=recorder)
+    assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("In threads", 900)]
 
 
-def test_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
+def test_coroutines_of_a_task_count(backend: str, recorder: Recorder) -> None:
     """What coroutines and the threads of asyncio report counts for the task, in each backend."""
 
     def task(words: list[str]) -> None:
@@ -270,11 +274,11 @@ def test_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
         for _ in words:
             report_progress(desc="In asyncio")
 
-    multi_process(task, WORDS, backend=backend, num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("In asyncio", 900)]
+    multi_process(task, WORDS, backend=backend, num_workers=2, progress=recorder)
+    assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("In asyncio", 900)]
 
 
-def test_tracked_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
+def test_tracked_coroutines_of_a_task_count(backend: str, recorder: Recorder) -> None:
     """Tracked coroutines and async generators count as functions and generators do."""
 
     @tracked(desc="Fetched")
@@ -294,13 +298,13 @@ def test_tracked_coroutines_of_a_task_count(backend: str, shown: Any) -> None:
 
         return asyncio.run(main())
 
-    assert multi_process(task, WORDS, backend=backend, num_workers=2) == [7, 250, 43]
-    lines = {stage.name: stage.done for stage in shown.last.stages}
+    assert multi_process(task, WORDS, backend=backend, num_workers=2, progress=recorder) == [7, 250, 43]
+    lines = {stage.name: stage.done for stage in recorder.last.stages}
     assert lines == {"Fetched": 300, "Streamed": 300}
 
 
 def test_items_show_while_their_task_runs(
-    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """What a task reports is on the bar before the task ends."""
     seen = tmp_path / "seen"
@@ -313,13 +317,21 @@ def test_items_show_while_their_task_runs(
         if snapshot.done == 5:
             seen.touch()
 
-    shown.hook = look
-    multi_process(task, [WORDS[0]], backend=backend, num_workers=1, total_items=len, poll_interval=0.02)
-    assert shown.last.done == 7
+    recorder.hook = look
+    multi_process(
+        task,
+        [WORDS[0]],
+        backend=backend,
+        num_workers=1,
+        total_items=len,
+        poll_interval=0.02,
+        progress=recorder,
+    )
+    assert recorder.last.done == 7
 
 
 def test_a_slow_item_shows_without_another_call(
-    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any]
+    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """The position of a loop is on the bar while it is busy with its next item."""
     seen = tmp_path / "seen"
@@ -333,21 +345,33 @@ def test_a_slow_item_shows_without_another_call(
         if snapshot.done == 3:
             seen.touch()
 
-    shown.hook = look
-    multi_process(task, [WORDS[0]], backend=backend, num_workers=1, total_items=len, poll_interval=0.02)
-    assert shown.last.done == 7
+    recorder.hook = look
+    multi_process(
+        task,
+        [WORDS[0]],
+        backend=backend,
+        num_workers=1,
+        total_items=len,
+        poll_interval=0.02,
+        progress=recorder,
+    )
+    assert recorder.last.done == 7
 
 
-def test_the_clock_starts_with_the_first_item(backend: str, shown: Any) -> None:
+def test_the_clock_starts_with_the_first_item(backend: str, recorder: Recorder) -> None:
     """The time shown leaves out what came before work began, and has passed at the end."""
-    multi_process(in_a_loop, WORDS, backend=backend, total_items=len)
-    assert shown.snapshots[0].elapsed == 0
-    assert shown.last.elapsed > 0
-    assert shown.last.rate == pytest.approx(300 / shown.last.elapsed)
+    multi_process(in_a_loop, WORDS, backend=backend, total_items=len, progress=recorder)
+    assert recorder.snapshots[0].elapsed == 0
+    assert recorder.last.elapsed > 0
+    assert recorder.last.rate == pytest.approx(300 / recorder.last.elapsed)
 
 
-def test_a_run_inside_a_task_draws_nothing(backend: str, shown: Any) -> None:
-    """A run inside a task gives its results, and has no bar of its own."""
+def test_a_run_inside_a_task_draws_nothing(
+    backend: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the program's own thread draws: a run inside a task returns its results, and has no bar."""
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "log")
+    caplog.set_level("INFO", "speedy_utils")
 
     def task(i: int) -> tuple[list[int], bool]:
         from speedy_utils._run.run import draws_here
@@ -355,9 +379,14 @@ def test_a_run_inside_a_task_draws_nothing(backend: str, shown: Any) -> None:
         inner = multi_process(in_a_loop, WORDS[:i], backend="seq", total_items=len)
         return inner, draws_here()
 
-    results = multi_process(task, [1, 2], backend=backend, num_workers=2, total_items=lambda i: i)
+    results = multi_process(
+        task, [1, 2], backend=backend, num_workers=2, total_items=lambda i: i, progress=recorder
+    )
     assert results == [([7], False), ([7, 250], False)]
-    assert (shown.last.done, shown.last.total) == (3, 3)
+    assert (recorder.last.done, recorder.last.total) == (3, 3)
+    assert not [record for record in caplog.records if "Processing" in record.getMessage()]
+    multi_process(in_a_loop, WORDS, backend=backend, num_workers=2, total_items=len)
+    assert "Processing 300 items: 100% 300/300" in caplog.text
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, True, "1", None])

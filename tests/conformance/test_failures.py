@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
-from speedy_utils.testing import RecordingDisplay
 
 
 def fails_at_two(i: int) -> int:
@@ -47,14 +47,15 @@ def test_a_failure_tells_what_failed(backend: str) -> None:
         assert part in str(error)
 
 
-def test_a_failure_ends_the_run_at_its_true_state(backend: str, shown: Any) -> None:
+def test_a_failure_ends_the_run_at_its_true_state(backend: str, recorder: Recorder) -> None:
     """The bar of a run that failed ends short of its total, with what was finished."""
     with pytest.raises(TaskError):
-        multi_process(fails_at_two, range(4), backend=backend, num_workers=1, total_items=ten)
-    assert (shown.last.done, shown.last.total) == (23, 40)
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (2, 1)
-    assert shown.last.final
-    assert shown.only.closed
+        multi_process(
+            fails_at_two, range(4), backend=backend, num_workers=1, total_items=ten, progress=recorder
+        )
+    assert (recorder.last.done, recorder.last.total) == (23, 40)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (2, 1)
+    assert recorder.last.final
 
 
 def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
@@ -71,7 +72,11 @@ def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "mp"], indirect=True)
 def test_a_failure_stops_the_tasks_that_run(
-    backend: str, shown: Any, tmp_path: Path, until: Callable[..., Any], here: Callable[[float], float]
+    backend: str,
+    recorder: Recorder,
+    tmp_path: Path,
+    until: Callable[..., Any],
+    here: Callable[[float], float],
 ) -> None:
     """The first failure interrupts the tasks that are running, soon."""
 
@@ -89,7 +94,7 @@ def test_a_failure_stops_the_tasks_that_run(
 
     start = time.monotonic()
     with pytest.raises(TaskError):
-        multi_process(task, range(2), backend=backend, num_workers=2)
+        multi_process(task, range(2), backend=backend, num_workers=2, progress=recorder)
     assert time.monotonic() - start < here(15)
     if backend == "mp":  # a Ray worker may also be killed
         until((tmp_path / "ended").exists)
@@ -97,34 +102,42 @@ def test_a_failure_stops_the_tasks_that_run(
 
 
 def test_with_continue_the_other_tasks_run(
-    backend: str, shown: Any, caplog: pytest.LogCaptureFixture
+    backend: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With on_error="continue" the error takes the place of the result, and the bar ends short."""
     results = multi_process(
-        fails_at_two, range(5), backend=backend, num_workers=2, on_error="continue", total_items=ten
+        fails_at_two,
+        range(5),
+        backend=backend,
+        num_workers=2,
+        on_error="continue",
+        total_items=ten,
+        progress=recorder,
     )
     assert [results[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
     assert isinstance(results[2], TaskError)
     assert (results[2].index, results[2].item, results[2].attempts) == (2, 2, 1)
     assert type(results[2].__cause__) is ValueError
-    assert (shown.last.done, shown.last.total) == (43, 50)
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.tasks_total) == (4, 1, 5)
+    assert (recorder.last.done, recorder.last.total) == (43, 50)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.tasks_total) == (4, 1, 5)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_with_continue_all_tasks_may_fail(backend: str, shown: Any) -> None:
+def test_with_continue_all_tasks_may_fail(backend: str, recorder: Recorder) -> None:
     """A run of which every task fails returns their errors."""
 
     def fail(i: int) -> None:
         raise KeyError(i)
 
-    results = multi_process(fail, range(4), backend=backend, num_workers=2, on_error="continue")
+    results = multi_process(
+        fail, range(4), backend=backend, num_workers=2, on_error="continue", progress=recorder
+    )
     assert [result.index for result in results] == [0, 1, 2, 3]
     assert [result.__cause__.args for result in results] == [(0,), (1,), (2,), (3,)]
-    assert (shown.last.done, shown.last.total, shown.last.tasks_failed) == (0, 4, 4)
+    assert (recorder.last.done, recorder.last.total, recorder.last.tasks_failed) == (0, 4, 4)
 
 
-def test_an_exception_is_not_retried(backend: str, shown: Any, tmp_path: Path) -> None:
+def test_an_exception_is_not_retried(backend: str, recorder: Recorder, tmp_path: Path) -> None:
     """An exception of the function would come again: its task runs once, whatever max_retries says."""
 
     def task(i: int) -> None:
@@ -133,12 +146,12 @@ def test_an_exception_is_not_retried(backend: str, shown: Any, tmp_path: Path) -
         raise OSError("no")
 
     with pytest.raises(TaskError):
-        multi_process(task, [0], backend=backend, max_retries=5)
+        multi_process(task, [0], backend=backend, max_retries=5, progress=recorder)
     assert (tmp_path / "calls").read_text() == "x"
-    assert shown.last.retries == 0
+    assert recorder.last.retries == 0
 
 
-def test_sys_exit_is_the_loss_of_a_worker(backend: str, shown: Any, tmp_path: Path) -> None:
+def test_sys_exit_is_the_loss_of_a_worker(backend: str, recorder: Recorder, tmp_path: Path) -> None:
     """A task that calls sys.exit() is started again, up to max_retries times, and then fails."""
 
     def task(i: int) -> int:
@@ -150,7 +163,14 @@ def test_sys_exit_is_the_loss_of_a_worker(backend: str, shown: Any, tmp_path: Pa
         return i
 
     results = multi_process(
-        task, range(3), backend=backend, num_workers=2, on_error="continue", max_retries=2, total_items=ten
+        task,
+        range(3),
+        backend=backend,
+        num_workers=2,
+        on_error="continue",
+        max_retries=2,
+        total_items=ten,
+        progress=recorder,
     )
     assert (results[0], results[2]) == (0, 2)
     error = results[1]
@@ -159,11 +179,11 @@ def test_sys_exit_is_the_loss_of_a_worker(backend: str, shown: Any, tmp_path: Pa
     assert "sys.exit(7)" in error.reason
     assert "3 attempts" in str(error)
     assert (tmp_path / "calls").read_text() == "xxx"
-    assert (shown.last.done, shown.last.total) == (24, 30)
-    assert (shown.last.tasks_failed, shown.last.retries) == (1, 2)
+    assert (recorder.last.done, recorder.last.total) == (24, 30)
+    assert (recorder.last.tasks_failed, recorder.last.retries) == (1, 2)
 
 
-def test_sys_exit_may_succeed_the_next_time(backend: str, shown: Any, tmp_path: Path) -> None:
+def test_sys_exit_may_succeed_the_next_time(backend: str, recorder: Recorder, tmp_path: Path) -> None:
     """A task that is started again and succeeds counts once."""
 
     def task(i: int) -> int:
@@ -173,9 +193,11 @@ def test_sys_exit_may_succeed_the_next_time(backend: str, shown: Any, tmp_path: 
                 sys.exit()
         return i
 
-    results = multi_process(task, range(3), backend=backend, num_workers=2, total_items=ten)
+    results = multi_process(
+        task, range(3), backend=backend, num_workers=2, total_items=ten, progress=recorder
+    )
     assert results == [0, 1, 2]
-    assert (shown.last.done, shown.last.total, shown.last.retries) == (30, 30, 1)
+    assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (30, 30, 1)
 
 
 def test_without_retries_one_loss_is_a_failure(backend: str) -> None:
@@ -260,7 +282,7 @@ class StopEverything(BaseException):
 
 @pytest.mark.parametrize("kind", [StopEverything, asyncio.CancelledError, GeneratorExit])
 def test_other_base_exceptions_are_failures_of_their_task(
-    backend: str, shown: Any, kind: type[BaseException]
+    backend: str, recorder: Recorder, kind: type[BaseException]
 ) -> None:
     """An exception that is no Exception fails its task like any other."""
 
@@ -269,26 +291,27 @@ def test_other_base_exceptions_are_failures_of_their_task(
             raise kind("enough")
         return i
 
-    results = multi_process(task, range(3), backend=backend, num_workers=2, on_error="continue")
+    results = multi_process(
+        task, range(3), backend=backend, num_workers=2, on_error="continue", progress=recorder
+    )
     assert (results[0], results[2]) == (0, 2)
     assert isinstance(results[1], TaskError)
     assert "enough" in results[1].reason
     assert type(results[1].__cause__) is kind
-    assert shown.last.tasks_failed == 1
+    assert recorder.last.tasks_failed == 1
 
 
 @pytest.mark.parametrize("backend", ["mp", "seq"])
-def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, shown: Any) -> None:
+def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, recorder: Recorder) -> None:
     """A KeyboardInterrupt is nobody's failure, also where the function itself raises it: the run ends."""
 
     def task(i: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        multi_process(task, range(4), backend=backend, num_workers=2, on_error="continue")
-    assert shown.last.final
-    assert shown.last.done == 0
-    assert shown.only.closed
+        multi_process(task, range(4), backend=backend, num_workers=2, on_error="continue", progress=recorder)
+    assert recorder.last.final
+    assert recorder.last.done == 0
 
 
 def test_an_item_that_can_not_be_shown_is_no_trouble(backend: str) -> None:
@@ -313,45 +336,39 @@ def test_the_exceptions_own_cause_is_in_the_traceback(backend: str) -> None:
     assert "RuntimeError: wrapped" in caught.value.traceback
 
 
-class FailingDisplay(RecordingDisplay):
-    """Fails at its second snapshot, and leaves a file to tell."""
-
-    def __init__(self, failed: Path) -> None:
-        super().__init__()
-        self.failed = failed
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show, or fail."""
-        super().show(snapshot)
-        if len(self.snapshots) > 1:
-            self.failed.touch()
-            raise OSError("the terminal is gone")
-
-
-def test_a_failing_display_is_told_once_and_work_goes_on(
+def test_a_failing_display_is_reported_once_and_work_goes_on(
     backend: str,
+    recorder: Recorder,
     tmp_path: Path,
     until: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where the display fails the run goes on without it, with one warning that has the cause."""
-    display = FailingDisplay(tmp_path / "failed")
-    monkeypatch.setattr("speedy_utils._api.multi_process.display_here", lambda progress, leave: display)
+    """If the display fails the run goes on without it, with one warning that has the cause."""
+
+    def fail(snapshot: Snapshot) -> None:
+        if len(recorder.snapshots) > 1:
+            (tmp_path / "failed").touch()
+            raise OSError("the terminal is gone")
 
     def task(i: int) -> int:
         until((tmp_path / "failed").exists)
         return i
 
-    assert multi_process(task, range(4), backend=backend, num_workers=1, poll_interval=0.01) == [0, 1, 2, 3]
+    recorder.hook = fail
+    results = multi_process(
+        task, range(4), backend=backend, num_workers=1, poll_interval=0.01, progress=recorder
+    )
+    assert results == [0, 1, 2, 3]
     (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "OSError: the terminal is gone" in warning.getMessage()
-    assert display.closed
+    assert len(recorder.snapshots) == 2
 
 
-def test_a_run_works_after_a_failed_one(backend: str, shown: Any) -> None:
+def test_a_run_works_after_a_failed_one(backend: str, recorder: Recorder) -> None:
     """A failure leaves nothing behind that would disturb the next run."""
     with pytest.raises(TaskError):
-        multi_process(fails_at_two, range(4), backend=backend, num_workers=2, total_items=ten)
-    assert multi_process(abs, range(4), backend=backend, num_workers=2) == [0, 1, 2, 3]
-    assert (shown.last_of_all.done, shown.last_of_all.total) == (4, 4)
+        multi_process(
+            fails_at_two, range(4), backend=backend, num_workers=2, total_items=ten, progress=recorder
+        )
+    assert multi_process(abs, range(4), backend=backend, num_workers=2, progress=recorder) == [0, 1, 2, 3]
+    assert (recorder.last.done, recorder.last.total) == (4, 4)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import multi_process
 
@@ -91,10 +92,10 @@ def test_named_arguments_reach_every_task(backend: str) -> None:
 
 
 @pytest.mark.parametrize("items", [[], (), range(0), iter(())], ids=["list", "tuple", "range", "iterator"])
-def test_no_items_give_no_results(backend: str, items: Any, shown: Any) -> None:
+def test_no_items_give_no_results(backend: str, items: Any, recorder: Recorder) -> None:
     """Without items the result is an empty list, and no bar is drawn."""
-    assert multi_process(abs, items, backend=backend) == []
-    assert shown.displays == []
+    assert multi_process(abs, items, backend=backend, progress=recorder) == []
+    assert recorder.runs == []
 
 
 def test_items_may_come_from_a_generator(backend: str) -> None:

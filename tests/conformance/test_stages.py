@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress, track
 
 SHARDS = [range(100 * n) for n in range(1, 5)]
 
 
-def test_lines_of_a_pipeline_end_at_what_was_done(backend: str, shown: Any) -> None:
+def test_lines_of_a_pipeline_end_at_what_was_done(backend: str, recorder: Recorder) -> None:
     """Steps that drop items have totals of their own, and every line ends at exactly its total."""
 
     def pipeline(rows: range) -> int:
@@ -21,36 +22,40 @@ def test_lines_of_a_pipeline_end_at_what_was_done(backend: str, shown: Any) -> N
             report_progress(1, desc="Pack")
         return len(kept)
 
-    assert multi_process(pipeline, SHARDS, backend=backend, num_workers=2, total_items=len) == [
+    assert multi_process(
+        pipeline, SHARDS, backend=backend, num_workers=2, total_items=len, progress=recorder
+    ) == [
         50,
         100,
         150,
         200,
     ]
-    assert [(line.name, line.done, line.total) for line in shown.last.lines] == [
+    assert [(line.name, line.done, line.total) for line in recorder.last.lines] == [
         ("Read", 1_000, 1_000),
         ("Keep", 500, 500),
         ("Pack", 100, 100),
     ]
-    assert not any(line.growing for line in shown.last.lines)
-    assert (shown.last.done, shown.last.total, shown.last.show_run_line) == (1_000, 1_000, False)
+    assert not any(line.growing for line in recorder.last.lines)
+    assert (recorder.last.done, recorder.last.total, recorder.last.show_run_line) == (1_000, 1_000, False)
 
 
-def test_unnamed_counts_keep_the_runs_own_line(backend: str, shown: Any) -> None:
+def test_unnamed_counts_keep_the_runs_own_line(backend: str, recorder: Recorder) -> None:
     """Where something is counted outside the named stages, the run has its own line before theirs."""
 
     def both(rows: range) -> None:
         for _ in track(rows):
             report_progress(1, desc="Read")
 
-    multi_process(both, SHARDS, backend=backend, num_workers=2, total_items=len, desc="All")
-    assert [(line.name, line.done, line.total) for line in shown.last.lines] == [
+    multi_process(
+        both, SHARDS, backend=backend, num_workers=2, total_items=len, desc="All", progress=recorder
+    )
+    assert [(line.name, line.done, line.total) for line in recorder.last.lines] == [
         ("All", 1_000, 1_000),
         ("Read", 1_000, 1_000),
     ]
 
 
-def test_counters_are_summed_over_workers(backend: str, shown: Any) -> None:
+def test_counters_are_summed_over_workers(backend: str, recorder: Recorder) -> None:
     """What is counted beside the items is added up exactly, by stage, whole numbers and others."""
 
     def count(rows: range) -> None:
@@ -58,13 +63,13 @@ def test_counters_are_summed_over_workers(backend: str, shown: Any) -> None:
             report_progress(0, tokens=512, seconds=0.1)
         report_progress(len(rows), desc="Read", skipped=3)
 
-    multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len)
-    assert shown.last.run_line.counters["tokens"] == 512_000
-    assert shown.last.run_line.counters["seconds"] == pytest.approx(100, abs=1e-9)
-    assert shown.last.stages[0].counters == {"skipped": 12}
+    multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len, progress=recorder)
+    assert recorder.last.run_line.counters["tokens"] == 512_000
+    assert recorder.last.run_line.counters["seconds"] == pytest.approx(100, abs=1e-9)
+    assert recorder.last.stages[0].counters == {"skipped": 12}
 
 
-def test_counters_of_a_dead_attempt_are_taken_back(backend: str, shown: Any, tmp_path: Any) -> None:
+def test_counters_of_a_dead_attempt_are_taken_back(backend: str, recorder: Recorder, tmp_path: Any) -> None:
     """A task that runs again counts once, also beside its items."""
 
     def count(rows: range) -> None:
@@ -74,12 +79,14 @@ def test_counters_of_a_dead_attempt_are_taken_back(backend: str, shown: Any, tmp
             mark.touch()
             raise SystemExit("the first attempt is lost")
 
-    multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len)
-    assert shown.last.run_line.counters == {"tokens": 28, "weight": pytest.approx(0.4, abs=1e-15)}
-    assert (shown.last.done, shown.last.retries) == (1_000, 4)
+    multi_process(count, SHARDS, backend=backend, num_workers=2, total_items=len, progress=recorder)
+    assert recorder.last.run_line.counters == {"tokens": 28, "weight": pytest.approx(0.4, abs=1e-15)}
+    assert (recorder.last.done, recorder.last.retries) == (1_000, 4)
 
 
-def test_clock_of_a_finished_stage_stands(backend: str, shown: Any, until: Any, tmp_path: Any) -> None:
+def test_clock_of_a_finished_stage_stands(
+    backend: str, recorder: Recorder, until: Any, tmp_path: Any
+) -> None:
     """A stage that is over keeps its time while another one runs on."""
     go_on = tmp_path / "go on"
 
@@ -104,8 +111,8 @@ def test_clock_of_a_finished_stage_stands(backend: str, shown: Any, until: Any, 
         if standing[-1] > standing[0] + 0.5:
             go_on.touch()
 
-    shown.hook = look
-    multi_process(steps, [range(5)], backend=backend, total_items=len, poll_interval=0.02)
+    recorder.hook = look
+    multi_process(steps, [range(5)], backend=backend, total_items=len, poll_interval=0.02, progress=recorder)
     assert standing[-1] > standing[0] + 0.5
 
 
@@ -118,7 +125,9 @@ def test_a_function_gets_the_snapshots(backend: str) -> None:
     assert not seen[0].final
 
 
-def test_unit_names_what_is_counted(backend: str, shown: Any) -> None:
+def test_unit_names_what_is_counted(backend: str, recorder: Recorder) -> None:
     """``unit`` is the run's word for its items, and its default name uses it."""
-    multi_process(len, SHARDS, backend=backend, num_workers=2, total_items=len, unit="rows")
-    assert (shown.last.unit, shown.last.desc) == ("rows", "Processing 1,000 rows")
+    multi_process(
+        len, SHARDS, backend=backend, num_workers=2, total_items=len, unit="rows", progress=recorder
+    )
+    assert (recorder.last.unit, recorder.last.desc) == ("rows", "Processing 1,000 rows")

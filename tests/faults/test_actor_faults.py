@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress, track
 
@@ -69,7 +70,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_a_paused_actor_slows_no_loop(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     actors: list[Any],
     tmp_path: Path,
     until: Callable[..., Any],
@@ -123,7 +124,7 @@ def test_a_paused_actor_slows_no_loop(
             caught_up.touch()
 
     def pause() -> None:
-        until(lambda: len(list(tmp_path.glob("warm-*"))) == 2 and shown.done)
+        until(lambda: len(list(tmp_path.glob("warm-*"))) == 2 and recorder.done)
         pid = pid_of(actors[0])
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -136,9 +137,11 @@ def test_a_paused_actor_slows_no_loop(
     def billion(item: Any) -> int:
         return 10**9
 
-    shown.hook = look
+    recorder.hook = look
     with beside(pause):
-        multi_process(task, range(2), num_workers=2, total_items=billion, poll_interval=0.05)
+        multi_process(
+            task, range(2), num_workers=2, total_items=billion, poll_interval=0.05, progress=recorder
+        )
     for counted, busiest, waited, (free, cut) in told():
         assert counted > 0
         assert busiest < 0.1  # of CPU time; where the host is busy too, its share counts in
@@ -146,7 +149,7 @@ def test_a_paused_actor_slows_no_loop(
         # Far from what is measured, and as near as a busy machine allows.
         assert cut[0] < 2 * free[0]
         assert cut[1] < 10 * free[1]
-    assert (shown.last.done, shown.last.total) == (2 * 10**9, 2 * 10**9)
+    assert (recorder.last.done, recorder.last.total) == (2 * 10**9, 2 * 10**9)
     assert seen == sorted(seen), "the bar went back"
     (warning,) = warnings(caplog)
     assert "the progress actor does not answer" in warning
@@ -154,7 +157,7 @@ def test_a_paused_actor_slows_no_loop(
 
 def test_an_actor_may_be_killed_again_and_again(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     actors: list[Any],
     tmp_path: Path,
     until: Callable[..., Any],
@@ -174,21 +177,21 @@ def test_an_actor_may_be_killed_again_and_again(
 
     def kill() -> None:
         go[0].touch()
-        until(lambda: shown.done == 2 * 100)
+        until(lambda: recorder.done == 2 * 100)
         for turn, each in enumerate(go[1:], 2):
             os.kill(pid_of(actors[0]), signal.SIGKILL)
             killed = time.monotonic()
             each.touch()
-            until(lambda turn=turn: shown.done >= 2 * 100 * turn)
+            until(lambda turn=turn: recorder.done >= 2 * 100 * turn)
             pauses.append(time.monotonic() - killed)
 
     with beside(kill):
         results = multi_process(
-            task, range(2), num_workers=2, total_items=lambda i: ITEMS, poll_interval=0.02
+            task, range(2), num_workers=2, total_items=lambda i: ITEMS, poll_interval=0.02, progress=recorder
         )
     assert results == [0, 1]
-    assert (shown.last.done, shown.last.total) == (2 * ITEMS, 2 * ITEMS)
-    done = [snapshot.done for snapshot in shown.snapshots]
+    assert (recorder.last.done, recorder.last.total) == (2 * ITEMS, 2 * ITEMS)
+    done = [snapshot.done for snapshot in recorder.snapshots]
     assert done == sorted(done), "the bar went back"
     assert max(pauses) < here(5)
     (warning,) = warnings(caplog)
@@ -197,7 +200,7 @@ def test_an_actor_may_be_killed_again_and_again(
 
 def test_without_its_actor_the_bar_goes_on_task_by_task(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     actors: list[Any],
     tmp_path: Path,
     until: Callable[..., Any],
@@ -225,11 +228,13 @@ def test_without_its_actor_the_bar_goes_on_task_by_task(
         until(killed.exists)
         for i, each in enumerate(go):
             each.touch()
-            until(lambda i=i: shown.last.tasks_done == i + 1 and shown.last.done >= ITEMS * (i + 1))
+            until(lambda i=i: recorder.last.tasks_done == i + 1 and recorder.last.done >= ITEMS * (i + 1))
             until(lambda: warnings(caplog))  # the driver asks the actor several times a second, not at once
 
-    shown.hook = look
+    recorder.hook = look
     with beside(let_go):
-        multi_process(task, range(6), num_workers=2, total_items=lambda i: ITEMS, poll_interval=0.02)
-    assert (shown.last.done, shown.last.total) == (6 * ITEMS, 6 * ITEMS)
+        multi_process(
+            task, range(6), num_workers=2, total_items=lambda i: ITEMS, poll_interval=0.02, progress=recorder
+        )
+    assert (recorder.last.done, recorder.last.total) == (6 * ITEMS, 6 * ITEMS)
     assert len(warnings(caplog)) == 1

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
-from speedy_utils._api import multi_process as process
-from speedy_utils.testing import RecordingDisplay
 
 ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
 SEED = os.environ.get("SPEEDY_UTILS_SEED", "")
@@ -58,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run and what befalls it.
+    """A run and its faults.
 
     Attributes:
         seed: What it follows from.
@@ -183,25 +182,23 @@ def run_attempt(i: int, plan: Plan, folder: str) -> int:
     return i * i
 
 
-class Shown(RecordingDisplay):
-    """A display that behaves as planned."""
+def display(how: str) -> Recorder:
+    """Return a display that behaves as planned."""
+    recorder = Recorder()
 
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show, slowly, or not at all."""
-        if self.how == "raises" and len(self.snapshots) == 2:
+    def behave(snapshot: Snapshot) -> None:
+        if how == "raises" and len(recorder.snapshots) == 3:
             raise OSError("the screen is broken")
-        super().show(snapshot)
-        if self.how == "slow":
+        if how == "slow":
             time.sleep(0.01)
+
+    recorder.hook = behave
+    return recorder
 
 
 @dataclass
 class Outside:
-    """What befalls a run from outside: a thread that does one thing after another; the run waits for it."""
+    """Faults from outside the run: a thread that does one thing after another; the run waits for it."""
 
     plan: Plan
     folder: Path
@@ -291,8 +288,7 @@ def under_faults(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 def check(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a plan, and compare its end with what was planned."""
-    display = Shown(plan.display)
-    monkeypatch.setattr(process, "display_here", lambda progress, leave: display)
+    recorder = display(plan.display)
     totals = (lambda i: plan.tasks[i].items) if plan.totals else None
     results: list[Any] = []
     caught: TaskError | None = None
@@ -307,12 +303,12 @@ def check(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 max_retries=plan.max_retries,
                 on_error=plan.on_error,
                 poll_interval=plan.poll_interval,
+                progress=recorder,
                 plan=plan,
                 folder=str(folder),
             )
         except TaskError as error:
             caught = error
-    assert display.closed
     failing = [i for i, task in enumerate(plan.tasks) if plan.fails(task)]
     if plan.on_error == "raise" and failing:
         assert caught is not None
@@ -325,7 +321,7 @@ def check(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for i in failing:
             check_error(plan, results[i])
     if plan.display != "raises":
-        check_end(plan, display, stopped=caught is not None)
+        check_end(plan, recorder, stopped=caught is not None)
 
 
 def check_error(plan: Plan, error: TaskError) -> None:
@@ -341,14 +337,14 @@ def check_error(plan: Plan, error: TaskError) -> None:
             assert error.attempts == len(task.losses) + 1
 
 
-def check_end(plan: Plan, display: Shown, *, stopped: bool) -> None:
+def check_end(plan: Plan, recorder: Recorder, *, stopped: bool) -> None:
     """What the bar showed last is exact; where tasks failed, they keep what they had reported, if known."""
-    last = display.last
+    last = recorder.last
     assert last.final
     failing = [task for task in plan.tasks if plan.fails(task)]
     total = sum(task.items for task in plan.tasks) if plan.totals else len(plan.tasks)
     assert last.total == total
-    assert all(snapshot.done <= total for snapshot in display.snapshots)
+    assert all(snapshot.done <= total for snapshot in recorder.snapshots)
     if stopped:
         return
     assert (last.tasks_done, last.tasks_failed) == (len(plan.tasks) - len(failing), len(failing))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
 
@@ -35,7 +36,7 @@ def die() -> None:
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_a_task_that_kills_its_worker_counts_once(
-    ray_session: None, shown: Any, tmp_path: Path, until: Callable[..., Any], _round: int
+    ray_session: None, recorder: Recorder, tmp_path: Path, until: Callable[..., Any], _round: int
 ) -> None:
     """A task that dies with half of its items done runs again; its first count drops, the end is exact."""
     half, dropped, others = tmp_path / "half", tmp_path / "dropped", tmp_path / "others"
@@ -58,15 +59,19 @@ def test_a_task_that_kills_its_worker_counts_once(
         if snapshot.retries == 1 and snapshot.done == 3 * ITEMS:
             dropped.touch()
 
-    shown.hook = look
-    results = multi_process(task, range(4), num_workers=2, total_items=thousand, poll_interval=0.02)
+    recorder.hook = look
+    results = multi_process(
+        task, range(4), num_workers=2, total_items=thousand, poll_interval=0.02, progress=recorder
+    )
     assert results == [0, 1, 4, 9]
-    assert (shown.last.done, shown.last.total) == (4 * ITEMS, 4 * ITEMS)
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (4, 0, 1)
-    assert max(snapshot.done for snapshot in shown.snapshots) == 4 * ITEMS
+    assert (recorder.last.done, recorder.last.total) == (4 * ITEMS, 4 * ITEMS)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (4, 0, 1)
+    assert max(snapshot.done for snapshot in recorder.snapshots) == 4 * ITEMS
 
 
-def test_without_a_total_only_the_last_attempt_counts(ray_session: None, shown: Any, tmp_path: Path) -> None:
+def test_without_a_total_only_the_last_attempt_counts(
+    ray_session: None, recorder: Recorder, tmp_path: Path
+) -> None:
     """Where no total is known what the last attempt reported counts, and nothing of a dead one."""
 
     def task(i: int) -> None:
@@ -75,9 +80,9 @@ def test_without_a_total_only_the_last_attempt_counts(ray_session: None, shown: 
             (tmp_path / str(i)).touch()
             die()
 
-    multi_process(task, range(4), num_workers=2)
-    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("Rows", 280)]
-    assert shown.last.retries == 4
+    multi_process(task, range(4), num_workers=2, progress=recorder)
+    assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("Rows", 280)]
+    assert recorder.last.retries == 4
 
 
 def is_ray_worker(pid: int) -> bool:
@@ -88,7 +93,7 @@ def is_ray_worker(pid: int) -> bool:
         return False
 
 
-def test_a_task_that_always_dies_fails(ray_session: None, shown: Any, tmp_path: Path) -> None:
+def test_a_task_that_always_dies_fails(ray_session: None, recorder: Recorder, tmp_path: Path) -> None:
     """A task that dies each time is started max_retries + 1 times; then it fails, and the others go on."""
 
     def task(i: int) -> int:
@@ -100,7 +105,13 @@ def test_a_task_that_always_dies_fails(ray_session: None, shown: Any, tmp_path: 
         return i
 
     results = multi_process(
-        task, range(5), num_workers=2, on_error="continue", max_retries=2, total_items=lambda i: 10
+        task,
+        range(5),
+        num_workers=2,
+        on_error="continue",
+        max_retries=2,
+        total_items=lambda i: 10,
+        progress=recorder,
     )
     assert [results[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
     error = results[2]
@@ -110,16 +121,16 @@ def test_a_task_that_always_dies_fails(ray_session: None, shown: Any, tmp_path: 
     assert "3 attempts" in str(error)
     assert "worker was lost" in error.reason
     assert (tmp_path / "calls").read_text() == "xxx"
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (4, 1, 2)
-    assert 40 <= shown.last.done <= 50
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (4, 1, 2)
+    assert 40 <= recorder.last.done <= 50
 
 
-def test_a_task_that_always_dies_ends_the_run(ray_session: None, shown: Any) -> None:
+def test_a_task_that_always_dies_ends_the_run(ray_session: None, recorder: Recorder) -> None:
     """Where a failure ends the run, so does a task that dies each time."""
     with pytest.raises(TaskError, match=r"task 0 \(item 0\) failed after 2 attempts: the worker was lost"):
-        multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1)
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (0, 1)
-    assert shown.only.closed
+        multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1, progress=recorder)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (0, 1)
+    assert recorder.last.final
 
 
 def kill_process(actor: Any) -> None:
@@ -146,7 +157,7 @@ def kill_for_good(actor: Any) -> None:
 @pytest.mark.parametrize("kill", [kill_process, kill_and_restart, kill_for_good])
 def test_the_actor_may_be_killed(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     actors: list[Any],
     tmp_path: Path,
     until: Callable[..., Any],
@@ -172,22 +183,24 @@ def test_the_actor_may_be_killed(
         kill(actors[0])
         killed.touch()
 
-    shown.hook = look
+    recorder.hook = look
     killer = threading.Thread(target=kill_it)
     killer.start()
-    results = multi_process(task, range(6), num_workers=2, total_items=thousand, poll_interval=0.02)
+    results = multi_process(
+        task, range(6), num_workers=2, total_items=thousand, poll_interval=0.02, progress=recorder
+    )
     killer.join()
     assert half.is_set()
     assert results == [i * i for i in range(6)]
-    assert (shown.last.done, shown.last.total) == (6 * ITEMS, 6 * ITEMS)
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (6, 0, 0)
-    done = [snapshot.done for snapshot in shown.snapshots]
+    assert (recorder.last.done, recorder.last.total) == (6 * ITEMS, 6 * ITEMS)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (6, 0, 0)
+    done = [snapshot.done for snapshot in recorder.snapshots]
     assert done == sorted(done), "the bar went back"
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
 
 
 def test_the_bar_lives_on_after_the_actor_has_restarted(
-    ray_session: None, shown: Any, actors: list[Any], tmp_path: Path, until: Callable[..., Any]
+    ray_session: None, recorder: Recorder, actors: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """An actor that has restarted gets all counts again, and the bar moves on during the run."""
     killed, seen = tmp_path / "killed", tmp_path / "seen"
@@ -213,17 +226,17 @@ def test_the_bar_lives_on_after_the_actor_has_restarted(
         kill_process(actors[0])
         killed.touch()
 
-    shown.hook = look
+    recorder.hook = look
     killer = threading.Thread(target=kill_it)
     killer.start()
-    multi_process(task, range(2), num_workers=2, total_items=thousand, poll_interval=0.02)
+    multi_process(task, range(2), num_workers=2, total_items=thousand, poll_interval=0.02, progress=recorder)
     killer.join()
-    assert (shown.last.done, shown.last.total) == (2 * ITEMS, 2 * ITEMS)
+    assert (recorder.last.done, recorder.last.total) == (2 * ITEMS, 2 * ITEMS)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_workers_and_the_actor_may_be_killed_together(
-    ray_session: None, shown: Any, actors: list[Any], tmp_path: Path, seed: int
+    ray_session: None, recorder: Recorder, actors: list[Any], tmp_path: Path, seed: int
 ) -> None:
     """Kills of workers and of the actor, and exits, all in one run, change neither results nor the end."""
     import ray
@@ -262,13 +275,19 @@ def test_workers_and_the_actor_may_be_killed_together(
     killer.start()
     try:
         results = multi_process(
-            task, range(15), num_workers=3, total_items=thousand, max_retries=10, poll_interval=0.05
+            task,
+            range(15),
+            num_workers=3,
+            total_items=thousand,
+            max_retries=10,
+            poll_interval=0.05,
+            progress=recorder,
         )
     finally:
         ended.set()
         killer.join()
     assert results == list(range(15))
-    lines = {stage.name: stage.done for stage in shown.last.lines}
+    lines = {stage.name: stage.done for stage in recorder.last.lines}
     assert lines == {"Processing 15,000 items": 15_000, "Ends": 45}
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (15, 0)
-    assert shown.last.retries >= 3
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (15, 0)
+    assert recorder.last.retries >= 3

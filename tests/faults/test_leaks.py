@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from support.recorder import ignore
 
 from speedy_utils import (
     TaskError,
@@ -209,7 +210,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 @pytest.mark.ray
 @pytest.mark.timeout(200 + 100 * TIMES)
 def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
-    ray_session: None, shown: Any, begun: list[None], tmp_path: Path, until: Callable[..., Any]
+    ray_session: None, begun: list[None], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """After many runs on Ray no actor and no object is left, no worker has a thread of ours, memory stays."""
     import ray
@@ -217,8 +218,6 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
     def runs(count: int) -> None:
         for turn in range(count):
             one_run("ray", turn, Path(tempfile.mkdtemp(dir=tmp_path)))
-            for display in shown.displays:
-                display.snapshots.clear()
 
     def ours(_: int) -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name.startswith("speedy_utils")]
@@ -259,23 +258,21 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
 
 
 @pytest.mark.ray
-def test_a_run_on_ray_leaves_no_handle_to_the_garbage_collector(
-    ray_session: None, shown: Any, begun: list[None]
-) -> None:
+def test_a_run_on_ray_leaves_no_handle_to_the_garbage_collector(ray_session: None, begun: list[None]) -> None:
     """A run lets go of its actor when it ends: a forked child that did so would cut the program off."""
     from ray.actor import ActorHandle
 
     def fail(i: int) -> None:
         raise ValueError(i)
 
-    multi_process(abs, [-1], num_workers=1)
+    multi_process(abs, [-1], num_workers=1, progress=ignore)
     others = alive(ActorHandle)
     gc.disable()
     try:
-        assert multi_process(abs, range(-4, 0), num_workers=2) == [4, 3, 2, 1]
+        assert multi_process(abs, range(-4, 0), num_workers=2, progress=ignore) == [4, 3, 2, 1]
         assert uncollected(ActorHandle) == others
         with pytest.raises(TaskError, match="ValueError: 0"):
-            multi_process(fail, range(1), num_workers=1)
+            multi_process(fail, range(1), num_workers=1, progress=ignore)
         assert uncollected(ActorHandle) == others
     finally:
         gc.enable()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import TaskError, multi_process, report_progress, track
 from speedy_utils._display.format import format_remarks
@@ -63,7 +64,7 @@ WAYS = [kill, crash, leave, leave_politely]
 @pytest.mark.parametrize("die", WAYS)
 def test_a_lost_worker_is_told_with_task_node_and_cause(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     tmp_path: Path,
     until: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
@@ -85,10 +86,12 @@ def test_a_lost_worker_is_told_with_task_node_and_cause(
             die()
         return i * i
 
-    shown.hook = lambda snapshot: snapshot.done == 1600 and seen.touch()
-    results = multi_process(task, range(3), num_workers=1, total_items=thousand, poll_interval=0.02)
+    recorder.hook = lambda snapshot: snapshot.done == 1600 and seen.touch()
+    results = multi_process(
+        task, range(3), num_workers=1, total_items=thousand, poll_interval=0.02, progress=recorder
+    )
     assert results == [0, 1, 4]
-    assert (shown.last.done, shown.last.total, shown.last.retries) == (3 * ITEMS, 3 * ITEMS, 1)
+    assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (3 * ITEMS, 3 * ITEMS, 1)
     (line,) = retries(caplog)
     assert line.startswith("task 1 (item 1) runs again, attempt 2 of 4: ")
     assert ("sys.exit(3)" if die is leave_politely else "WorkerCrashedError") in line
@@ -99,7 +102,9 @@ def test_a_lost_worker_is_told_with_task_node_and_cause(
 
 @pytest.mark.ray
 @pytest.mark.parametrize("die", WAYS)
-def test_a_task_that_always_dies_says_how(ray_session: None, shown: Any, die: Callable[[], None]) -> None:
+def test_a_task_that_always_dies_says_how(
+    ray_session: None, recorder: Recorder, die: Callable[[], None]
+) -> None:
     """After max_retries the error names the task, its attempts and its end; with "continue" others finish."""
 
     def task(i: int) -> int:
@@ -107,19 +112,21 @@ def test_a_task_that_always_dies_says_how(ray_session: None, shown: Any, die: Ca
             die()
         return i
 
-    results = multi_process(task, range(4), num_workers=2, max_retries=1, on_error="continue")
+    results = multi_process(
+        task, range(4), num_workers=2, max_retries=1, on_error="continue", progress=recorder
+    )
     error = results.pop(1)
     assert results == [0, 2, 3]
     assert isinstance(error, TaskError)
     assert (error.index, error.item, error.attempts) == (1, 1, 2)
     expected = "sys.exit(3) in the function" if die is leave_politely else "the worker was lost"
     assert error.reason.startswith(expected)
-    assert (shown.last.tasks_done, shown.last.tasks_failed, shown.last.retries) == (3, 1, 1)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (3, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["mp", "seq"])
 def test_without_workers_an_exit_is_told_the_same(
-    name: str, shown: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where tasks run in the driver's own process ``sys.exit`` is a lost attempt too, with its line."""
 
@@ -130,11 +137,13 @@ def test_without_workers_an_exit_is_told_the_same(
             sys.exit("enough")
         return i
 
-    assert multi_process(task, range(3), backend=name, num_workers=2, total_items=thousand) == [0, 1, 2]
+    assert multi_process(
+        task, range(3), backend=name, num_workers=2, total_items=thousand, progress=recorder
+    ) == [0, 1, 2]
     assert retries(caplog) == [
         "task 1 (item 1) runs again, attempt 2 of 4: sys.exit('enough') in the function"
     ]
-    assert (shown.last.done, shown.last.retries) == (3 * ITEMS, 1)
+    assert (recorder.last.done, recorder.last.retries) == (3 * ITEMS, 1)
 
 
 def is_ray_worker(pid: int) -> bool:
@@ -150,7 +159,7 @@ KILLS = 30
 
 @pytest.mark.ray
 def test_thirty_kills_in_one_run(
-    ray_session: None, shown: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ray_session: None, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Thirty workers killed at random moments of one run: exact end, right results, one line for each."""
     import ray
@@ -187,19 +196,25 @@ def test_thirty_kills_in_one_run(
     killer.start()
     try:
         results = multi_process(
-            task, range(12), num_workers=4, total_items=thousand, max_retries=KILLS, poll_interval=0.05
+            task,
+            range(12),
+            num_workers=4,
+            total_items=thousand,
+            max_retries=KILLS,
+            poll_interval=0.05,
+            progress=recorder,
         )
     finally:
         ended.set()
         killer.join()
     assert len(killed) == KILLS
     assert results == [i * i for i in range(12)]
-    assert (shown.last.done, shown.last.total) == (12 * ITEMS, 12 * ITEMS)
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (12, 0)
-    assert max(snapshot.done for snapshot in shown.snapshots) <= 12 * ITEMS
+    assert (recorder.last.done, recorder.last.total) == (12 * ITEMS, 12 * ITEMS)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (12, 0)
+    assert max(snapshot.done for snapshot in recorder.snapshots) <= 12 * ITEMS
     lines = retries(caplog)
-    assert len(lines) == shown.last.retries
-    assert f"{len(lines)} retried" in format_remarks(shown.last)
+    assert len(lines) == recorder.last.retries
+    assert f"{len(lines)} retried" in format_remarks(recorder.last)
     # A worker may be killed between two tasks, or with its result on its way.
     assert KILLS - 6 <= len(lines) <= KILLS
     told = [

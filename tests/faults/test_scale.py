@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress, track
 
@@ -32,14 +33,14 @@ def memory() -> int:
 class Watch:
     """Notes the memory of the driver when a third of the run is done, and the most after that."""
 
-    def __init__(self, shown: Any) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self.third = self.most = 0
-        self._shown = shown
-        shown.hook = self.look
+        self._recorder = recorder
+        recorder.hook = self.look
 
     def look(self, snapshot: Snapshot) -> None:
         """Look at one snapshot, and forget it: they are the test's own."""
-        del self._shown.snapshots[:-1]
+        del self._recorder.snapshots[:-1]
         if snapshot.total and snapshot.done >= snapshot.total // 3:
             self.third = self.third or memory()
             self.most = max(self.most, memory())
@@ -50,45 +51,45 @@ class Watch:
         return self.most - self.third
 
 
-def lines(shown: Any) -> list[int]:
+def lines(recorder: Recorder) -> list[int]:
     """What the bar's lines ended at: the tasks, and what they reported."""
-    return [shown.last.tasks_done, *(stage.done for stage in shown.last.stages)]
+    return [recorder.last.tasks_done, *(stage.done for stage in recorder.last.stages)]
 
 
 @pytest.mark.parametrize("name", ["mp", "seq"])
-def test_a_hundred_thousand_tiny_tasks(name: str, shown: Any) -> None:
+def test_a_hundred_thousand_tiny_tasks(name: str, recorder: Recorder) -> None:
     """All tasks run and count, in order, and the driver's memory stays."""
-    watch = Watch(shown)
+    watch = Watch(recorder)
     count = 100_000 * SCALE
 
     def tiny(i: int) -> int:
         report_progress(3, desc="Own")  # nothing is known of a total, so nothing can be credited
         return i
 
-    results = multi_process(tiny, range(count), backend=name, num_workers=2)
+    results = multi_process(tiny, range(count), backend=name, num_workers=2, progress=recorder)
     assert results == list(range(count))
-    assert lines(shown) == [count, 3 * count]
-    assert (shown.last.tasks_done, shown.last.tasks_failed) == (count, 0)
+    assert lines(recorder) == [count, 3 * count]
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (count, 0)
     assert watch.growth < 64 * MEGABYTE * SCALE  # the results alone take some; so do leftovers of other tests
 
 
 @pytest.mark.ray
-def test_many_tiny_tasks_on_ray(ray_session: None, shown: Any) -> None:
+def test_many_tiny_tasks_on_ray(ray_session: None, recorder: Recorder) -> None:
     """The same on Ray, where a task costs a millisecond: 5,000 of them, and 100,000 with more rounds."""
-    watch = Watch(shown)
+    watch = Watch(recorder)
     count = 5_000 if SCALE == 1 else 100_000
 
     def tiny(i: int) -> int:
         report_progress(3, desc="Own")  # nothing is known of a total, so nothing can be credited
         return i
 
-    results = multi_process(tiny, range(count), num_workers=8)
+    results = multi_process(tiny, range(count), num_workers=8, progress=recorder)
     assert results == list(range(count))
-    assert lines(shown) == [count, 3 * count]
+    assert lines(recorder) == [count, 3 * count]
     assert watch.growth < 64 * MEGABYTE * SCALE
 
 
-def test_two_thousand_tasks_report_at_once(shown: Any) -> None:
+def test_two_thousand_tasks_report_at_once(recorder: Recorder) -> None:
     """Two thousand tasks that are all under way, and report together, lose no count."""
     count, each = 2_000, 50
     together = threading.Barrier(count)
@@ -107,7 +108,7 @@ def test_two_thousand_tasks_report_at_once(shown: Any) -> None:
         assert all_seen.wait(240)  # every count arrives while the tasks still run
         return i
 
-    shown.hook = look
+    recorder.hook = look
     results = multi_process(
         task,
         range(count),
@@ -115,9 +116,10 @@ def test_two_thousand_tasks_report_at_once(shown: Any) -> None:
         num_workers=count,
         total_items=lambda i: each * 2,
         poll_interval=0.05,
+        progress=recorder,
     )
     assert results == list(range(count))
-    assert (shown.last.done, shown.last.total) == (2 * count * each, 2 * count * each)
+    assert (recorder.last.done, recorder.last.total) == (2 * count * each, 2 * count * each)
     assert seen == sorted(seen)
 
 
@@ -154,9 +156,9 @@ def test_two_thousand_threads_report_to_one_actor(ray_session: None, tmp_path: P
     assert state["processed"] == 4 * 500 * 100
 
 
-def test_a_task_of_a_billion_items(backend: str, shown: Any) -> None:
+def test_a_task_of_a_billion_items(backend: str, recorder: Recorder) -> None:
     """A billion items of one task count to the last one, whatever the way they are reported in."""
-    watch = Watch(shown)
+    watch = Watch(recorder)
     loop = 3_000_000 * SCALE
 
     def task(i: int) -> int:
@@ -172,13 +174,13 @@ def test_a_task_of_a_billion_items(backend: str, shown: Any) -> None:
                 report_progress(1_000, desc="Own")
         return i
 
-    assert multi_process(task, range(3), backend=backend, num_workers=2) == [0, 1, 2]
-    assert lines(shown) == [3, 3 * BILLION]
+    assert multi_process(task, range(3), backend=backend, num_workers=2, progress=recorder) == [0, 1, 2]
+    assert lines(recorder) == [3, 3 * BILLION]
     assert watch.growth < 64 * MEGABYTE
 
 
 @pytest.mark.ray
-def test_the_driver_has_little_to_do(ray_session: None, shown: Any, tmp_path: Path) -> None:
+def test_the_driver_has_little_to_do(ray_session: None, recorder: Recorder, tmp_path: Path) -> None:
     """While four workers report millions of items the driver uses less than half a core."""
 
     def task(i: int) -> int:
@@ -190,6 +192,8 @@ def test_the_driver_has_little_to_do(ray_session: None, shown: Any, tmp_path: Pa
 
     multi_process(abs, range(2), num_workers=2)  # what is loaded, and started, on first use
     wall, busy = time.monotonic(), time.process_time()
-    multi_process(task, range(4), num_workers=4, total_items=lambda i: BILLION, poll_interval=0.1)
+    multi_process(
+        task, range(4), num_workers=4, total_items=lambda i: BILLION, poll_interval=0.1, progress=recorder
+    )
     share = (time.process_time() - busy) / (time.monotonic() - wall)
     assert share < 0.5

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import multi_process, multi_process_dataset, report_progress, track, tracked
-from speedy_utils._api import multi_process_dataset as dataset_sharding
 
 # Python 3.12 and later warn of any fork in a process with threads. That is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -115,23 +115,28 @@ def at_once(backend: str, work: Callable[[int], int] = fork) -> int:
 
 
 @pytest.mark.parametrize("work", [fork, child_process, pool, program, event_loop, nested])
-def test_functions_may_do_what_they_like(backend: str, shown: Any, work: Callable[[int], int]) -> None:
+def test_functions_may_do_what_they_like(
+    backend: str, recorder: Recorder, work: Callable[[int], int]
+) -> None:
     """Forks, processes, pools, programs, event loops and runs in a task: results are right, counts exact.
 
     Where children count too, nothing is counted twice; and one bar is drawn, which is the run's.
     """
-    run = shown
     most: list[int] = []
-    run.hook = lambda snapshot: most.append(snapshot.done)
+    recorder.hook = lambda snapshot: most.append(snapshot.done)
     workers = at_once(backend, work)
-    assert multi_process(work, range(3), backend=backend, num_workers=workers, total_items=ten) == [7, 7, 7]
-    assert (run.only.last.done, run.only.last.total) == (3 * TEN, 3 * TEN)
-    assert [stage.name for stage in run.only.last.lines] == ["Processing 30 items"]
+    assert multi_process(
+        work, range(3), backend=backend, num_workers=workers, total_items=ten, progress=recorder
+    ) == [7, 7, 7]
+    assert (recorder.last.done, recorder.last.total) == (3 * TEN, 3 * TEN)
+    assert [stage.name for stage in recorder.last.lines] == ["Processing 30 items"]
     assert max(most) == 3 * TEN
 
 
 @pytest.mark.parametrize("work", [fork, child_process, pool, program, event_loop, nested])
-def test_what_children_count_is_not_counted(backend: str, shown: Any, work: Callable[[int], int]) -> None:
+def test_what_children_count_is_not_counted(
+    backend: str, recorder: Recorder, work: Callable[[int], int]
+) -> None:
     """The count of tasks that fail is what they reported themselves, without their children's."""
 
     def failing(i: int) -> None:
@@ -144,12 +149,13 @@ def test_what_children_count_is_not_counted(backend: str, shown: Any, work: Call
         num_workers=at_once(backend, work),
         total_items=lambda i: 100,  # so that no limit hides what is too much
         on_error="continue",
+        progress=recorder,
     )
     assert [error.reason for error in errors] == [f"ValueError: 7 of {i}" for i in range(3)]
-    assert max(snapshot.done for snapshot in shown.only.snapshots) == shown.only.last.done == 18
+    assert max(snapshot.done for snapshot in recorder.snapshots) == recorder.last.done == 18
 
 
-def test_threads_of_a_ray_task_count(ray_session: None, shown: Any) -> None:
+def test_threads_of_a_ray_task_count(ray_session: None, recorder: Recorder) -> None:
     """Threads that a task starts count for it, as it is the only one in its worker."""
 
     def work(i: int) -> int:
@@ -160,40 +166,35 @@ def test_threads_of_a_ray_task_count(ray_session: None, shown: Any) -> None:
             thread.join()
         return i
 
-    assert multi_process(work, range(4), num_workers=2) == [0, 1, 2, 3]
-    assert [(stage.name, stage.done) for stage in shown.only.last.stages] == [("Own", 32)]
+    assert multi_process(work, range(4), num_workers=2, progress=recorder) == [0, 1, 2, 3]
+    assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("Own", 32)]
 
 
 test_threads_of_a_ray_task_count = pytest.mark.ray(test_threads_of_a_ray_task_count)
 
 
 @pytest.mark.ray
-def test_a_run_on_ray_in_a_ray_task(ray_session: None, shown: Any) -> None:
+def test_a_run_on_ray_in_a_ray_task(ray_session: None, recorder: Recorder) -> None:
     """A task may start a run on the same Ray, with CPUs to spare; only the outer one draws."""
 
     def outer(i: int) -> int:
         report_progress(5)
         return sum(multi_process(abs, range(-3, 0), num_workers=1, desc="Inner"))
 
-    results = multi_process(outer, range(2), num_workers=2, total_items=ten)
+    results = multi_process(outer, range(2), num_workers=2, total_items=ten, progress=recorder)
     assert results == [6, 6]
-    assert (shown.only.last.done, shown.only.last.total) == (2 * TEN, 2 * TEN)
+    assert (recorder.last.done, recorder.last.total) == (2 * TEN, 2 * TEN)
 
 
 def test_datasets_may_map_in_processes(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    backend: str, recorder: Recorder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """``Dataset.map(num_proc=2)`` in a process_func gives the right rows, and draws no bar of its own."""
     from datasets import Dataset, load_from_disk
 
-    from speedy_utils.testing import RecordingDisplay
-
-    display = RecordingDisplay()
-    monkeypatch.setattr(dataset_sharding, "display_here", lambda progress, leave: display)
-
     def process(dataset: Any, output_path: str) -> Any:
         def double(row: dict[str, int]) -> dict[str, int]:
-            report_progress(1)  # in a process of its own: it counts for nobody
+            report_progress(1)  # in a process of its own: it does not count
             return {"id": row["id"], "double": 2 * row["id"]}
 
         mapped = dataset.map(double, num_proc=2)
@@ -203,8 +204,10 @@ def test_datasets_may_map_in_processes(
 
     rows = Dataset.from_dict({"id": list(range(40))})
     out = tmp_path / "out"
-    multi_process_dataset(rows, process, out, num_workers=at_once(backend), num_shards=2, backend=backend)
+    multi_process_dataset(
+        rows, process, out, num_workers=at_once(backend), num_shards=2, backend=backend, progress=recorder
+    )
     assert load_from_disk(str(out))["double"][:] == [2 * i for i in range(40)]
-    assert (display.last.done, display.last.total) == (40, 40)
-    assert max(snapshot.done for snapshot in display.snapshots) == 40
+    assert (recorder.last.done, recorder.last.total) == (40, 40)
+    assert max(snapshot.done for snapshot in recorder.snapshots) == 40
     assert "%|" not in "".join(capfd.readouterr())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import multi_process
 
@@ -277,9 +278,9 @@ def test_ray_options_reach_the_tasks(ray_session: None) -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_cpu": 1}, {"num_cpus": -1}, {"resources": {"CPU": 1}}])
-def test_bad_ray_options_are_errors(ray_session: None, shown: Any, options: dict[str, Any]) -> None:
+def test_bad_ray_options_are_errors(ray_session: None, recorder: Recorder, options: dict[str, Any]) -> None:
     """An option that Ray does not know, or does not allow, is an error that names it."""
     with pytest.raises((ValueError, TypeError)) as caught:
-        multi_process(abs, [1], ray_options=options)
+        multi_process(abs, [1], ray_options=options, progress=recorder)
     assert next(iter(options)).removesuffix("s") in str(caught.value).lower()
-    assert shown.only.closed
+    assert recorder.last.final

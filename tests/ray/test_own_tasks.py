@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 from tqdm import tqdm
 
 from speedy_utils import (
@@ -139,7 +140,7 @@ def test_an_unbound_end_is_still_sent(actor: Any, until: Callable[..., Any]) -> 
 
 
 def test_an_unbound_end_costs_the_next_task_nothing(
-    actor: Any, shown: Any, until: Callable[..., Any]
+    actor: Any, recorder: Recorder, until: Callable[..., Any]
 ) -> None:
     """In a worker that a task has left bound, threads of the next task of a run count for that task."""
 
@@ -152,9 +153,9 @@ def test_an_unbound_end_costs_the_next_task_nothing(
         return os.getpid()
 
     tasks = 3 * WORKERS  # so one of the workers has to run several of them
-    pids = multi_process(task, range(tasks), num_workers=1, actor=actor)
+    pids = multi_process(task, range(tasks), num_workers=1, actor=actor, progress=recorder)
     assert len(set(pids)) < tasks
-    assert [(stage.name, stage.done) for stage in shown.last.stages] == [("Own", 4 * tasks)]
+    assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("Own", 4 * tasks)]
     until(lambda: progress(actor)["processed"] == 2 * tasks)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress
 from speedy_utils._ray import client as link
@@ -47,7 +48,7 @@ def wait_for(path: Path, shown: Path, until: Callable[..., Any]) -> None:
 
 
 def test_counts_arrive_through_gatherers(
-    ray_session: None, shown: Any, started: list[Any], tmp_path: Path, until: Callable[..., Any]
+    ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """What workers report shows while they work, the end is exact, and the relays end with the run."""
     import ray
@@ -62,10 +63,12 @@ def test_counts_arrive_through_gatherers(
         if snapshot.done == 400:
             seen.touch()
 
-    shown.hook = look
-    pids = multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
+    recorder.hook = look
+    pids = multi_process(
+        task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02, progress=recorder
+    )
     assert len(set(pids)) == 4
-    assert (shown.last.done, shown.last.total) == (800, 800)
+    assert (recorder.last.done, recorder.last.total) == (800, 800)
     assert len(started) == 2
     for handle in started:
         with pytest.raises(ray.exceptions.RayActorError):
@@ -73,7 +76,7 @@ def test_counts_arrive_through_gatherers(
 
 
 def test_killed_gatherers_cost_freshness_only(
-    ray_session: None, shown: Any, started: list[Any], tmp_path: Path, until: Callable[..., Any]
+    ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """Relays that die in the run start again, and hear from the workers what they had known."""
     import ray
@@ -93,16 +96,18 @@ def test_killed_gatherers_cost_freshness_only(
         if snapshot.done == 600:
             seen.touch()
 
-    shown.hook = look
-    multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
-    assert (shown.last.done, shown.last.retries) == (800, 0)
-    dones = [snapshot.done for snapshot in shown.snapshots]
+    recorder.hook = look
+    multi_process(
+        task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02, progress=recorder
+    )
+    assert (recorder.last.done, recorder.last.retries) == (800, 0)
+    dones = [snapshot.done for snapshot in recorder.snapshots]
     assert dones == sorted(dones)
 
 
 def test_a_lost_worker_is_found_through_its_gatherer(
     ray_session: None,
-    shown: Any,
+    recorder: Recorder,
     tmp_path: Path,
     until: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
@@ -121,8 +126,10 @@ def test_a_lost_worker_is_found_through_its_gatherer(
             os.kill(os.getpid(), signal.SIGKILL)
         until(died.exists)
 
-    shown.hook = lambda snapshot: snapshot.done == 100 and seen.touch()
-    multi_process(task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02)
+    recorder.hook = lambda snapshot: snapshot.done == 100 and seen.touch()
+    multi_process(
+        task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02, progress=recorder
+    )
     (line,) = [record.getMessage() for record in caplog.records if "runs again" in record.getMessage()]
     pid = (tmp_path / "died").read_text()
     assert re.search(rf"\(node \w+, process {pid}\)", line), line

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorder import Recorder
 
 from speedy_utils import TaskError, multi_process
 
@@ -59,7 +60,7 @@ class Locked:
         return "Locked()"
 
 
-def test_a_function_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+def test_a_function_that_can_not_be_sent_is_named(ray_session: None, recorder: Recorder) -> None:
     """A function that can't be pickled is an error that names it, and says why."""
     lock = threading.Lock()
 
@@ -67,9 +68,9 @@ def test_a_function_that_can_not_be_sent_is_named(ray_session: None, shown: Any)
         return lock.locked()
 
     with pytest.raises(TypeError, match=r"func can't be sent to Ray workers: .*takes_lock") as caught:
-        multi_process(takes_lock, [1])
+        multi_process(takes_lock, [1], progress=recorder)
     assert "lock" in str(caught.value)
-    assert shown.only.closed
+    assert recorder.last.final
 
 
 def test_arguments_that_can_not_be_sent_are_named(ray_session: None) -> None:
@@ -78,11 +79,11 @@ def test_arguments_that_can_not_be_sent_are_named(ray_session: None) -> None:
         multi_process(lambda i, lock: i, [1], lock=Locked())
 
 
-def test_an_item_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+def test_an_item_that_can_not_be_sent_is_named(ray_session: None, recorder: Recorder) -> None:
     """An item that can't be pickled is an error that names it and its position."""
     with pytest.raises(TypeError, match=r"item 1 can't be sent to a Ray worker: Locked\(\)"):
-        multi_process(lambda item: 1, [1, Locked(), 3], num_workers=1)
-    assert shown.only.closed
+        multi_process(lambda item: 1, [1, Locked(), 3], num_workers=1, progress=recorder)
+    assert recorder.last.final
 
 
 class Refuses:
@@ -105,16 +106,18 @@ def test_an_item_that_refuses_to_be_sent_is_named(ray_session: None) -> None:
     assert "I stay here" in str(caught.value)
 
 
-def test_a_result_that_can_not_be_sent_is_named(ray_session: None, shown: Any) -> None:
+def test_a_result_that_can_not_be_sent_is_named(ray_session: None, recorder: Recorder) -> None:
     """A result that can't be pickled fails its task, with the reason."""
-    results = multi_process(lambda i: Locked() if i == 1 else i, range(3), num_workers=2, on_error="continue")
+    results = multi_process(
+        lambda i: Locked() if i == 1 else i, range(3), num_workers=2, on_error="continue", progress=recorder
+    )
     assert (results[0], results[2]) == (0, 2)
     assert isinstance(results[1], TaskError)
     assert results[1].index == 1
     assert results[1].attempts == 1
     assert "result" in results[1].reason
     assert "lock" in results[1].reason
-    assert shown.last.tasks_failed == 1
+    assert recorder.last.tasks_failed == 1
 
 
 class Unreadable:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from speedy_utils import Snapshot
 
 
-def _ignore(snapshot: Snapshot) -> None:
+def ignore(snapshot: Snapshot) -> None:
     """Do nothing with a snapshot."""
 
 
@@ -21,7 +21,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runs: list[list[Snapshot]] = []
-        self.hook: Callable[[Snapshot], object] = _ignore
+        self.hook: Callable[[Snapshot], object] = ignore
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, and call the hook."""

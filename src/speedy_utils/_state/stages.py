@@ -225,7 +225,8 @@ class Stages:
             # A task that declares nothing may count as well: then the total is not known.
             total = declared if run.total and declared >= done else None
         else:
-            done = total if self._complete else self._within(done, total)
+            done = self._within(done, total)  # also at the end: it notes what is too much
+            done = total if self._complete else done
         elapsed = clock.elapsed(None, now)
         return StageSnapshot(
             self._desc, done, total, self._unit, elapsed, self._initial, counters=run.counters

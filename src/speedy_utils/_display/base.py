@@ -1,4 +1,4 @@
-"""What draws: which display a run has, and the ones that draw nothing themselves."""
+"""Which display a run has: the protocol, the choice, and the displays that draw nothing themselves."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ from .._validation import shorten
 Progress = bool | Callable[[Snapshot], object]
 """True for the display that fits where the program runs, False for none, or a function of each snapshot."""
 
-
 logger = logging.getLogger("speedy_utils")
-
 
 KINDS = ("auto", "bar", "notebook", "log", "none")
 
-
 VARIABLE = "SPEEDY_UTILS_PROGRESS"
-"""The variable of the environment that chooses the display."""
+"""The environment variable that chooses the display."""
 
 
 class Display(Protocol):
-    """Shows snapshots. Called by one thread only."""
+    """Shows snapshots. Only one thread calls it."""
 
     def show(self, snapshot: Snapshot) -> None:
         """Show a reading."""
         ...
 
     def close(self) -> None:
-        """End; what was shown last stays."""
+        """End. What was shown last stays."""
         ...
 
 
@@ -49,10 +46,10 @@ class NullDisplay:
 
 
 class CallbackDisplay:
-    """Hands each snapshot to a function.
+    """Calls a function with each snapshot.
 
     Args:
-        function: What gets them, in the poller's thread.
+        function: Called in the poller's thread.
     """
 
     def __init__(self, function: Callable[[Snapshot], object]) -> None:
@@ -63,11 +60,11 @@ class CallbackDisplay:
         self._function(snapshot)
 
     def close(self) -> None:
-        """Do nothing: the last snapshot said that it is the last."""
+        """Do nothing: the last snapshot was marked as final."""
 
 
 def checked_progress(progress: Any) -> Progress:
-    """The ``progress`` of a run.
+    """Return the ``progress`` argument of a run.
 
     Raises:
         TypeError: It is neither a bool nor callable.
@@ -79,14 +76,14 @@ def checked_progress(progress: Any) -> Progress:
 
 
 def choose_display(progress: Progress, *, leave: bool = True) -> Display:
-    """The display that fits where the program runs.
+    """Return the display that fits where the program runs.
 
     Args:
-        progress: What the run was given.
+        progress: The ``progress`` argument of the run.
         leave: Whether bars stay after the run.
 
     Returns:
-        Bars in a notebook and where stderr is a terminal, log lines elsewhere. In the environment
+        Bars in a notebook and if stderr is a terminal, otherwise log lines. In the environment
         ``TQDM_DISABLE=1`` silences both, and ``SPEEDY_UTILS_PROGRESS`` chooses one.
 
     Raises:
@@ -100,10 +97,10 @@ def choose_display(progress: Progress, *, leave: bool = True) -> Display:
     silent = os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
     if not progress or silent or kind == "none":
         return NullDisplay()
-    return _DISPLAYS[_fitting() if kind == "auto" else kind](leave)
+    return _DISPLAYS[_detect() if kind == "auto" else kind](leave)
 
 
-def _fitting() -> Literal["notebook", "bar", "log"]:
+def _detect() -> Literal["notebook", "bar", "log"]:
     if _in_notebook():
         return "notebook"
     # A daemon or a windowed program has no stderr at all.
@@ -111,8 +108,8 @@ def _fitting() -> Literal["notebook", "bar", "log"]:
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this program, and can show widgets."""
-    # Other programs may have loaded IPython, and its kernel too: only in a kernel does the shell have one.
+    """Return whether a Jupyter kernel runs this program, and can show widgets."""
+    # IPython may be loaded outside a notebook too; only in a kernel its shell has one.
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None
 
@@ -128,13 +125,13 @@ def _notebook(leave: bool) -> Display:
         from .notebook import NotebookDisplay
 
         return NotebookDisplay(leave=leave)
-    except Exception as error:  # progress must not end the work it tells of; widgets may fail for any reason
+    except Exception as error:  # widgets may fail for any reason, and the work must go on
         cause = f"{type(error).__name__}: {error}"
         logger.warning("there can be no bars in this notebook (%s); log lines instead", cause)
         return _log(leave)
 
 
-def _log(leave: bool) -> Display:  # noqa: ARG001 - lines of a log always stay
+def _log(leave: bool) -> Display:  # noqa: ARG001 - log lines always stay
     from .log import LogDisplay
 
     return LogDisplay()

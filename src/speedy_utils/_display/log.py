@@ -13,32 +13,36 @@ from .format import LineFormatter, LineView, format_summary
 
 logger = logging.getLogger("speedy_utils.progress")
 
+_FORMER_NAME = "speedy_utils.progress.log_lines"
+"""The logger that was documented up to version 0.1."""
 
-class _Stderr(logging.Handler):
-    """Writes to what is stderr at that moment."""
+
+class _StderrHandler(logging.Handler):
+    """Writes to what is ``sys.stderr`` at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is not None:
             sys.stderr.write(f"{self.format(record)}\n")
 
 
-_stderr = _Stderr()
-
-
-_stderr.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+_stderr_handler = _StderrHandler()
 
 
 class LogDisplay:
     """A log line a stage every so often, and one at the end.
 
-    The lines have level INFO, and what they say is in the record too: ``stage``, ``done``, ``total``,
-    ``rate``, ``eta`` (seconds), ``elapsed``, ``counters``, ``tasks_done``, ``tasks_total``. Where a
-    program has set up no logging they go to stderr, where print would, unless the level of the logger
-    ``speedy_utils`` forbids it.
+    The lines have level INFO, and the numbers are in the record too: ``stage``, ``done``, ``total``,
+    ``rate``, ``eta`` (seconds), ``elapsed``, ``counters``, ``tasks_done``, ``tasks_total``. In a program that
+    has set up no logging they go to stderr, unless the level of the logger ``speedy_utils`` or
+    ``speedy_utils.progress`` is above INFO.
 
     Args:
         every: Seconds between two lines.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,22 +66,34 @@ class LogDisplay:
 
     @staticmethod
     def _log(text: str, extra: dict[str, Any]) -> None:
-        if logger.hasHandlers():
-            logger.info("%s", text, extra=extra)
-        elif _wanted():
-            _stderr.handle(
-                logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None, extra=extra)
-            )
+        used = _logger()
+        if used.hasHandlers():
+            used.info("%s", text, extra=extra)
+        elif _is_enabled(used):
+            record = used.makeRecord(used.name, logging.INFO, __file__, 0, text, (), None, extra=extra)
+            passed: Any = used.filter(record)  # from Python 3.12 on a filter may return another record
+            if passed:
+                _stderr_handler.handle(passed if isinstance(passed, logging.LogRecord) else record)
 
 
-def _wanted() -> bool:
-    """Whether lines are wanted where no logging is set up: the root's level, WARNING, was nobody's choice."""
-    each: logging.Logger | None = logger
+def _logger() -> logging.Logger:
+    """Return the logger of the lines: the one of the former name if the program has configured that."""
+    former = logging.getLogger(_FORMER_NAME)
+    configured = former.level or former.filters or former.handlers or former.disabled or not former.propagate
+    return former if configured else logger
+
+
+def _is_enabled(used: logging.Logger) -> bool:
+    """Return whether lines are logged in a program without handlers: at INFO, unless a level was set.
+
+    The root's level counts for nothing here: it is WARNING from the start.
+    """
+    each: logging.Logger | None = used
     while each is not None and each is not logging.root and not each.level:
         each = each.parent
     level = logging.INFO if each is None or each is logging.root else each.level
-    # A logger of the same level, so that logging.disable counts too.
-    return logging.Logger(logger.name, level).isEnabledFor(logging.INFO)
+    # A logger of that level, so that logging.disable() counts too.
+    return not used.disabled and logging.Logger(used.name, level).isEnabledFor(logging.INFO)
 
 
 def _text(line: LineView) -> str:

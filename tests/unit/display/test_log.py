@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -187,3 +188,91 @@ def test_a_level_holds_where_no_handler_is_set_up(
     monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
     LogDisplay().show(reading(5, 10, final=True))
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def former() -> Iterator[logging.Logger]:
+    """The logger whose name was documented formerly."""
+    logger = logging.getLogger("speedy_utils.progress.log_lines")
+    yield logger
+    logger.setLevel(logging.NOTSET)
+    logger.filters.clear()
+
+
+@pytest.mark.parametrize("handlers", [True, False])
+@pytest.mark.parametrize("reject", [True, False])
+def test_the_logger_of_the_former_name_still_silences(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    former: logging.Logger,
+    handlers: bool,
+    reject: bool,
+) -> None:
+    """A level or filter on ``speedy_utils.progress.log_lines`` goes on working, with and without handlers."""
+    if handlers:
+        caplog.set_level(logging.INFO)
+    else:
+        set_up_no_logging(monkeypatch)
+    LogDisplay().show(reading(5, 10, final=True))
+    if reject:
+        former.addFilter(lambda record: record.__dict__["done"] < 7)
+    else:
+        former.setLevel(logging.WARNING)
+    LogDisplay().show(reading(7, 10, final=True))
+    shown = caplog.text + capsys.readouterr().err
+    assert ("5/10" in shown, "7/10" in shown) == (True, False)
+
+
+@pytest.mark.parametrize("handlers", [True, False])
+def test_a_filter_of_the_former_name_may_change_the_record(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    former: logging.Logger,
+    handlers: bool,
+) -> None:
+    """What a filter makes of the record is what is shown."""
+    if handlers:
+        caplog.set_level(logging.INFO)
+    else:
+        set_up_no_logging(monkeypatch)
+
+    def change(record: logging.LogRecord) -> bool:
+        record.msg, record.args = "changed", ()
+        return True
+
+    former.addFilter(change)
+    LogDisplay().show(reading(5, 10, final=True))
+    shown = caplog.text + capsys.readouterr().err
+    assert "changed" in shown
+    assert "5/10" not in shown
+
+
+def test_a_level_of_the_former_name_lets_lines_through(
+    caplog: pytest.LogCaptureFixture, former: logging.Logger
+) -> None:
+    """A level of its own goes before those of the loggers above it, as with any logger."""
+    caplog.handler.setLevel(logging.NOTSET)
+    former.setLevel(logging.INFO)
+    LogDisplay().show(reading(5, 10, final=True))
+    assert "5/10" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["speedy_utils", "speedy_utils.progress"])
+def test_handlers_and_levels_work_as_with_any_logger(name: str) -> None:
+    """A handler and a level of either logger get, and silence, the lines."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    configured = logging.getLogger(name)
+    configured.addHandler(handler)
+    try:
+        configured.setLevel(logging.INFO)
+        LogDisplay().show(reading(5, 10, final=True))
+        configured.setLevel(logging.WARNING)
+        LogDisplay().show(reading(7, 10, final=True))
+    finally:
+        configured.removeHandler(handler)
+        configured.setLevel(logging.NOTSET)
+    assert "5/10" in stream.getvalue()
+    assert "7/10" not in stream.getvalue()

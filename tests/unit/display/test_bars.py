@@ -1,13 +1,12 @@
-"""Bars in a terminal: what stands on the screen, and how fast it says the work is."""
+"""Bars in a terminal: what is on the screen."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
-import pyte
 import pytest
+from support.screen import EmulatedTerminal
 from tqdm.utils import disp_len
 
 from speedy_utils import Snapshot, StageSnapshot
@@ -18,58 +17,25 @@ TOTAL = 2_948_390
 NAME = f"Processing {TOTAL:,} items"
 
 
-class Terminal(io.StringIO):
-    """A terminal of some columns, which shows at once what is written to it."""
-
-    encoding = "utf-8"
-
-    def __init__(self, columns: int = 100) -> None:
-        super().__init__()
-        self._screen = pyte.Screen(columns, 24)
-        self._stream = pyte.Stream(self._screen)
-
-    def write(self, text: str) -> int:
-        """Show a text."""
-        self._stream.feed(text.replace("\n", "\r\n"))
-        return len(text)
-
-    def isatty(self) -> bool:
-        """It is one."""
-        return True
-
-    def size(self) -> tuple[int, int]:
-        """Columns and rows."""
-        return self._screen.columns, 24
-
-    def widen(self, columns: int) -> None:
-        """Have so many columns from now on."""
-        self._screen.resize(24, columns)
-
-    @property
-    def rows(self) -> list[str]:
-        """What stands there, from the top, without the empty rows below."""
-        return "\n".join(row.rstrip() for row in self._screen.display).rstrip("\n").split("\n")
-
-
 def reading(done: int, total: int | None = TOTAL, elapsed: float = 0.0, **more: Any) -> Snapshot:
     """A snapshot of a run with one line."""
     return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
 
 
-def bars_on(terminal: Terminal, *, leave: bool = True) -> BarDisplay:
+def bars_on(terminal: EmulatedTerminal, *, leave: bool = True) -> BarDisplay:
     """Bars on a terminal."""
     return BarDisplay(Screen(terminal, size=terminal.size), leave=leave)
 
 
 def drawn(*snapshots: Snapshot, columns: int = 100, leave: bool = True, close: bool = True) -> list[str]:
     """What stands in the terminal after some snapshots."""
-    terminal = Terminal(columns)
+    terminal = EmulatedTerminal(columns, 24)
     bars = bars_on(terminal, leave=leave)
     for snapshot in snapshots:
         bars.show(snapshot)
-    rows = terminal.rows
+    rows = terminal.lines()
     bars.close()
-    return terminal.rows if close else rows
+    return terminal.lines() if close else rows
 
 
 HALF = reading(1_671_800, elapsed=65.287)
@@ -97,10 +63,10 @@ def test_line_fits_the_terminal(columns: int, line: str) -> None:
 
 def test_line_fits_a_terminal_without_a_size() -> None:
     """A pseudo-terminal that nobody gave a size gets 80 columns, not an endless line."""
-    terminal = Terminal(100)
+    terminal = EmulatedTerminal(100, 24)
     bars = BarDisplay(Screen(terminal, size=lambda: (0, 0)))
     bars.show(HALF)
-    (row,) = terminal.rows
+    (row,) = terminal.lines()
     bars.close()
     assert disp_len(row) == 79
     assert "1,671,800/2,948,390" in row
@@ -108,13 +74,13 @@ def test_line_fits_a_terminal_without_a_size() -> None:
 
 def test_line_follows_the_width() -> None:
     """A terminal that is made narrower or wider gets lines of its new width."""
-    terminal = Terminal(96)
+    terminal = EmulatedTerminal(96, 24)
     bars = bars_on(terminal)
     widths = []
     for columns in (96, 40, 80):
-        terminal.widen(columns)
+        terminal.resize(columns, 24)
         bars.show(HALF)
-        widths.append(disp_len(terminal.rows[0]))
+        widths.append(disp_len(terminal.lines()[0]))
     bars.close()
     assert widths == [95, 35, 79]
 
@@ -144,13 +110,13 @@ def test_line_goes_back_where_an_attempt_was_lost() -> None:
 
 def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that can't write blocks gets a bar of ``#``, and no question marks for dots."""
-    terminal = Terminal()
+    terminal = EmulatedTerminal(100, 24)
     terminal.encoding = "ascii"
     monkeypatch.setattr("sys.stderr", terminal)
     bars = bars_on(terminal)
     bars.show(reading(5, 10, phase="starting Ray"))
     bars.close()
-    (row,) = terminal.rows
+    (row,) = terminal.lines()
     assert row.isascii()
     assert "50%|##" in row
     assert row.endswith("? items/s, starting Ray...]")
@@ -243,25 +209,25 @@ def test_lines_that_do_not_stay_leave_nothing(stages: tuple[StageSnapshot, ...])
     """With ``leave=False`` the lines are gone at the end, and there is no summary."""
     run = replace(HALF, stages=stages, show_run_line=not stages, final=True)
     assert len(drawn(run, leave=False, close=False)) == max(len(stages), 1)
-    assert drawn(run, leave=False) == [""]
+    assert drawn(run, leave=False) == []
 
 
 def test_what_is_printed_next_has_a_row_of_its_own() -> None:
     """What is written after a run stands below its lines."""
-    terminal = Terminal()
+    terminal = EmulatedTerminal(100, 24)
     bars = bars_on(terminal)
     bars.show(replace(HALF, stages=(READ,)))
     bars.close()
     terminal.write("after\n")
-    assert [row[:5] for row in terminal.rows] == ["Proce", "Read:", "after"]
+    assert [row[:5] for row in terminal.lines()] == ["Proce", "Read:", "after"]
 
 
 def test_bars_that_showed_nothing_leave_nothing() -> None:
     """A run that ended before its first reading leaves the terminal as it was."""
-    assert drawn() == [""]
+    assert drawn() == []
 
 
-def test_speed_in_the_line_is_the_mean_at_the_end() -> None:
+def test_the_rate_is_the_mean_at_the_end() -> None:
     """The line that stays has the mean, whatever the last moments were like."""
     slow_start = [reading(0), reading(10, 1_000, elapsed=9.0), reading(900, 1_000, elapsed=9.5)]
     assert "100 items/s" not in drawn(*slow_start, close=False)[0]

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from support.screen import FakeTerminal
 from tqdm import tqdm
 from tqdm.notebook import tqdm as tqdm_notebook
 
@@ -17,16 +18,6 @@ from speedy_utils._display.bars import BarDisplay
 from speedy_utils._display.base import CallbackDisplay, Display, NullDisplay, checked_progress, choose_display
 from speedy_utils._display.log import LogDisplay
 from speedy_utils._ray.own_tasks import GivenBar
-
-
-class Terminal(io.StringIO):
-    """A terminal that keeps what is written to it."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        """It is one."""
-        return True
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +36,7 @@ def reading(done: int, total: int | None = 10, **more: Any) -> Snapshot:
 
 def test_terminal_gets_bars_and_a_pipe_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bars are for terminals; elsewhere there are log lines, also where there is no stderr at all."""
-    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("sys.stderr", FakeTerminal())
     assert isinstance(choose_display(True), BarDisplay)
     for stderr in (io.StringIO(), None):
         monkeypatch.setattr("sys.stderr", stderr)
@@ -61,7 +52,7 @@ def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
 
 def test_ipython_in_a_terminal_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell of IPython without a kernel is no notebook, although the same package is loaded."""
-    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("sys.stderr", FakeTerminal())
     shell_with(monkeypatch)
     assert isinstance(choose_display(True), BarDisplay)
 
@@ -96,7 +87,7 @@ def test_widgets_that_fail_give_way_to_log_lines(
     ("value", "kind"),
     [("bar", BarDisplay), ("log", LogDisplay), ("none", NullDisplay), ("LOG", LogDisplay)],
 )
-@pytest.mark.parametrize("stderr", [Terminal, io.StringIO])
+@pytest.mark.parametrize("stderr", [FakeTerminal, io.StringIO])
 def test_environment_chooses(
     monkeypatch: pytest.MonkeyPatch, value: str, kind: type[Display], stderr: type[io.StringIO]
 ) -> None:
@@ -110,7 +101,7 @@ def test_environment_chooses(
 def test_environment_may_leave_the_choice(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """``auto``, and an empty value, are the same as none."""
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", value)
-    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("sys.stderr", FakeTerminal())
     assert isinstance(choose_display(True), BarDisplay)
 
 
@@ -130,7 +121,7 @@ def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tqdm_disable_silences(monkeypatch: pytest.MonkeyPatch, value: str, shows: bool) -> None:
     """``TQDM_DISABLE`` silences terminals and pipes, whenever it was set."""
     monkeypatch.setenv("TQDM_DISABLE", value)
-    for stderr in (Terminal(), io.StringIO()):
+    for stderr in (FakeTerminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", stderr)
         assert isinstance(choose_display(True), NullDisplay) is not shows
 
@@ -138,7 +129,7 @@ def test_tqdm_disable_silences(monkeypatch: pytest.MonkeyPatch, value: str, show
 @pytest.mark.parametrize("kind", ["bar", "log", "notebook"])
 def test_progress_false_silences(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """``progress=False`` shows nothing, anywhere, also where the environment chooses a display."""
-    terminal = Terminal()
+    terminal = FakeTerminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)
     display = choose_display(False)
@@ -152,7 +143,7 @@ def test_progress_false_silences(monkeypatch: pytest.MonkeyPatch, kind: str) -> 
 @pytest.mark.parametrize("kind", ["bar", "log"])
 def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_color: str | None) -> None:
     """No display writes an escape code of colour, so ``NO_COLOR`` is kept to with or without it."""
-    terminal = Terminal()
+    terminal = FakeTerminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("speedy_utils._display.log.logger.propagate", False)
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)

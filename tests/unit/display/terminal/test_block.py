@@ -1,0 +1,72 @@
+"""The block by itself: which rows it has, and the text that draws them."""
+
+from __future__ import annotations
+
+import pytest
+from support.screen import constant
+
+from speedy_utils._display.terminal.block import Block, Render
+
+
+def block_of(*renders: Render, columns: int = 20) -> Block:
+    """Make a block with an owner for each render function."""
+    block = Block()
+    for owner, render in enumerate(renders):
+        block.put(owner, render, block.fit(render(columns), columns), columns)
+    return block
+
+
+def test_owners_keep_their_order() -> None:
+    """Rows come in the order in which owners came, also when one puts its lines again."""
+    block = block_of(constant("a", "b"), constant("c"))
+    block.put(0, constant("d"), ["d"], 20)
+    assert block.rows(20, 24) == ["d", "c"]
+    block.remove(0)
+    block.remove(0)
+    assert (block.rows(20, 24), block.empty) == (["c"], False)
+    block.clear()
+    assert (block.rows(20, 24), block.empty) == ([], True)
+
+
+def test_lines_are_made_anew_in_another_width() -> None:
+    """A line fills the width that there is; one that can't be made anew is cut."""
+
+    def failing(columns: int) -> list[str]:
+        if columns != 20:
+            raise ZeroDivisionError
+        return ["x" * columns]
+
+    block = block_of(lambda columns: ["=" * columns], failing)
+    assert block.rows(20, 24) == ["=" * 20, "x" * 20]
+    assert block.rows(9, 24) == ["=" * 9, "x" * 9]
+
+
+@pytest.mark.parametrize(
+    ("height", "last"), [(5, "line 4"), (4, "… and 2 more lines"), (1, "… and 5 more lines")]
+)
+def test_rows_that_have_no_room_are_counted(height: int, last: str) -> None:
+    """There are no more rows than the height; the last says how many lines are left out."""
+    rows = block_of(constant(*(f"line {n}" for n in range(5)))).rows(20, height)
+    assert (len(rows), rows[-1]) == (height, last)
+
+
+def test_a_character_that_the_encoding_lacks_is_a_question_mark() -> None:
+    """Lines are cut to the terminal's encoding, so that writing them can't fail."""
+    block = Block()
+    block.encoding = "ascii"
+    assert block.fit(["語 a\nb\x1b[2J\a"], 20) == ["? ab"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows_above", "text"),
+    [
+        ([], 0, "\r\x1b[J\r"),
+        (["a"], 0, "\r\x1b[Ja\r"),
+        (["a", "b"], 0, "\r\x1b[Ja\nb\x1b[1A\r"),
+        (["a", "b"], 2, "\r\n\n\x1b[Ja\nb\x1b[3A\r"),
+        (["a"], 50, "\r" + "\n" * 23 + "\x1b[Ja\x1b[23A\r"),
+    ],
+)
+def test_the_text_leaves_the_cursor_where_it_was(lines: list[str], rows_above: int, text: str) -> None:
+    """Drawing goes below the rows of tqdm bars, erases downwards from there, and comes back up."""
+    assert block_of(constant(*lines)).draw(20, 24, rows_above) == text

@@ -1,0 +1,127 @@
+"""The streams while a block is there: what stands in their place, and what is left alone."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from contextlib import redirect_stdout
+
+import pytest
+from support.screen import a_terminal, constant
+
+from speedy_utils._display.terminal import redirect
+from speedy_utils._display.terminal.lines import StreamProxy
+
+
+def test_a_proxy_has_its_writer_before_it_is_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that prints while the streams are redirected meets no proxy without a writer."""
+    met: list[bool] = []
+
+    def look(one: object, other: object) -> bool:
+        met.extend(
+            not isinstance(each, StreamProxy) or each.writer is screen for each in (sys.stdout, sys.stderr)
+        )
+        return one is other
+
+    monkeypatch.setattr(redirect, "_same_terminal", look)
+    with a_terminal() as (terminal, screen):
+        screen.show(1, lambda _: ["line"])
+        print("said")
+        screen.finish(1, None)
+        assert terminal.lines() == ["said"]
+    assert met == [True] * 4
+
+
+def test_a_pipe_is_left_alone() -> None:
+    """A stream that is no terminal stays as it is, and so does one that is closed or not there."""
+    closed = io.StringIO()
+    closed.close()
+    for other in (io.StringIO(), closed, None):
+        with a_terminal() as (terminal, screen):
+            sys.stdout = other
+            screen.show(1, constant("a"))
+            assert sys.stdout is other
+            assert isinstance(sys.stderr, StreamProxy)
+            screen.finish(1, None)
+            assert sys.stdout is other
+            assert sys.stderr is terminal
+
+
+def test_a_stream_that_the_program_puts_in_place_stays_there() -> None:
+    """A stream that the program puts in place meanwhile gets what is printed until it is removed."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        caught = io.StringIO()
+        with redirect_stdout(caught):
+            print("caught")
+            screen.show(1, constant("b"))
+            screen.finish(1, constant("c"))
+            assert sys.stdout is caught
+        assert caught.getvalue() == "caught\n"
+        print("after")
+        assert terminal.lines() == ["c", "after"]
+        screen.show(1, constant("d"))
+        screen.finish(1, None)
+        assert sys.stdout is terminal
+
+
+def test_a_stream_that_appears_later_is_redirected_too() -> None:
+    """A terminal that is put in place while the block is there is redirected from the next show on."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        sys.stdout = terminal
+        screen.show(1, constant("a"))
+        print("said")
+        assert terminal.lines() == ["said", "a"]
+        screen.finish(1, None)
+        assert sys.stdout is terminal
+
+
+def test_a_kept_proxy_can_be_written_to() -> None:
+    """A proxy that the program has kept can be written to after the block, and above the next."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        kept = sys.stdout
+        screen.finish(1, None)
+        kept.writelines(["late", "\n"])
+        screen.show(2, constant("b"))
+        kept.write("later\n")
+        assert terminal.lines() == ["late", "later", "b"]
+        screen.finish(2, None)
+
+
+def test_a_proxy_is_otherwise_the_wrapped_stream() -> None:
+    """All but printing is the wrapped stream's: attributes, return values, errors."""
+    with a_terminal() as (_terminal, screen):
+        screen.show(1, constant("a"))
+        assert sys.stdout.isatty()
+        assert sys.stdout.encoding == "utf-8"
+        assert isinstance(sys.stdout, io.StringIO)
+        assert sys.stdout.write("語\n") == 2
+        with pytest.raises(io.UnsupportedOperation):
+            sys.stdout.fileno()
+        with pytest.raises(TypeError):
+            sys.stdout.write(b"bytes")
+        screen.finish(1, None)
+
+
+def test_log_records_go_above() -> None:
+    """Handlers of logging that were made before the block write above it, and to the terminal after it."""
+    with a_terminal() as (terminal, screen):
+        logger, child = logging.getLogger("speaking"), logging.getLogger("speaking.child")
+        early = logging.StreamHandler()
+        logger.addHandler(early)
+        screen.show(1, constant("a"))
+        late = logging.StreamHandler()
+        child.addHandler(late)
+        try:
+            child.error("said %d", 1)
+            assert terminal.lines() == ["said 1", "said 1", "a"]
+            screen.finish(1, None)
+            assert early.stream is late.stream is terminal
+            child.error("said 2")
+            assert terminal.lines() == ["said 1", "said 1", "said 2", "said 2"]
+        finally:
+            logger.removeHandler(early)
+            child.removeHandler(late)

@@ -40,6 +40,9 @@ PACE = 100.0
 HOSTS = 2
 WARM_UP = 3.0
 
+MAX_INTERVAL_S = 2.0
+"""Seconds between two calls of a worker without a relay, however many there are."""
+
 
 def hammer(worker: int, workers: int, seconds: float, folder: str) -> tuple[int, float]:
     """Report one by one for some seconds, from the moment at which all workers are up; say how often."""
@@ -108,7 +111,7 @@ class Scale:
 def host(actor: Any, numbers: Sequence[int], relays: int, interval: float, start: float, end: float) -> int:
     """Be some workers from ``start`` to ``end``, and say how many reports they made."""
     if relays:
-        mine = [Relay(ActorSink(actor, relays)) for _ in range(-(-relays // HOSTS))]
+        mine = [Relay(ActorSink(actor, relays, send_address=False)) for _ in range(-(-relays // HOSTS))]
         ways = [mine[number % len(mine)].report for number in numbers]
     else:
         ways = [ActorSink(actor).send for _ in numbers]  # each with one call under way
@@ -150,7 +153,7 @@ def simulate(workers: int, seconds: float, *, direct: bool = False) -> Scale:
     actor = start_actor(None, "")
     names, sinks = plan_relays(ActorName(""), workers)
     relays = 0 if direct else len(names)
-    interval = ActorSink(actor, workers).interval if direct else sinks[0].interval
+    interval = min(ActorSink(actor, workers).interval, MAX_INTERVAL_S) if direct else sinks[0].interval
     ray.get(actor.get_progress.remote())
     process = find_process("ray::ProgressActor")
     start = time.monotonic() + 1.0

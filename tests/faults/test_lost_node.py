@@ -15,13 +15,11 @@ import os, pathlib, threading, time
 import ray
 from ray.cluster_utils import Cluster
 from speedy_utils import multi_process, track
-from speedy_utils.multi_worker import process
-from speedy_utils.progress import link
-from speedy_utils.testing import RecordingDisplay
+from speedy_utils._ray import client
 
 ITEMS = 1000
 folder = pathlib.Path(os.getcwd())
-link._SEARCH = 60.0  # on a busy machine nobody may answer in three seconds where the lost task was at work
+client.LOCATE_TIMEOUT_S = 60.0  # on a busy machine an answer takes longer
 
 def wait_for(condition):
     deadline = time.monotonic() + 200
@@ -48,14 +46,13 @@ if __name__ == "__main__":
     head = ray.get_runtime_context().get_node_id()
     lost = cluster.add_node(num_cpus=1)
     (doomed,) = {node["NodeID"] for node in ray.nodes()} - {head}
-    display = RecordingDisplay()
-    process.display_here = lambda progress, leave: display
+    shown = []
     results = []
 
     def run():
         results.extend(multi_process(
             task, range(5), num_workers=3, total_items=lambda i: ITEMS, poll_interval=0.05,
-            head=head, doomed=doomed,
+            progress=shown.append, head=head, doomed=doomed,
         ))
 
     thread = threading.Thread(target=run)  # Ray wants nodes to be added by the main thread
@@ -63,15 +60,15 @@ if __name__ == "__main__":
     wait_for(lambda: len(list(folder.glob("half-*"))) == 2)
     cluster.add_node(num_cpus=1)
     wait_for(lambda: len(list(folder.glob("half-*"))) == 3)
-    wait_for(lambda: display.last.done == 3 * ITEMS // 2)
+    wait_for(lambda: shown[-1].done == 3 * ITEMS // 2)
     cluster.remove_node(lost, allow_graceful=False)
-    wait_for(lambda: display.last.done == 2 * ITEMS // 2)  # no count of the dead attempt stays
+    wait_for(lambda: shown[-1].done == 2 * ITEMS // 2)  # no count of the dead attempt stays
     (folder / "dropped").touch()
     wait_for(lambda: len(list(folder.glob("done-*"))) == 4)
     (folder / "others done").touch()
     thread.join()
     nodes = {path.name.split("-")[2] for path in folder.glob("half-*")}
-    print("END", len(nodes), results, display.last.done, display.last.total, display.last.retries)
+    print("END", len(nodes), results, shown[-1].done, shown[-1].total, shown[-1].retries)
     ray.shutdown()
     cluster.shutdown()
 """

@@ -75,7 +75,7 @@ def test_a_lost_worker_is_told_with_task_node_and_cause(
     import ray
 
     # On a busy machine nobody may answer in three seconds where the lost task was at work.
-    monkeypatch.setattr("speedy_utils._ray.client._SEARCH", 60.0)
+    monkeypatch.setattr("speedy_utils._ray.client.LOCATE_TIMEOUT_S", 60.0)
     seen = tmp_path / "seen"
 
     def task(i: int) -> int:

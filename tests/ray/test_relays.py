@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -13,24 +14,23 @@ import pytest
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, multi_process, report_progress
-from speedy_utils._ray import client as link
-from speedy_utils._ray import relay as relays
+from speedy_utils._ray import client, relay
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(autouse=True)
-def _two_gatherers(monkeypatch: pytest.MonkeyPatch) -> None:
+def _two_relays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let four workers be many: two share a relay."""
-    monkeypatch.setattr(relays, "MAX_DIRECT_WORKERS", 2)
-    monkeypatch.setattr(relays, "WORKERS_PER_RELAY", 2)
+    few = functools.partial(relay.plan_relays, max_direct=2, per_relay=2)
+    monkeypatch.setattr("speedy_utils._ray.engine.plan_relays", few)
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The relays that a run has started."""
     handles: list[Any] = []
-    start = relays.start_relays
+    start = relay.start_relays
 
     def kept(*args: Any) -> list[Any]:
         handles.extend(start(*args))
@@ -47,7 +47,7 @@ def wait_for(path: Path, shown: Path, until: Callable[..., Any]) -> None:
     until(shown.exists)
 
 
-def test_counts_arrive_through_gatherers(
+def test_counts_arrive_through_relays(
     ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """What workers report shows while they work, the end is exact, and the relays end with the run."""
@@ -75,7 +75,7 @@ def test_counts_arrive_through_gatherers(
             ray.get(handle.report.remote([], {}), timeout=30)
 
 
-def test_killed_gatherers_cost_freshness_only(
+def test_killed_relays_cost_freshness_only(
     ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """Relays that die in the run start again, and hear from the workers what they had known."""
@@ -105,7 +105,7 @@ def test_killed_gatherers_cost_freshness_only(
     assert dones == sorted(dones)
 
 
-def test_a_lost_worker_is_found_through_its_gatherer(
+def test_a_lost_worker_is_found_through_its_relay(
     ray_session: None,
     recorder: Recorder,
     tmp_path: Path,
@@ -114,7 +114,7 @@ def test_a_lost_worker_is_found_through_its_gatherer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A task that is lost in a large run is told with the process that it was lost in, not its relay's."""
-    monkeypatch.setattr(link, "_SEARCH", 60.0)  # on a busy machine an answer takes longer
+    monkeypatch.setattr(client, "LOCATE_TIMEOUT_S", 60.0)  # on a busy machine an answer takes longer
     seen = tmp_path / "seen"
 
     def task(i: int) -> None:

@@ -1,8 +1,8 @@
-"""The actor that gathers live counts from all nodes.
+"""The actor that merges the live counts of all nodes.
 
 The actor is for liveness only: it may die, lag or restart, and what is lost is freshness. Exact counts
 come to the driver with the tasks' own results. Workers send states, not differences, and send them again
-every two seconds, so a restarted actor knows everything again after one round.
+every two seconds, so an actor that has restarted soon knows everything again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from .._state.timings import StageClock, StageTimings
 from .._validation import checked_count
 
 
-class Gathered(NamedTuple):
-    """What has changed in an actor since it was last asked."""
+class Changes(NamedTuple):
+    """What has changed in an actor since it was last asked.
+
+    Attributes:
+        epoch: The actor's own name, which changes when it restarts.
+        version: What to ask with next time.
+        reports: The states of the tasks that changed.
+        timings: How long ago work on the stages began, and last moved.
+    """
 
     epoch: str
     version: int
@@ -27,17 +34,17 @@ class Gathered(NamedTuple):
 
 
 class ProgressActor:
-    """Gathers what workers count. Made a Ray actor by :func:`create_progress_tracker`.
+    """Adds up what workers count. Made a Ray actor by :func:`create_progress_tracker`.
 
     It is a plain class: without Ray it works in one process, which is enough for a test.
 
     Args:
-        total: Items in all; None where that is not known.
+        total: Items in all; None if that is not known.
         desc: What is being done.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
 
     Raises:
-        TypeError: ``total`` is no integer, nor None.
+        TypeError: ``total`` is neither an integer nor None.
         ValueError: ``total`` is negative.
 
     Example:
@@ -70,7 +77,7 @@ class ProgressActor:
         """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
 
         Args:
-            n: How many.
+            n: How many items.
 
         Returns:
             All items counted so far.
@@ -85,7 +92,7 @@ class ProgressActor:
         return self._processed()
 
     def get_progress(self) -> dict[str, Any]:
-        """The state now.
+        """Return the state now.
 
         Returns:
             ``processed`` and ``total`` in items, ``elapsed`` in seconds since the first count, ``rate`` in
@@ -115,54 +122,57 @@ class ProgressActor:
         }
 
     def set_total(self, total: int | None) -> None:
-        """Say how many items there are, once that is known.
+        """Set how many items there are, once that is known.
+
+        Args:
+            total: Items in all; None if that is not known.
 
         Raises:
-            TypeError: ``total`` is no integer, nor None.
+            TypeError: ``total`` is neither an integer nor None.
             ValueError: ``total`` is negative.
         """
         self._total = None if total is None else checked_count(total, "total")
 
     def reset(self) -> None:
-        """Start over at zero, with a clock that waits for the next count."""
+        """Start again at zero; the clock starts with the next count."""
         self._added = 0
         self._stage_clock.clear()
         self._reset_at = self._clock()
         self._before_reset = self._ledger.sums
 
-    def report(self, reports: Iterable[Report], timings: StageTimings, location: str = "") -> None:
-        """Take in the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`.
+    def report(self, reports: Iterable[Report], timings: StageTimings, address: str = "") -> None:
+        """Merge the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`.
 
         Args:
             reports: What each task has counted so far.
             timings: How long ago their work on items started, and last moved, by stage.
-            location: What the process is called that they run in.
+            address: The process that they run in, as ``worker_address`` returns it.
         """
         known = [Report(*report) for report in reports]
         self._ledger.merge(known)
-        self._locations.note(location, known)
+        self._locations.note(address, known)
         self._stage_clock.merge(timings, since=self._reset_at)
 
-    def gather(self, epoch: str, since: int, committed: Sequence[Task]) -> Gathered:
-        """What has changed, for the ledger of the driver.
+    def changes_since(self, epoch: str, version: int, committed: Sequence[Task]) -> Changes:
+        """Return what has changed, for the ledger of the driver.
 
         Args:
-            epoch: The epoch that ``since`` is from; an actor that was restarted has another.
-            since: The version that the driver has seen.
+            epoch: The epoch that ``version`` is from; an actor that was restarted has another one.
+            version: The version that the driver has seen.
             committed: Tasks that need not be remembered any more.
 
         Returns:
-            The changes, and what to ask with next time.
+            The changes, or all that is known if the epoch is another one.
         """
         for task in committed:
             self._ledger.close(task)
-        reports = self._ledger.changes(since if epoch == self._epoch else 0)
+        reports = self._ledger.changes(version if epoch == self._epoch else 0)
         # Plain tuples, which the types don't know here: they pickle without a reference to their class.
         plain: Any = [tuple(report) for report in reports]
-        return Gathered(self._epoch, self._ledger.version, plain, self._stage_clock.timings())
+        return Changes(self._epoch, self._ledger.version, plain, self._stage_clock.timings())
 
     def locate(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
-        """Where some attempts were at work, as far as they have reported: they may have been lost since.
+        """Return the addresses of the processes that some attempts ran in, if they have reported.
 
         Args:
             attempts: The number of the attempt by task.
@@ -170,23 +180,22 @@ class ProgressActor:
         return self._locations.find(attempts)
 
     def _processed(self) -> int:
-        return self._added + max(
-            0, int(self._ledger.sums.get(RUN_ITEMS, 0) - self._before_reset.get(RUN_ITEMS, 0))
-        )
+        reported = self._ledger.sums.get(RUN_ITEMS, 0) - self._before_reset.get(RUN_ITEMS, 0)
+        return self._added + max(0, int(reported))
 
 
 ProgressActor.__module__ = "speedy_utils"
 
 
 def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:
-    """Start a :class:`ProgressActor` on Ray, under a name where one is given."""
+    """Start a :class:`ProgressActor` on Ray, under ``name`` if it is not None."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     options: dict[str, Any] = {"name": name}
     if ray.is_initialized():  # else Ray starts on its own, and has one node
-        # On the node that asks for it: then the loss of another one takes only that one's tasks along. Ray
-        # takes a soft wish of an actor that needs no CPU for none at all.
+        # On the node of the driver: then the loss of another node costs only that one's tasks. Not soft, as
+        # Ray ignores a soft affinity of an actor that needs no CPU.
         home = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor)
@@ -194,7 +203,7 @@ def start_actor(total: int | None, desc: str, name: str | None = None) -> Any:
 
 
 class TaskLocations:
-    """What each process was last at work on. It grows with the processes, not with the tasks.
+    """The tasks that each process was running when it last reported. Grows with processes, not with tasks.
 
     Example:
         >>> locations = TaskLocations()
@@ -206,25 +215,25 @@ class TaskLocations:
     def __init__(self) -> None:
         self._attempts: dict[str, dict[Task, int]] = {}
 
-    def note(self, location: str, reports: Iterable[Report]) -> None:
-        """Note what a process reports; a location without a name is none.
+    def note(self, address: str, reports: Iterable[Report]) -> None:
+        """Note which tasks a process runs.
 
         Args:
-            location: What the process is called.
+            address: The process; ignored if empty.
             reports: What it has sent in one call.
         """
-        if location:
-            self._attempts[location] = {report.task: report.attempt for report in reports}
+        if address:
+            self._attempts[address] = {report.task: report.attempt for report in reports}
 
     def find(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
-        """The locations of some attempts, as far as they are known.
+        """Return the addresses of some attempts, if they are known.
 
         Args:
             attempts: The number of the attempt by task.
         """
         return {
-            task: location
-            for location, known in self._attempts.items()
+            task: address
+            for address, known in self._attempts.items()
             for task, attempt in known.items()
             if attempts.get(task) == attempt
         }

@@ -1,16 +1,15 @@
-"""What leads to a progress actor and back: calls of it that may never be answered, and are not waited for."""
+"""Client of the progress actor: calls that are not waited for, as they may never be answered."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,34 +17,56 @@ from .._state.ledger import Report, Task
 from .._state.timings import StageTimings
 from .._validation import shorten
 from .._worker.process import in_ray_worker
-from .actor import Gathered, ProgressActor
+from .actor import Changes, ProgressActor
 
 logger = logging.getLogger("speedy_utils")
 
 
-_GIVE_UP_AFTER = 2.0
-"""Seconds after which a call of an actor that may be restarting is left alone and made again."""
+# How far a bar is behind, at most, while the actor answers:
+#
+#     flush   0.2 s    between two sends of a worker: ``send_interval``, more with more than 50 workers
+#     relay   0.2 s    between two sends of a relay; only with more than 200 workers, see relay.py
+#     read    0.25 s   ANSWER_TIMEOUT_S; an actor that is not busy answers within some milliseconds
+#     poll    0.3 s    between two readings: ``poll_interval``
+#
+# That is 0.75 s with 8 workers. In the median it is half of flush and of poll, and the milliseconds that
+# the two calls take: about 0.3 s.
+
+SEND_INTERVAL_S = 0.2
+"""Seconds between two calls of the actor by one worker. A call takes some 2 ms of CPU at both ends."""
 
 
-_PATIENCE = 0.25
-"""Seconds to wait for an answer before a reading goes on without it; it is looked at again the next time."""
+MAX_CALLS_PER_SECOND = 250
+"""Calls that all workers together make: a tenth of what one actor can take. 50 workers make as many."""
 
 
-_SEARCH = 3.0
-"""Seconds to wait for those who may know where a lost task was at work."""
+ANSWER_TIMEOUT_S = 0.25
+"""Seconds that a reading waits for an answer; one that comes later is taken by the next reading."""
 
 
-_CALLS_PER_SECOND = 150
-"""What all workers together ask of the actor: a tenth of what one actor can take."""
+GIVE_UP_AFTER_S = 2.0
+"""Seconds after which an unanswered call is given up and made again: its actor may be restarting."""
 
 
-_LIVELY, _CALM = 0.2, 1.0
-"""Seconds between two calls of the actor by one process, at first and after ten seconds, however few
-processes there are. A call takes some 2 ms of CPU at both ends."""
+LOCATE_TIMEOUT_S = 3.0
+"""Seconds that actors have to say where a lost task was running."""
+
+
+def send_interval(senders: int) -> float:
+    """Return the seconds between two calls of an actor that has this many senders.
+
+    Example:
+        >>> [send_interval(senders) for senders in (1, 50, 200)]
+        [0.2, 0.2, 0.8]
+    """
+    return max(SEND_INTERVAL_S, senders / MAX_CALLS_PER_SECOND)
 
 
 def current_attempt_id() -> tuple[str, int]:
-    """A name for what runs in this thread, and a number that grows with each attempt at it."""
+    """Return Ray's task id, the same for all attempts, and a timestamp that orders the attempts.
+
+    Outside a Ray task the id is a new one each time.
+    """
     ray = sys.modules.get("ray")
     task = ray.get_runtime_context().get_task_id() if ray is not None and ray.is_initialized() else None
     return task or uuid.uuid4().hex, time.time_ns()
@@ -53,64 +74,46 @@ def current_attempt_id() -> tuple[str, int]:
 
 @functools.lru_cache(maxsize=1)
 def worker_address() -> str:
-    """Where this process runs, as somebody would look for it who wants to know why it died."""
+    """Return where this process runs, for an error message: ``"host-1 (node 1f2e3d4c, process 4711)"``."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
     return f"{socket.gethostname()} (node {node[:8]}, process {os.getpid()})"
 
 
-def _calm(seconds: float) -> float:
-    """How long to wait between two calls, for somebody who has made them for so long."""
-    return min(max(seconds / 10, _LIVELY), _CALM)
-
-
 class ActorName(str):
-    """The name of a progress actor that need not have been started yet."""
+    """The name of a progress actor, which need not have been started yet."""
 
     __slots__ = ()
 
 
 class ActorSink:
-    """Sends states to a progress actor, one call in flight.
+    """Sends states to a progress actor, with at most one call unanswered.
 
     Args:
         actor: A handle, a :class:`ProgressActor` of this process, or an :class:`ActorName`.
-        workers: How many workers share the actor: with many, each sends less often.
-        placed: Whether what it sends is about tasks of the process that sends it.
-        clock: Seconds that only grow.
+        senders: How many processes share the actor: with many, each sends less often.
+        send_address: Whether the tasks run in this process, so that its address is sent with their counts.
+            False in a relay.
+
+    Attributes:
+        interval: Seconds between two calls of :meth:`send`.
     """
 
-    def __init__(
-        self,
-        actor: Any,
-        workers: int = 1,
-        *,
-        placed: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, actor: Any, senders: int = 1, *, send_address: bool = True) -> None:
         known = isinstance(actor, (ProgressActor, ActorName))
         if not known and not hasattr(getattr(actor, "report", None), "remote"):
             raise TypeError(
                 "the actor must come from create_progress_tracker(), or be a ProgressActor, "
                 f"not {shorten(actor)}"
             )
+        self.interval = send_interval(senders)
         self._actor = actor
-        self._workers = workers
-        self._placed = placed
-        self._clock, self._begun = clock, clock()
+        self._send_address = send_address
         self._call: PendingCall | None = None
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two calls of ``send``: who has reported for a while is in less of a hurry."""
-        hurry = max(_LIVELY, min(self._workers / _CALLS_PER_SECOND, 2.0))
-        if not self._placed:  # what is handed on here has waited once before
-            return hurry
-        return max(hurry, _calm(self._clock() - self._begun))
-
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-        """Hand over the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`."""
+        """Send the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`."""
         if isinstance(self._actor, ProgressActor):
             self._actor.report(reports, timings)
             return True
@@ -121,39 +124,29 @@ class ActorSink:
                 self._actor = ray.get_actor(self._actor)
             except ValueError:  # it has not been started
                 return False
-        busy = self._call is not None and not self._call.answered() and not self._call.overdue()
-        if busy and not last:
+        pending = self._call is not None and not self._call.answered() and not self._call.overdue()
+        if pending and not last:
             return False
-        if self.lost():  # the actor has restarted, or is about to: what it knew comes back without delay
-            self._begun = self._clock()
-        location = worker_address() if self._placed and in_ray_worker() else ""
+        address = worker_address() if self._send_address and in_ray_worker() else ""
         self._call = PendingCall(
-            self._actor.report.remote([tuple(report) for report in reports], timings, location)
+            self._actor.report.remote([tuple(report) for report in reports], timings, address)
         )
         return True
 
     def lost(self) -> bool:
-        """Whether the last call has failed: its actor was gone."""
+        """Return whether the last call has failed because its actor was gone."""
         return self._call is not None and self._call.failed()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # With the clock of the process that it comes to.
-        return functools.partial(ActorSink, placed=self._placed), (self._actor, self._workers)
 
 
 class ActorReader:
-    """Reads what an actor has gathered, for the driver, without ever waiting long for it.
+    """Reads from an actor what has changed, and waits only briefly for it.
 
     Args:
         actor: The actor's handle.
-        calm: Whether to ask less often after a while. Not where reports reach the actor late as it is.
-        clock: Seconds that only grow.
     """
 
-    def __init__(self, actor: Any, *, calm: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, actor: Any) -> None:
         self._actor = actor
-        self._calm = calm
-        self._clock, self._begun, self._answered = clock, clock(), -math.inf
         self._epoch = ""
         self._version = 0
         self._committed: list[Task] = []
@@ -161,7 +154,7 @@ class ActorReader:
         self._warned = False
 
     def close(self) -> None:
-        """Ask the actor nothing more, and let go of it: it is about to end."""
+        """Release the actor, which is about to end; later readings return nothing."""
         self._actor = None
 
     def forget(self, task: Task) -> None:
@@ -169,10 +162,10 @@ class ActorReader:
         self._committed.append(task)
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """What has changed since the last call, and when the stages began and last moved.
+        """Ask for what has changed since the last call, and when the stages began and last moved.
 
         Returns:
-            Nothing new where the actor does not answer: it may be restarting.
+            Nothing new if the actor does not answer in time: it may be restarting.
         """
         import ray
 
@@ -181,12 +174,9 @@ class ActorReader:
             self._call = None
             return (), {}
         if self._call is None:
-            now = self._clock()
-            if self._calm and now - self._answered < _calm(now - self._begun):
-                return (), {}
             committed, self._committed = self._committed, []
-            self._call = PendingCall(actor.gather.remote(self._epoch, self._version, committed))
-        if not self._call.answered(_PATIENCE):
+            self._call = PendingCall(actor.changes_since.remote(self._epoch, self._version, committed))
+        if not self._call.answered(ANSWER_TIMEOUT_S):
             if self._call.overdue():
                 self._call = None
                 if self._epoch:  # before the first answer it is starting
@@ -194,14 +184,12 @@ class ActorReader:
             return (), {}
         call, self._call = self._call, None
         try:
-            gathered = Gathered(*ray.get(call.ref))
+            changes = Changes(*ray.get(call.ref))
         except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError) as error:
-            self._begun = self._clock()  # once it is there again there is much to hear
             self._warn(type(error).__name__)
             return (), {}
-        self._epoch, self._version = gathered.epoch, gathered.version
-        self._answered = self._clock()
-        return (Report(*report) for report in gathered.reports), gathered.timings
+        self._epoch, self._version = changes.epoch, changes.version
+        return (Report(*report) for report in changes.reports), changes.timings
 
     def _warn(self, cause: str) -> None:
         if not self._warned and self._actor is not None:
@@ -214,7 +202,7 @@ class ActorReader:
 
 
 def locate_attempts(actors: Sequence[Any], attempts: Mapping[Task, int]) -> dict[Task, str]:
-    """Where some attempts were at work, as far as those know who gather counts, and answer.
+    """Return the addresses of the processes that some attempts ran in, as far as the actors know and answer.
 
     Args:
         actors: Handles of progress actors and relays.
@@ -223,7 +211,7 @@ def locate_attempts(actors: Sequence[Any], attempts: Mapping[Task, int]) -> dict
     import ray
 
     calls = [actor.locate.remote(attempts) for actor in actors]
-    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SEARCH)
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=LOCATE_TIMEOUT_S)
     known: dict[Task, str] = {}
     for call in answered:
         with suppress(ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):  # it is lost too
@@ -232,32 +220,36 @@ def locate_attempts(actors: Sequence[Any], attempts: Mapping[Task, int]) -> dict
 
 
 class PendingCall:
-    """A call of an actor that may never be answered."""
+    """A call of an actor that may never be answered.
+
+    Args:
+        ref: The reference that the call has returned.
+    """
 
     def __init__(self, ref: Any) -> None:
         self.ref = ref
-        self._arrived = False
-        self._until = time.monotonic() + _GIVE_UP_AFTER
+        self._succeeded = False
+        self._deadline = time.monotonic() + GIVE_UP_AFTER_S
 
     def answered(self, timeout: float = 0.0) -> bool:
-        """Whether an answer, or an error, has come."""
+        """Return whether an answer, or an error, has come; wait ``timeout`` seconds for it."""
         import ray
 
         return bool(ray.wait([self.ref], timeout=timeout)[0])
 
     def failed(self) -> bool:
-        """Whether an error has come in place of an answer."""
+        """Return whether an error has come in place of an answer."""
         import ray
 
-        if self._arrived or not self.answered():
+        if self._succeeded or not self.answered():
             return False
         try:
             ray.get(self.ref)
         except ray.exceptions.RayError:
             return True
-        self._arrived = True
+        self._succeeded = True
         return False
 
     def overdue(self) -> bool:
-        """Whether to make another call instead."""
-        return time.monotonic() >= self._until
+        """Return whether to make another call instead."""
+        return time.monotonic() >= self._deadline

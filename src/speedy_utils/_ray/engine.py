@@ -123,7 +123,7 @@ class RayEngine:
         actor = start_actor(None, "", self._name)
         self._actors = [actor, *start_relays(self._name, self._relays)]
         self._started = [each.__ray_ready__.remote() for each in self._actors]
-        self._reader = ActorReader(actor, calm=not self._relays)
+        self._reader = ActorReader(actor)
 
     def _placed(self, ended: list[tuple[Attempt, Outcome]]) -> list[tuple[Attempt, Outcome]]:
         """Add where the workers were that died: Ray's own errors don't tell."""

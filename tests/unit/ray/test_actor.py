@@ -9,7 +9,7 @@ import pytest
 from support.counts import items
 
 from speedy_utils import ProgressActor
-from speedy_utils._ray.client import ActorSink, current_attempt_id
+from speedy_utils._ray.client import ActorName, ActorSink, current_attempt_id
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._worker.process import in_ray_worker
 from speedy_utils.testing import FakeClock
@@ -35,7 +35,10 @@ def processed(actor: ProgressActor) -> int:
 
 def tasks(actor: ProgressActor, *asked: Any) -> dict[Any, int]:
     """What an actor tells of its tasks, and how far each is."""
-    return {report[0]: int(report[2][RUN_ITEMS]) for report in actor.gather(*(asked or ("", 0, []))).reports}
+    return {
+        report[0]: int(report[2][RUN_ITEMS])
+        for report in actor.changes_since(*(asked or ("", 0, []))).reports
+    }
 
 
 def test_new_actor_has_counted_nothing(actor: ProgressActor) -> None:
@@ -159,24 +162,24 @@ def test_reset_takes_counters_and_stages_back(actor: ProgressActor) -> None:
     assert (state["counters"], state["stages"]) == ({"tokens": 4}, {"Read": 1})
 
 
-def test_gather_tells_what_changed(actor: ProgressActor) -> None:
+def test_changes_since_tells_what_changed(actor: ProgressActor) -> None:
     """The driver gets what changed since it last asked, and all where it knows another epoch."""
     actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
-    first = actor.gather("", 0, [])
+    first = actor.changes_since("", 0, [])
     assert tasks(actor) == {0: 1, 1: 2}
     actor.report([Report(1, 1, items(5))], {})
     assert tasks(actor, first.epoch, first.version, []) == {1: 5}
     assert tasks(actor, "another epoch", first.version, []) == {0: 1, 1: 5}
-    last = actor.gather(first.epoch, first.version, [])
+    last = actor.changes_since(first.epoch, first.version, [])
     assert tasks(actor, last.epoch, last.version, []) == {}
 
 
 def test_each_actor_is_an_epoch() -> None:
     """An actor that was restarted is told from the one before."""
-    assert ProgressActor().gather("", 0, []).epoch != ProgressActor().gather("", 0, []).epoch
+    assert ProgressActor().changes_since("", 0, []).epoch != ProgressActor().changes_since("", 0, []).epoch
 
 
-def test_gather_forgets_what_is_committed(actor: ProgressActor) -> None:
+def test_changes_since_forgets_what_is_committed(actor: ProgressActor) -> None:
     """Tasks that the driver has committed are dropped, known or not."""
     actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
     assert tasks(actor, "", 0, [0, 7]) == {1: 2}
@@ -186,19 +189,19 @@ def test_gather_forgets_what_is_committed(actor: ProgressActor) -> None:
 
 def test_late_report_of_a_committed_task_changes_nothing(actor: ProgressActor) -> None:
     """What comes after its task was committed is not kept: nobody would have the actor forget it."""
-    actor.gather("", 0, [0])
+    actor.changes_since("", 0, [0])
     actor.report([Report(0, 1, items(3)), Report(0, 2, items(1))], {})
     assert tasks(actor) == {}
     assert processed(actor) == 0
 
 
-def test_gather_tells_the_age(actor: ProgressActor, clock: FakeClock) -> None:
+def test_changes_since_tells_the_age(actor: ProgressActor, clock: FakeClock) -> None:
     """The driver hears how long ago the first work began; nothing before."""
-    assert actor.gather("", 0, []).timings == {}
+    assert actor.changes_since("", 0, []).timings == {}
     clock.advance(1)
     actor.report([], {None: (1.0, 0.0)})
     clock.advance(2)
-    assert actor.gather("", 0, []).timings == {None: (3, 2)}
+    assert actor.changes_since("", 0, []).timings == {None: (3, 2)}
 
 
 def test_age_never_reaches_back_beyond_the_start(actor: ProgressActor, clock: FakeClock) -> None:
@@ -214,25 +217,12 @@ def test_sink_reports_to_the_actor_of_its_process(actor: ProgressActor) -> None:
     assert processed(actor) == 3
 
 
-@pytest.mark.parametrize(("workers", "interval"), [(1, 0.2), (8, 0.2), (64, 64 / 150), (10_000, 2.0)])
-def test_sink_slows_down_with_the_number_of_workers(
-    actor: ProgressActor, workers: int, interval: float
+@pytest.mark.parametrize(("senders", "interval"), [(1, 0.2), (8, 0.2), (50, 0.2), (64, 0.256), (200, 0.8)])
+def test_sinks_send_every_fifth_of_a_second_or_less_often_with_many_senders(
+    senders: int, interval: float
 ) -> None:
-    """However many workers share an actor, together they don't flood it."""
-    assert math.isclose(ActorSink(actor, workers).interval, interval)
-
-
-def test_sink_slows_down_as_its_run_gets_long(actor: ProgressActor) -> None:
-    """What lasts is reported less often with time, and no less than once a second."""
-    clock = FakeClock()
-    sink = ActorSink(actor, clock=clock)
-    relay = ActorSink(actor, placed=False, clock=clock)
-    intervals = [sink.interval]
-    for _ in range(4):
-        clock.advance(4)
-        intervals.append(sink.interval)
-    assert intervals == [0.2, pytest.approx(0.4), pytest.approx(0.8), 1.0, 1.0]
-    assert relay.interval == 0.2, "what is handed on is handed on at once"
+    """Up to fifty senders it is 0.2 s, for as long as the run lasts; beyond, it grows with their number."""
+    assert math.isclose(ActorSink(ActorName("run"), senders).interval, interval)
 
 
 def test_without_ray_every_place_is_new() -> None:

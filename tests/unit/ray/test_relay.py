@@ -152,4 +152,4 @@ def test_large_runs_share_gatherers(workers: int, relays: int) -> None:
     """Beyond that a hundred workers share a relay, and none calls it more often than that bears."""
     names, sinks = plan_relays(ActorName("run"), workers)
     assert len(set(names)) == len(sinks) == relays
-    assert all(math.isclose(sink.interval, 100 / 150) for sink in sinks)
+    assert all(math.isclose(sink.interval, 0.4) for sink in sinks)

@@ -129,7 +129,7 @@ def _run_attempt(
         except BaseException as error:  # the user's code may raise anything, and the driver is told
             failure = Failure(_reason(error), _without_us(error), error)
         else:
-            return Outcome(value, None, reporter.raw_counts(), reporter.lifetime())
+            return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
     return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
 
 

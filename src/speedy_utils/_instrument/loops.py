@@ -169,7 +169,7 @@ def _passes(
     # A loop inside a call of the same stage is a part of that call, and the call has told its total.
     if tally is not outer or outer.stage is None:
         reporter.declare(desc, total)
-    reporter.begin(tally.stage)
+    reporter.mark_started(tally.stage)
     if size is not None:
         yield _sized(iterable, size, tally)
         return
@@ -194,7 +194,7 @@ def _passes(
             yield map({}.pop, loop.ticks, iterable)  # type: ignore[arg-type]
     finally:
         tally.close(loop, loop.read())
-        reporter.touch(tally.stage)
+        reporter.mark_moved(tally.stage)
 
 
 def _sized(iterable: Iterable[T], size: Callable[[T], int], tally: Tally) -> Iterator[T]:
@@ -207,4 +207,4 @@ def _sized(iterable: Iterable[T], size: Callable[[T], int], tally: Tally) -> Ite
             done.n += n
     finally:
         tally.close(done, done.n)
-        tally.reporter.touch(tally.stage)
+        tally.reporter.mark_moved(tally.stage)

@@ -221,7 +221,7 @@ class CapturedBar:
                 if self._declares and self._declared is None:
                     self._home.reporter.declare(self._tally.stage, None, bars=True)
                 self._tally.close(self, self._done)
-                self._home.reporter.touch(self._tally.stage)
+                self._home.reporter.mark_moved(self._tally.stage)
 
     def _read(self, bar: Any) -> Reading:
         scale = bar.unit_scale
@@ -253,7 +253,7 @@ class CapturedBar:
             tally = self._home
         self._tally = tally.bars
         self._tally.open(self)
-        tally.reporter.begin(tally.stage)
+        tally.reporter.mark_started(tally.stage)
 
     def _declare(self, total: int) -> None:
         stage = self._tally.stage if self._tally is not None else None

@@ -52,7 +52,7 @@ def counted_call(
             if total is not None:
                 outer.reporter.declare(spec.desc, total)
             outer = outer.reporter.stage(spec.desc)
-        outer.reporter.begin(outer.stage)
+        outer.reporter.mark_started(outer.stage)
         call = TrackedCall(outer, total, yields=yields)
         returned = False
         try:
@@ -97,7 +97,7 @@ def _run(
                 yield call
         except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
             call.close(returned=False)
-            run.commit(spec.name, reporter.capped_counts(), total=None, timings=reporter.lifetime())
+            run.commit(spec.name, reporter.capped_counts(), total=None, timings=reporter.final_timings())
             raise
         except BaseException:  # Ctrl-C too: the bar ends at what was finished
             call.close(returned=False)
@@ -105,7 +105,7 @@ def _run(
             raise
         call.close(returned=True)
         counts = reporter.raw_counts() | {RUN_ITEMS: call.raw_count()}
-        run.commit(spec.name, counts, total=total, timings=reporter.lifetime())
+        run.commit(spec.name, counts, total=total, timings=reporter.final_timings())
 
 
 def attribute_to(call: TrackedCall | None) -> AbstractContextManager[None]:

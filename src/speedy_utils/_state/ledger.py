@@ -20,7 +20,7 @@ from math import inf
 from typing import NamedTuple
 
 Task = int | str
-"""Who counts: the number of a task of a run, or a name where users drive Ray themselves."""
+"""The number of a task of a run, or the name of a task of users who drive Ray themselves."""
 
 
 Stage = str | None
@@ -141,7 +141,7 @@ class Ledger:
 
     @property
     def sums(self) -> dict[Key, Count]:
-        """Counts by key, over all tasks, in the order in which the keys first appeared."""
+        """The counts by key, over all tasks, in the order in which the keys first appeared."""
         return {key: _plain(total) for key, total in self._sums.items()}
 
     @property
@@ -182,7 +182,7 @@ class Ledger:
 
         Args:
             task: The task.
-            counts: Its exact counts by stage.
+            counts: Its exact counts.
         """
         if task in self._committed:
             return
@@ -201,12 +201,12 @@ class Ledger:
         self.commit(task, {})
 
     def last(self, task: Task) -> dict[Key, Count]:
-        """The last known counts of a task that is not committed, by stage; empty where there are none."""
+        """Return the last known counts of a task that is not committed; empty if there are none."""
         live = self._live.get(task)
         return dict(live.counts) if live else {}
 
     def forget(self, tasks: Iterable[Task]) -> None:
-        """Drop tasks that somebody else has committed, so that a mirror stays as small as the work in flight.
+        """Drop the live counts of tasks.
 
         Args:
             tasks: The tasks to drop; unknown ones are ignored.
@@ -217,13 +217,13 @@ class Ledger:
                 self._take_back(live.counts)
 
     def changes(self, since: int = 0) -> list[Report]:
-        """The tasks that changed after a version, as reports for another ledger.
+        """Return the tasks that changed after a version, as reports for another ledger.
 
         Args:
             since: A :attr:`version` read earlier; 0 for all.
 
         Returns:
-            One report for each changed task. It costs what has changed, not what there is.
+            One report for each changed task. It takes time for each of these, not for each task.
         """
         changed: list[Report] = []
         for task in reversed(self._live):
@@ -243,7 +243,7 @@ class Ledger:
         if isinstance(before, int) and isinstance(after, int):
             self._sums[key] = total + after - before
         else:
-            # Floats are added as the fractions that they are: what is taken back then leaves no trace.
+            # Floats are added as exact fractions: what is taken back then leaves no rounding error.
             self._sums[key] = total + Fraction(after) - Fraction(before)
 
 

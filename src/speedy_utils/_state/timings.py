@@ -12,71 +12,70 @@ from math import inf
 from .ledger import Stage
 
 StageTimings = Mapping[Stage, tuple[float, float]]
-"""By stage: seconds since work on its first item started, and since its count last moved. None is the run."""
+"""By stage: seconds since work on its first item started, and since its count last moved; None is the run.
+
+``{None: (15.0, 0.5), "Tokenize": (12.0, 0.5)}``: "Tokenize" began 12 seconds ago. Plain tuples, as they are
+sent over the network.
+"""
 
 
 class StageClock:
-    """The time spans of some stages, by one clock.
+    """When some stages started and last moved, by one clock.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
 
     Example:
         >>> from speedy_utils.testing import FakeClock
         >>> clock = FakeClock()
-        >>> spans = StageClock(clock)
-        >>> spans.merge({"Tokenize": (5.0, 2.0)})
+        >>> stages = StageClock(clock)
+        >>> stages.merge({"Tokenize": (5.0, 2.0)})
         >>> clock.advance(10)
-        >>> spans.timings()
+        >>> stages.timings()
         {'Tokenize': (15.0, 12.0)}
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._stage_clock: dict[Stage, tuple[float, float]] = {}
+        self._times: dict[Stage, tuple[float, float]] = {}
 
     def __contains__(self, stage: Stage) -> bool:
-        return stage in self._stage_clock
+        return stage in self._times
 
-    def cover(self, stage: Stage, began: float, moved: float) -> None:
-        """Stretch a stage's span so that it covers two moments of the clock."""
-        known = self._stage_clock.get(stage, (began, moved))
-        self._stage_clock[stage] = min(known[0], began), max(known[1], moved)
+    def observe(self, stage: Stage, started: float, moved: float) -> None:
+        """Note that a stage had started at one time of the clock, and moved at another."""
+        known = self._times.get(stage, (started, moved))
+        self._times[stage] = min(known[0], started), max(known[1], moved)
 
     def merge(self, timings: StageTimings, *, since: float = -inf) -> None:
-        """Take in spans that somebody else has measured.
+        """Take in what was measured by another clock.
 
         Args:
-            timings: The spans.
-            since: A moment of this clock before which nothing can have begun.
+            timings: The timings.
+            since: A time of this clock; what was before it is taken for that time.
         """
         now = self._clock()
-        for stage, (began, moved) in timings.items():
-            self.cover(stage, max(now - began, since), max(now - moved, since))
+        for stage, (since_start, since_move) in timings.items():
+            self.observe(stage, max(now - since_start, since), max(now - since_move, since))
 
     def timings(self) -> StageTimings:
-        """The spans, for somebody with another clock."""
+        """Return the timings for a reader with another clock."""
         now = self._clock()
         # A copy first: another thread may add a stage meanwhile.
-        return {
-            stage: (now - began, now - moved) for stage, (began, moved) in dict(self._stage_clock).items()
-        }
+        return {stage: (now - started, now - moved) for stage, (started, moved) in self._times.copy().items()}
 
     def elapsed(self, stage: Stage, until: float | None) -> float:
-        """Seconds from a stage's beginning.
+        """Return the seconds since a stage started; 0 if it has not.
 
         Args:
             stage: The stage.
-            until: A moment of the clock; None for the stage's last movement.
-
-        Returns:
-            0 before the beginning.
+            until: A time of the clock; None for the stage's last movement.
         """
-        if stage not in self._stage_clock:
+        if stage not in self._times:
             return 0.0
-        began, moved = self._stage_clock[stage]
-        return (moved if until is None else until) - began
+        started, moved = self._times[stage]
+        return (moved if until is None else until) - started
 
     def clear(self) -> None:
-        """Forget all."""
-        self._stage_clock.clear()
+        """Forget all stages."""
+        self._times.clear()

@@ -1,26 +1,20 @@
 """Which task is this thread working for?
 
-A context variable names the tally that counts here; it follows a coroutine, and ``asyncio.to_thread``.
-A thread that a task starts by itself has none: it counts for the task of this process, where there is
-just one.
+A context variable holds the tally that counts here; it follows a coroutine, and ``asyncio.to_thread``.
+A thread that a task starts by itself has none: it counts for the task of this process, if there is just one.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from .._interrupts import after_fork_in_child
 from .flusher import Flusher, Sink
-from .process import end_children_on_sigterm
+from .process import is_child_process, reset_sigterm_in_children
 from .reporter import Reporter, Tally
-
-if TYPE_CHECKING:
-    pass
 
 current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=None)
 """The tally that counts in this context. Most callers want :func:`tally_here`."""
@@ -34,16 +28,13 @@ _active: dict[Reporter, int] = {}
 """The tasks under way, each with the thread it started in."""
 
 
-_forked = False
-
-
 def tally_here() -> Tally | None:
-    """The tally that counts what happens here; None outside a run."""
+    """Return the tally that counts what happens here; None outside a run."""
     tally = current.get()
     if tally is None and len(_active) == 1:
         for reporter, thread in list(_active.items()):
-            # Its own thread has a context. Where that names no tally the task is paused: it is a generator,
-            # and what runs here is whoever iterates over it.
+            # The task's own thread always has a tally, unless the task is a suspended generator: then the
+            # running code is its consumer, which must not be counted.
             if thread != threading.get_ident():
                 return reporter.own
     return tally
@@ -56,18 +47,18 @@ def counting(tally: Tally) -> Iterator[None]:
     try:
         yield
     finally:
-        # A coroutine that nobody finished is closed in a foreign context, and need not reset that.
+        # An abandoned coroutine is closed in another context, which it need not reset.
         with suppress(ValueError):
             current.reset(token)
 
 
 @contextmanager
 def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
-    """Let threads that have no context of their own find a reporter, until the block ends.
+    """Let threads without a context of their own find a reporter, until the block ends.
 
     Args:
-        reporter: Who counts.
-        sink: Where its counts are sent while it works; None where somebody else reads them.
+        reporter: The reporter of a task.
+        sink: Where its counts are sent while it works; None if a feed of this process reads them.
     """
     _active[reporter] = threading.get_ident()
     if sink is not None:
@@ -79,10 +70,11 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
 
 
 def forget(reporter: Reporter) -> None:
-    """End what :func:`registered` has begun, and what counts here; to do so twice does no harm."""
+    """Unregister a reporter, and clear the current tally if it belongs to it. Idempotent."""
     _active.pop(reporter, None)
     flusher.remove(reporter)
-    if (tally := current.get()) is not None and tally.reporter is reporter:  # Ctrl-C has struck who bound it
+    # Still set if a KeyboardInterrupt was raised in the end of counting().
+    if (tally := current.get()) is not None and tally.reporter is reporter:
         current.set(None)
 
 
@@ -101,21 +93,20 @@ def unbind(reporter: Reporter) -> None:
     flusher.remove(reporter, last=True)
 
 
-def _forget_after_fork() -> None:
-    """A forked child has no flusher thread, and its parent's counts are not its own."""
-    global flusher, _forked
-    _forked = True
+def _forget_parent() -> None:
+    """Reset a forked child: it has no flusher thread, and its parent's tasks are not its own."""
+    global flusher
     current.set(None)
     _active.clear()
     flusher = Flusher()
 
 
-after_fork_in_child(_forget_after_fork)
+after_fork_in_child(_forget_parent)
 
 
-end_children_on_sigterm(lambda: bool(_active))
+reset_sigterm_in_children(lambda: bool(_active))
 
 
 def owns_terminal() -> bool:
-    """Whether a run that starts here may draw: not inside a task, nor in a child process."""
-    return current.get() is None and not _forked and multiprocessing.parent_process() is None
+    """Return whether a run that starts here may draw: not inside a task, nor in a child process."""
+    return current.get() is None and not is_child_process()

@@ -15,7 +15,7 @@ from .reporter import Reporter
 logger = logging.getLogger("speedy_utils")
 
 
-RESEND_AFTER = 2.0
+RESEND_AFTER_S = 2.0
 """Seconds after which unchanged counts are sent again: a restarted sink has forgotten them."""
 
 
@@ -28,20 +28,20 @@ class Sink(Protocol):
         ...
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-        """Hand over the state of some tasks. It must not wait for whoever receives it.
+        """Send the state of some tasks, without waiting for an answer.
 
         Args:
             reports: What each task has counted so far.
             timings: How long ago their work on items started, and last moved, by stage.
-            last: Whether it is the final state, which has to go also where an earlier one is on its way.
+            last: Whether it is the final state, which has to go even if an earlier one is on its way.
 
         Returns:
-            False where an earlier state is still on its way: a newer one will be offered later.
+            False if an earlier state is still on its way: a newer one will be offered later.
         """
         ...
 
     def lost(self) -> bool:
-        """Whether what was sent last is known not to have arrived: then it is sent again, changed or not."""
+        """Return whether the last state is known to be lost: it is then sent again, changed or not."""
         ...
 
 
@@ -49,13 +49,14 @@ class Flusher:
     """The one thread of a process that sends what its reporters have counted.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._routes: dict[Reporter, _Route] = {}
-        # Taken by itself: a condition takes it in Python, where whoever cancels a task may strike.
+        # Taken without the condition, which takes it in Python: an exception that is raised in this thread,
+        # as a run that ends raises one in its tasks, could come between taking the lock and the block.
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -68,7 +69,7 @@ class Flusher:
                 thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError as error:  # no more threads to be had: the work matters more
+                except RuntimeError as error:  # the system's limit of threads; the work matters more
                     logger.warning("progress is not sent before tasks have ended: %s", error)
                 else:
                     self._thread = thread
@@ -78,7 +79,7 @@ class Flusher:
 
         Args:
             reporter: The reporter.
-            last: Whether to send its final state; needless where it travels with the task's outcome.
+            last: Whether to send its final state; needless if that travels with the task's outcome.
         """
         with self._lock:
             route = self._routes.pop(reporter, None)
@@ -86,7 +87,7 @@ class Flusher:
             route.flush(reporter, self._clock(), final=True)
 
     def flush(self) -> None:
-        """Send what has changed. The thread calls it; a test may."""
+        """Send what has changed. Called by the thread; a test may call it too."""
         now = self._clock()
         for reporter, route in list(self._routes.items()):
             route.flush(reporter, now)
@@ -103,23 +104,25 @@ class Flusher:
 
 
 class _Route:
-    """The way from one reporter to its sink."""
+    """What one reporter sends to its sink."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self._sent: Report | None = None
-        self._at = 0.0
+        self._sent_at = 0.0
         self._failed = False
 
     def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
         try:
             report = reporter.report()
-            known = report == self._sent and now - self._at < RESEND_AFTER
-            if known and not final and not self.sink.lost():
+            unchanged = report == self._sent and now - self._sent_at < RESEND_AFTER_S
+            if unchanged and not final and not self.sink.lost():
                 return
             if self.sink.send([report], reporter.timings(), last=final):
-                self._sent, self._at = report, now
-        except Exception as error:  # whatever a sink or a bar raises must not end the user's work
+                self._sent, self._sent_at = report, now
+        except (
+            Exception
+        ) as error:  # a sink or a tqdm bar may raise anything, and must not end the user's work
             if not self._failed:
                 self._failed = True
                 logger.warning(

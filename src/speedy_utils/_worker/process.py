@@ -1,59 +1,84 @@
-"""Children that a task forks end when they are told to.
-
-Ray's workers handle SIGTERM with a function that raises ``SystemExit``, and a forked child inherits it. While
-the child starts or ends, Python prints that exception and goes on: then the child lives, and
-``Pool.__exit__``, which has sent it the signal, waits for good. In a driver Ray has a handler in C++, of
-which Python knows nothing: it writes the stack to Ray's log, with locks that others may hold at the fork.
-"""
+"""What kind of process this is, and how SIGTERM ends the children that a task forks."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
+from .._interrupts import after_fork_in_child
 
-class _Forking(threading.local):
-    mask: set[int] | None = None
-
-
-def end_children_on_sigterm(when: Callable[[], bool]) -> None:
-    """Give SIGTERM its default meaning in children that are forked from now on.
-
-    Args:
-        when: Whether it is to be done, asked before each fork. A handler of the user's always stays.
-    """
-    forking = _Forking()
-
-    def before() -> None:
-        if when() and not _is_users(signal.getsignal(signal.SIGTERM)):
-            # A signal that comes before the child has let go of the handler waits until then.
-            forking.mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
-
-    def after() -> None:
-        mask, forking.mask = forking.mask, None
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def after_in_child() -> None:
-        if forking.mask is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        after()
-
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
+_forked = False
 
 
-def _is_users(handler: object) -> bool:
-    if handler in (signal.SIG_DFL, None):
-        return False
-    return not str(getattr(handler, "__module__", "")).startswith("ray.")
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+after_fork_in_child(_note_fork)
+
+
+def is_child_process() -> bool:
+    """Return whether this process was forked from one that uses this package, or is multiprocessing's."""
+    return _forked or multiprocessing.parent_process() is not None
 
 
 def in_ray_worker() -> bool:
-    """Whether this process is a Ray worker; answers without importing Ray."""
+    """Return whether this process is a Ray worker, without importing Ray."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return False
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+class _SignalMask(threading.local):
+    """The signals that this thread had blocked before the fork; None if the fork needs no care."""
+
+    before_fork: set[int] | None = None
+
+
+def reset_sigterm_in_children(when: Callable[[], bool]) -> None:
+    """Restore the default action of SIGTERM in children that this process forks from now on.
+
+    Ray's workers handle SIGTERM with a function that raises ``SystemExit``, and a forked child inherits it.
+    While the child starts or ends, Python prints that exception and goes on. Then the child lives, and
+    ``Pool.__exit__``, which has sent it the signal, waits forever. In a driver Ray has a handler in C++,
+    which Python does not see: it writes the stack to Ray's log, and needs locks that other threads may have
+    held at the fork.
+
+    Does nothing on Windows, which has no forks.
+
+    Args:
+        when: Returns whether to do it; called before each fork. A handler of the user's stays in any case.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    mask = _SignalMask()
+
+    def before() -> None:
+        if when() and not _is_users(signal.getsignal(signal.SIGTERM)):
+            # A signal that comes before the child has reset the handler stays pending until then.
+            mask.before_fork = set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def after() -> None:
+        blocked, mask.before_fork = mask.before_fork, None
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def after_in_child() -> None:
+        if mask.before_fork is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after)
+    after_fork_in_child(after_in_child)
+
+
+def _is_users(handler: object) -> bool:
+    if handler in (signal.SIG_DFL, None):  # None: it was set in C
+        return False
+    return not str(getattr(handler, "__module__", "")).startswith("ray.")

@@ -1,9 +1,8 @@
 """The worker's side: adds up what a task reports.
 
-Nothing here takes a lock on the user's path. A tally is read by another thread while it grows, so its
-parts keep an order: a part is taken out *before* its count is added to the whole, and a reader looks at
-the whole *before* it looks at the parts. A reading may therefore be a moment behind, never ahead, and
-the ledger keeps the largest.
+Nothing here takes a lock in the user's thread. Another thread reads a tally while it grows, so the order
+matters: a part is removed *before* its count is added to the sum, and a reader reads the sum *before* the
+parts. A reading may therefore be a moment behind, never ahead, and the ledger keeps the largest.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ _key = functools.lru_cache(maxsize=1024)(Key)
 
 
 class Part(Protocol):
-    """Something that counts for a tally until it ends: a loop, or a call of a tracked function."""
+    """What counts for a tally until it ends: a loop, a tqdm bar, or a call of a tracked function."""
 
     def read(self) -> int:
-        """Items finished so far."""
+        """Return the items finished so far."""
         ...
 
 
 class Tally:
     """Items of one stage of a task, or of one tracked call in it.
 
-    ``n`` may be added to from any thread: ``tally.n += n`` with plain integers runs between two points at
-    which CPython (3.10 and later, with its global lock) may switch threads.
+    Any thread may add to ``n``: CPython (3.10 and later, with its global lock) does not switch threads within
+    ``tally.n += n`` with plain integers.
 
     Args:
         reporter: The reporter it belongs to.
         stage: The stage; None for the task's own.
         limit: The most it may count for; None for no limit.
-        counters: Where what is counted beside the items is added up; its own where None.
+        counters: The counters to add to, by name; None for counters of its own.
     """
 
     __slots__ = ("_bars", "_parts", "counters", "limit", "n", "reporter", "stage")
@@ -62,7 +61,7 @@ class Tally:
 
     @property
     def bars(self) -> Tally:
-        """What adopted bars of tqdm count here. It stands for the whole as long as nothing else counts."""
+        """What captured tqdm bars count here: the count of this tally as long as nothing else counts."""
         if self._bars is None:
             self._bars = Tally(self.reporter, self.stage)
         return self._bars
@@ -79,17 +78,17 @@ class Tally:
         return done if done or self._bars is None else self._bars.raw_count()
 
     def within(self, stage: Stage) -> Tally:
-        """The tally that counts here for a stage: this one, unless it is for another stage."""
+        """Return the tally that counts here for a stage: this one, unless it is for another stage."""
         return self if stage is None or stage == self.stage else self.reporter.stage(stage)
 
     def add_to_counters(self, counters: dict[str, Count]) -> None:
-        """Add to what is counted beside the items, from any thread."""
+        """Add to what is counted besides items, from any thread."""
         for name, amount in counters.items():
             self.counters.setdefault(name, 0)
             self.counters[name] += amount  # no thread switch in between, as with ``n``
 
     def open(self, part: Part) -> None:
-        """Count a part from now on, as far as it has got."""
+        """Count a part from now on, with what it has counted already."""
         self._parts[part] = None
 
     def close(self, part: Part, done: int) -> None:
@@ -103,10 +102,10 @@ class Reporter:
 
     Args:
         task: The task.
-        attempt: Which attempt at it, from 1; the driver numbers them.
-        total: Items of the task, where that is known: its counts stop there.
+        attempt: The number of the attempt, from 1; the driver numbers them.
+        total: Items of the task, if that is known: its counts stop there.
         counts_items: False if the run counts tasks and not items: unnamed counts are then left out.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
 
     Attributes:
         own: Counts for no named stage.
@@ -127,16 +126,16 @@ class Reporter:
         self.own = Tally(self, None, total if counts_items else 0)
         self._counts_items = counts_items
         self._stages: dict[str, Tally] = {}
-        self._declared: dict[Stage, Count] = {}  # infinite where a loop can't tell its part
+        self._declared: dict[Stage, Count] = {}  # infinite if a loop does not know its length
         self._declared_by_bars: dict[Stage, Count] = {}
         self._units: dict[Stage, str] = {}
         self._clock = clock
-        self._created = self._looked = clock()
+        self._created = self._read_at = clock()
         self._stage_clock = StageClock(clock)
         self._seen: Mapping[Key, Count] = {}
 
     def stage(self, name: Stage) -> Tally:
-        """The tally of a stage; None names the task's own."""
+        """Return the tally of a stage; None is the task's own."""
         if name is None:
             return self.own
         tally = self._stages.get(name)
@@ -147,8 +146,8 @@ class Reporter:
 
         Args:
             name: The stage; None for the task's own.
-            total: The items of one loop or call; None where it can't tell, and so nor can the stage.
-            bars: Whether an adopted bar says so: that holds as long as nothing else says anything.
+            total: The items of one loop or call; None if that is not known, and so nor is the stage's total.
+            bars: Whether a captured tqdm bar declares it: that holds as long as nothing else declares one.
         """
         declared = self._declared_by_bars if bars else self._declared
         if total is not None or name is not None:
@@ -157,28 +156,28 @@ class Reporter:
         self.stage(name)
 
     def unit(self, name: str, unit: str) -> None:
-        """Say in what a stage counts, where that is not the run's unit."""
+        """Set the unit of a stage that does not count in the run's."""
         self._units[name] = unit
 
-    def begin(self, stage: Stage) -> None:
-        """Note that work on the items of a stage starts now, if none had before."""
+    def mark_started(self, stage: Stage) -> None:
+        """Note that work on the items of a stage starts now, unless it started before."""
         if None not in self._stage_clock:
-            self.touch(None)
+            self.mark_moved(None)
         if stage not in self._stage_clock:
-            self.touch(stage)
+            self.mark_moved(stage)
 
-    def touch(self, stage: Stage) -> None:
-        """Note that a stage has moved just now."""
+    def mark_moved(self, stage: Stage) -> None:
+        """Note that a stage moved just now."""
         now = self._clock()
-        self._stage_clock.cover(stage, now, now)
+        self._stage_clock.observe(stage, now, now)
 
     def report(self) -> Report:
         """Return the state now, for a ledger."""
         return Report(self.task, self.attempt, self.capped_counts())
 
     def capped_counts(self) -> dict[Key, Count]:
-        """Return what was counted, each stage at most as far as its total."""
-        own = self.own.capped_count()  # first: bars that are looked at with it may bring stages
+        """Return what was counted, in each stage at most its total."""
+        own = self.own.capped_count()  # first: the tqdm bars that are read with it may add stages
         named = {}
         for name, tally in list(self._stages.items()):
             done, total = tally.raw_count(), self._total(name)
@@ -186,21 +185,21 @@ class Reporter:
         return self._counts(own, named)
 
     def raw_counts(self) -> dict[Key, Count]:
-        """Return what was counted without limits, for the driver to judge."""
+        """Return what was counted, also beyond the totals: the driver warns of that."""
         own = self.own.raw_count()
         return self._counts(own, {name: tally.raw_count() for name, tally in list(self._stages.items())})
 
     def timings(self) -> StageTimings:
-        """How long ago the work on items of each stage started, and last moved, as far as is known."""
+        """Return how long ago work on the items of each stage started, and last moved, as far as is known."""
         return self._stage_clock.timings()
 
-    def lifetime(self) -> StageTimings:
-        """The same for an attempt that has ended well: it counts from its start where it reported nothing."""
+    def final_timings(self) -> StageTimings:
+        """Return the timings of an attempt that succeeded: work started with it if it reported nothing."""
         now = self._clock()
         return {None: (now - self._created, 0.0)} | dict(self._stage_clock.timings())
 
     def _total(self, stage: str) -> int | None:
-        """The items that a stage of this task has, where that is known."""
+        """Return the items that a stage of this task has; None if that is not known."""
         declared = self._declared.get(stage, self._declared_by_bars.get(stage, inf))
         return self.total if declared == inf else int(declared)
 
@@ -232,8 +231,8 @@ class Reporter:
         now = self._clock()
         for key, count in counts.items():
             if key.metric in (Metric.ITEMS, Metric.COUNTER) and count > self._seen.get(key, 0):
-                # If no loop said that its work begins, it did so after the last reading.
+                # Work whose start was not marked started after the last reading.
                 for stage in (key.stage, None):
-                    began = now if stage in self._stage_clock else self._looked
-                    self._stage_clock.cover(stage, began, now)
-        self._seen, self._looked = counts, now
+                    started = now if stage in self._stage_clock else self._read_at
+                    self._stage_clock.observe(stage, started, now)
+        self._seen, self._read_at = counts, now

@@ -425,9 +425,9 @@ def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:
     first, second = Reporter(0, clock=clock), Reporter(1, clock=clock)
     feed.add(first)
     feed.add(second)
-    first.begin(None)
+    first.mark_started(None)
     clock.advance(3)
-    second.begin(None)
+    second.mark_started(None)
     second.own.n += 2
     clock.advance(1)
     reports, timings = feed.collect()

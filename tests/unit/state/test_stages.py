@@ -54,7 +54,7 @@ class Work:
         """A task returns."""
         self.feed.remove(reporter)
         total = reporter.total if self.counts_items else 1
-        self.run.commit(reporter.task, reporter.raw_counts(), total=total, timings=reporter.lifetime())
+        self.run.commit(reporter.task, reporter.raw_counts(), total=total, timings=reporter.final_timings())
 
     def fail(self, reporter: Reporter) -> None:
         """A task fails for good."""
@@ -84,7 +84,7 @@ def count(reporter: Reporter, stage: str | None, n: int, *, declared: int | None
     """A task counts in a stage, where it may have declared a total."""
     if declared is not None:
         reporter.declare(stage, declared)
-    reporter.begin(stage)
+    reporter.mark_started(stage)
     reporter.stage(stage).n += n
 
 
@@ -409,7 +409,7 @@ def test_the_clock_of_a_finished_stage_stands() -> None:
     work = Work(10, tasks=1)
     reporter = work.start(0, 10)
     work.clock.advance(60)
-    reporter.begin("Read")
+    reporter.mark_started("Read")
     work.clock.advance(2)
     count(reporter, "Read", 4)
     assert work.stage("Read").elapsed == 2
@@ -417,7 +417,7 @@ def test_the_clock_of_a_finished_stage_stands() -> None:
     count(reporter, "Read", 6)
     assert work.stage("Read").elapsed == 5
     work.clock.advance(100)
-    reporter.begin("Write")
+    reporter.mark_started("Write")
     work.clock.advance(4)
     count(reporter, "Write", 1)
     assert (work.stage("Read").elapsed, work.stage("Read").rate) == (5, 2)
@@ -429,7 +429,7 @@ def test_the_clock_of_an_unfinished_stage_stands_at_a_clean_end() -> None:
     """A stage without a total is over with the run, and its clock ends with its last item."""
     work = Work(None, tasks=1)
     reporter = work.start(0)
-    reporter.begin("Read")
+    reporter.mark_started("Read")
     work.clock.advance(5)
     count(reporter, "Read", 10)
     work.read()

@@ -13,7 +13,7 @@ from support.counts import by_stage
 
 from speedy_utils._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage
 from speedy_utils._state.timings import StageTimings
-from speedy_utils._worker.flusher import RESEND_AFTER, Flusher
+from speedy_utils._worker.flusher import RESEND_AFTER_S, Flusher
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import FailingSink, FakeClock, RecordingSink
 
@@ -312,9 +312,9 @@ def test_begin_sets_the_clock_once(clock: FakeClock) -> None:
     """A loop that starts says when, and the first one counts."""
     reporter = Reporter(0, clock=clock)
     clock.advance(1)
-    reporter.begin(None)
+    reporter.mark_started(None)
     clock.advance(1)
-    reporter.begin(None)
+    reporter.mark_started(None)
     assert reporter.timings() == {None: (1, 1)}
 
 
@@ -323,7 +323,7 @@ def test_a_count_does_not_move_a_beginning_that_was_told(clock: FakeClock) -> No
     reporter = Reporter(0, clock=clock)
     reporter.report()
     clock.advance(60)
-    reporter.begin("Read")
+    reporter.mark_started("Read")
     clock.advance(1)
     reporter.stage("Read").n += 5
     reporter.report()
@@ -333,13 +333,13 @@ def test_a_count_does_not_move_a_beginning_that_was_told(clock: FakeClock) -> No
 def test_stages_have_clocks_of_their_own(clock: FakeClock) -> None:
     """Each stage began with its own first item and moved with its own last one; the run spans them all."""
     reporter = Reporter(0, clock=clock)
-    reporter.begin("Read")
+    reporter.mark_started("Read")
     clock.advance(1)
     reporter.stage("Read").n += 1
     reporter.report()
     clock.advance(4)
     reporter.report()
-    reporter.begin("Write")
+    reporter.mark_started("Write")
     clock.advance(2)
     reporter.stage("Write").add_to_counters({"tokens": 3})
     reporter.report()
@@ -350,9 +350,9 @@ def test_lifetime_is_known_also_of_a_task_that_reports_nothing(clock: FakeClock)
     """The lifetime runs from the first work on items, or from the attempt's start where there was none."""
     silent, busy = Reporter(0, clock=clock), Reporter(1, clock=clock)
     clock.advance(4)
-    busy.begin(None)
+    busy.mark_started(None)
     clock.advance(1)
-    assert (silent.lifetime(), busy.lifetime()) == ({None: (5, 0)}, {None: (1, 1)})
+    assert (silent.final_timings(), busy.final_timings()) == ({None: (5, 0)}, {None: (1, 1)})
 
 
 def test_only_changes_are_sent(flusher: Flusher) -> None:
@@ -372,7 +372,7 @@ def test_unchanged_state_is_sent_again_after_two_seconds(flusher: Flusher, clock
     sink = RecordingSink()
     flusher.add(Reporter(0), sink)
     flusher.flush()
-    clock.advance(RESEND_AFTER - 0.01)
+    clock.advance(RESEND_AFTER_S - 0.01)
     flusher.flush()
     assert len(sink.reports) == 1
     clock.advance(0.01)

@@ -54,14 +54,14 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
 }
 
 
-@pytest.fixture(params=["ray", "mp", "seq"])
+@pytest.fixture(params=["ray", "threads", "seq"])
 def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each backend, none of which may start."""
 
     def start(*_: Any) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr("speedy_utils._api.multi_process.engine_class", start)
+    monkeypatch.setattr("speedy_utils._api.options.engine_class", start)
     return str(request.param)
 
 
@@ -82,7 +82,7 @@ def test_a_bad_argument_is_an_error_before_anything_starts(
 @pytest.mark.parametrize("backend", ["spark", "", None, 3, "RAY"])
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones(backend: Any) -> None:
     """A backend that does not exist is an error that names it and those that do."""
-    with pytest.raises(ValueError, match="'ray', 'mp', 'seq'") as caught:
+    with pytest.raises(ValueError, match="'ray', 'threads', 'seq'") as caught:
         multi_process(abs, [1], backend=backend)
     assert repr(backend) in str(caught.value)
 

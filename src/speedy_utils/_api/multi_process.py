@@ -6,15 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from .._display.base import Progress, checked_progress
-from .._engines.base import WorkSpec, engine_class
+from .._display.base import Progress
 from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
-from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run, display_here
-from .._validation import checked_count, checked_name, checked_optional, shorten
-from .options import Backend, check_run
+from .._validation import checked_count, shorten
+from .options import Backend, RunOptions
 
 logger = logging.getLogger("speedy_utils")
 
@@ -44,9 +43,9 @@ def multi_process(
         func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do. What it reports with
             ``report_progress``, ``track`` or ``tracked`` moves the bar.
         items: One task each. Other than a sequence, it is read before the first task starts.
-        num_workers: How many tasks run at once; where None, the number of CPUs, those of a whole Ray
-            cluster if one is running.
-        backend: ``"ray"`` for Ray tasks, ``"mp"`` for threads of this process, ``"seq"`` for one after
+        num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
+            one is running.
+        backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
             another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
             ``len``. Where None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
@@ -90,11 +89,19 @@ def multi_process(
         raise TypeError(f"func must be callable, not {shorten(func)}")
     if on_error not in ("raise", "continue"):
         raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
-    options = check_run(backend, poll_interval, max_retries, ray_options)
-    num_workers = checked_optional(num_workers, "num_workers", least=1)
-    name, unit = checked_name(desc), checked_name(unit, "unit")
-    checked_progress(progress)
-    checked_worker_logs(worker_logs)
+    options = RunOptions(
+        backend=backend,
+        num_workers=num_workers,
+        desc=desc,
+        unit=unit,
+        leave=leave,
+        poll_interval=poll_interval,
+        progress=progress,
+        adopt_tqdm=adopt_tqdm,
+        worker_logs=worker_logs,
+        max_retries=max_retries,
+        ray_options=ray_options,
+    )
     total, totals = None, None
     if total_items is not None and not callable(total_items):
         total = checked_count(total_items, "total_items")
@@ -105,21 +112,20 @@ def multi_process(
         totals = _totals(func, items, total_items, func_kwargs)
         total = None if totals is None else sum(totals)
     counts_items = total is not None
-    unit = unit or ("items" if counts_items else "tasks")
+    unit = options.unit or ("items" if counts_items else "tasks")
     total = len(items) if total is None else total
-    new_engine = engine_class(backend)
-    workers = min(num_workers or new_engine.default_workers(), len(items))
-    engine = new_engine(WorkSpec(func, func_kwargs, workers, options, worker_logs))
+    workers = min(options.workers(), len(items))
+    engine = options.engine(func, func_kwargs, workers)
     run = Run(
-        name or f"Processing {total:,} {unit}",
+        options.desc or f"Processing {total:,} {unit}",
         total,
         tasks=len(items),
         workers=workers,
         unit=unit,
         counts_items=counts_items,
-        display=display_here(progress, leave=leave),
+        display=display_here(options.progress, leave=options.leave),
         feed=engine,
-        poll_interval=poll_interval,
+        poll_interval=options.poll_interval,
     )
     results: list[Any] = [None] * len(items)
 
@@ -133,10 +139,11 @@ def multi_process(
         results[ended.task] = error
 
     def attempt(task: int, number: int) -> Attempt:
-        return Attempt(task, number, totals[task] if totals is not None else None, counts_items, adopt_tqdm)
+        task_total = None if totals is None else totals[task]
+        return Attempt(task, number, task_total, counts_items, options.adopt_tqdm)
 
     with run:
-        drive(engine, run, items, attempt, finish, workers=workers, max_retries=max_retries)
+        drive(engine, run, items, attempt, finish, workers=workers, max_retries=options.max_retries)
     return results
 
 

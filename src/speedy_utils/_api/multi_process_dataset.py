@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._display.base import Progress, checked_progress
-from .._engines.base import Engine, WorkSpec, engine_class
+from .._display.base import Progress
+from .._engines.base import Engine
 from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
-from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
 from .._run.run import Run, display_here
 from .._sharding.fingerprint import fingerprint_run
@@ -21,9 +21,9 @@ from .._sharding.saved_dataset import silence_datasets
 from .._sharding.shard_worker import process_shard
 from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
-from .._validation import checked_count, checked_name, checked_optional, shorten
+from .._validation import checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
-from .options import Backend, check_run
+from .options import Backend, RunOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,8 +72,8 @@ def multi_process_dataset(
             added, dropped and changed; the columns of all shards have to fit together.
         output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
         process_func_kwargs: Sent to the workers once, not with each shard.
-        num_workers: How many shards are processed at once; the number of CPUs where None.
-        backend: ``"ray"``, ``"mp"`` or ``"seq"``; as in ``multi_process``.
+        num_workers: How many shards are processed at once; None for the number of CPUs.
+        backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
         num_shards: How many shards to cut; one a worker where None. More of them balance uneven rows, and
             lose less when a worker dies.
         seed: Shuffles the rows with this seed.
@@ -123,14 +123,22 @@ def multi_process_dataset(
     """
     if not callable(process_func):
         raise TypeError(f"process_func must be callable, not {shorten(process_func)}")
-    options = check_run(backend, poll_interval, max_retries, ray_options)
-    num_workers = checked_optional(num_workers, "num_workers", least=1)
+    options = RunOptions(
+        backend=backend,
+        num_workers=num_workers,
+        desc=desc,
+        unit=unit,
+        leave=leave,
+        poll_interval=poll_interval,
+        progress=progress,
+        adopt_tqdm=adopt_tqdm,
+        worker_logs=worker_logs,
+        max_retries=max_retries,
+        ray_options=ray_options,
+    )
     num_shards = checked_optional(num_shards, "num_shards", least=1)
     seed = checked_optional(seed, "seed")
     debug_size = checked_count(debug_size, "debug_size", least=1)
-    title, unit = checked_name(desc), checked_name(unit, "unit") or "items"
-    checked_progress(progress)
-    checked_worker_logs(worker_logs)
     if process_func_kwargs is not None and not isinstance(process_func_kwargs, Mapping):
         raise TypeError(
             f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
@@ -139,8 +147,7 @@ def multi_process_dataset(
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):
         dataset = resolve_dataset(dataset)
-    new_engine = engine_class(backend)
-    workers = num_workers or new_engine.default_workers()
+    workers = options.workers()
     with Workspace.open(output_path, overwrite=overwrite) as workspace:
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
@@ -153,11 +160,10 @@ def multi_process_dataset(
         missing = plan.missing
         running = min(workers, len(missing))
         shared = {"process_func": process_func, "kwargs": kwargs}
-        engine = (
-            new_engine(WorkSpec(process_shard, shared, running, options, worker_logs)) if missing else None
-        )
+        engine = options.engine(process_shard, shared, running) if missing else None
+        unit = options.unit or "items"
         run = Run(
-            title or f"Processing {len(rows):,} {unit}",
+            options.desc or f"Processing {len(rows):,} {unit}",
             len(rows),
             tasks=len(plan.specs),
             tasks_done=len(plan.finished),
@@ -165,14 +171,14 @@ def multi_process_dataset(
             workers=running,
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
-            display=display_here(progress, leave=leave),
+            display=display_here(options.progress, leave=options.leave),
             feed=engine,
-            poll_interval=poll_interval,
+            poll_interval=options.poll_interval,
         )
         try:
             with run:
                 if engine is not None:
-                    _process(engine, run, rows, workspace, plan, running, max_retries, adopt_tqdm)
+                    _process(engine, run, rows, workspace, plan, running, options)
                 run.enter("merging")
                 with silence_datasets():
                     merge_shards(workspace, plan)
@@ -210,15 +216,14 @@ def _process(
     workspace: Workspace,
     plan: ShardPlan,
     workers: int,
-    max_retries: int,
-    adopt_tqdm: bool,
+    options: RunOptions,
 ) -> None:
     """Run the missing shards; the failure of one does not stop the others."""
     specs = plan.missing
     failed: list[TaskError] = []
 
     def attempt(task: int, number: int) -> Attempt:
-        return Attempt(task, number, specs[task].num_rows, counts_items=True, adopt_tqdm=adopt_tqdm)
+        return Attempt(task, number, specs[task].num_rows, counts_items=True, adopt_tqdm=options.adopt_tqdm)
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:
@@ -228,7 +233,7 @@ def _process(
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
 
     shards = LazyShards(rows, specs, workspace.shard_dir)
-    drive(engine, run, shards, attempt, finish, workers=workers, max_retries=max_retries)
+    drive(engine, run, shards, attempt, finish, workers=workers, max_retries=options.max_retries)
     if failed:
         failed.sort(key=lambda error: error.index)
         raise FailedShardsError(

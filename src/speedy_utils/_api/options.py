@@ -2,38 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._engines.base import ENGINES
-from .._validation import checked_count, checked_interval, shorten
+from .._display.base import Progress, checked_progress
+from .._engines.base import ENGINES, Engine, WorkSpec, engine_class
+from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._validation import checked_count, checked_interval, checked_name, checked_optional, shorten
 
-Backend = Literal["ray", "mp", "seq"]
+Backend = Literal["ray", "threads", "seq", "mp"]
+
+ALIASES = {"mp": "threads"}
+"""Other names of backends, which are accepted and not mentioned."""
+
+RESERVED_RAY_OPTIONS = {
+    "max_retries": "use max_retries= of this call",
+    "retry_exceptions": "exceptions of the function are not retried",
+    "num_returns": "a task has one result",
+}
+"""Options of Ray's tasks that a run sets itself, and what to do instead."""
 
 
-def check_run(
-    backend: str,
-    poll_interval: float,
-    max_retries: int,
-    ray_options: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Check what every run is given, before anything starts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What each way to run takes; :func:`~speedy_utils.multi_process` documents the options.
 
-    Returns:
-        The options for Ray.
+    The constructor takes them as the user gave them. The attributes then hold the name of a backend and not
+    its alias, plain integers, None for an empty name, and a dict for ``ray_options``.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: An option has a value that is not allowed.
+
+    Example:
+        >>> options = RunOptions(backend="mp", desc="", num_workers=2)
+        >>> options.backend, options.desc, options.workers()
+        ('threads', None, 2)
+        >>> RunOptions(poll_interval=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: poll_interval must be above 0 seconds, and finite, not 0
     """
-    if not isinstance(backend, str) or backend not in ENGINES:
+
+    backend: str = "ray"
+    num_workers: int | None = None
+    desc: str | None = None
+    unit: str | None = None
+    leave: bool = True
+    poll_interval: float = 0.3
+    progress: Progress = True
+    adopt_tqdm: bool = True
+    worker_logs: WorkerLogs = "all"
+    max_retries: int = 3
+    ray_options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked_progress(self.progress)
+        checked_worker_logs(self.worker_logs)
+        checked = {
+            "backend": checked_backend(self.backend),
+            "num_workers": checked_optional(self.num_workers, "num_workers", least=1),
+            "desc": checked_name(self.desc),
+            "unit": checked_name(self.unit, "unit"),
+            "poll_interval": checked_interval(self.poll_interval),
+            "max_retries": checked_count(self.max_retries, "max_retries"),
+            "ray_options": checked_ray_options(self.ray_options),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # as the class is frozen
+
+    def workers(self) -> int:
+        """Return how many tasks may run at once, at most."""
+        return self.num_workers or engine_class(self.backend).default_workers()
+
+    def engine(self, function: Callable[..., Any], kwargs: Mapping[str, Any], workers: int) -> Engine:
+        """Return an engine, not started yet.
+
+        Args:
+            function: What it calls for each item.
+            kwargs: The function's arguments besides the item.
+            workers: How many tasks run at once.
+        """
+        work = WorkSpec(function, kwargs, workers, self.ray_options or {}, self.worker_logs)
+        return engine_class(self.backend)(work)
+
+
+def checked_backend(backend: Any) -> str:
+    """Return the name of a backend, of which an alias may have been given.
+
+    Raises:
+        ValueError: There is no such backend.
+    """
+    name = ALIASES.get(backend, backend) if isinstance(backend, str) else None
+    if name not in ENGINES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, ENGINES))}, not {shorten(backend)}")
-    checked_count(max_retries, "max_retries")
-    checked_interval(poll_interval)
+    return name
+
+
+def checked_ray_options(ray_options: Any) -> dict[str, Any]:
+    """Return options for Ray's tasks as a dict of its own.
+
+    Raises:
+        TypeError: They are neither a mapping nor None.
+        ValueError: There is one among them that a run sets itself.
+    """
     if ray_options is not None and not isinstance(ray_options, Mapping):
         raise TypeError(f"ray_options must be a mapping of options to values, not {shorten(ray_options)}")
     options = dict(ray_options or {})
-    for name, instead in {
-        "max_retries": "use max_retries= of this call",
-        "retry_exceptions": "exceptions of the function are not retried",
-        "num_returns": "a task has one result",
-    }.items():
+    for name, instead in RESERVED_RAY_OPTIONS.items():
         if name in options:
             raise ValueError(f"ray_options may not hold {shorten(name)}: {instead}")
     return options

@@ -70,7 +70,7 @@ class Engine(Feed, Protocol):
 
 ENGINES = {
     "ray": ("speedy_utils._ray.engine", "RayEngine"),
-    "mp": ("speedy_utils._engines.threads", "ThreadEngine"),
+    "threads": ("speedy_utils._engines.threads", "ThreadEngine"),
     "seq": ("speedy_utils._engines.sequential", "SequentialEngine"),
 }
 """The module and the class of each backend's engine: each is loaded when it is used."""

@@ -1,6 +1,6 @@
 """Tokenise every line of the Python standard library in 8 workers, under one bar.
 
-    python examples/quickstart.py [--backend ray|mp|seq] [--workers 8]
+    python examples/quickstart.py [--backend ray|threads|seq] [--workers 8]
 
 The bar ends at exactly the number of lines, and a table of the most frequent names follows.
 """
@@ -29,7 +29,7 @@ def count_names(lines: list[str]) -> Counter[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--backend", choices=["ray", "mp", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "threads", "seq"], default="ray")
     parser.add_argument("--workers", type=int, default=8)
     options = parser.parse_args()
 

@@ -23,7 +23,7 @@ from speedy_utils._display.base import Display, NullDisplay
 from speedy_utils._run.run import draws_here
 from speedy_utils.testing import RecordingDisplay
 
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads", "seq"]
 
 
 def pytest_configure() -> None:

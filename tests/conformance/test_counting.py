@@ -252,7 +252,9 @@ def test_threads_of_a_task_count(backend: str, recorder: Recorder) -> None:
             thread.join()
 
     # In one process only the threads of a task that runs alone can be told apart.
-    multi_process(task, WORDS, backend=backend, num_workers=1 if backend == "mp" else 2, progress=recorder)
+    multi_process(
+        task, WORDS, backend=backend, num_workers=1 if backend == "threads" else 2, progress=recorder
+    )
     assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("In threads", 900)]
 
 

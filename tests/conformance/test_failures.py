@@ -70,7 +70,7 @@ def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "mp"], indirect=True)
+@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "threads"], indirect=True)
 def test_a_failure_stops_the_tasks_that_run(
     backend: str,
     recorder: Recorder,
@@ -96,7 +96,7 @@ def test_a_failure_stops_the_tasks_that_run(
     with pytest.raises(TaskError):
         multi_process(task, range(2), backend=backend, num_workers=2, progress=recorder)
     assert time.monotonic() - start < here(15)
-    if backend == "mp":  # a Ray worker may also be killed
+    if backend == "threads":  # a Ray worker may also be killed
         until((tmp_path / "ended").exists)
     assert not (tmp_path / "finished").exists()
 
@@ -301,7 +301,7 @@ def test_other_base_exceptions_are_failures_of_their_task(
     assert recorder.last.tasks_failed == 1
 
 
-@pytest.mark.parametrize("backend", ["mp", "seq"])
+@pytest.mark.parametrize("backend", ["threads", "seq"])
 def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, recorder: Recorder) -> None:
     """A KeyboardInterrupt is nobody's failure, also where the function itself raises it: the run ends."""
 

@@ -115,7 +115,7 @@ def test_what_is_counted_by_track_as_well_counts_once(backend: str, shown: Any) 
 
 def test_after_a_run_in_this_process_bars_draw(shown: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """After a run in this process the next bar of tqdm draws as ever, on the first line."""
-    multi_process(pipeline, SHARDS, backend="mp", num_workers=4, total_items=len)
+    multi_process(pipeline, SHARDS, backend="threads", num_workers=4, total_items=len)
     with tqdm(total=1, disable=False) as bar:
         assert bar.pos == 0
         bar.update()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
+BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads", "seq"]
 
 PROGRAM = """
 import os, sys, threading, time, uuid

@@ -125,7 +125,7 @@ async def decorated() -> None:
 def runs() -> None:
     """``multi_process`` gives a list, and names its backends."""
     assert_type(multi_process(plain, [1, 2]), list[Any])
-    multi_process(plain, range(3), num_workers=2, backend="mp", total_items=3, y="a")
+    multi_process(plain, range(3), num_workers=2, backend="threads", total_items=3, y="a")
     multi_process(packed, [["a"]], backend="seq", total_items=len, on_error="continue")
     multi_process(plain, [1], unit="files", leave=False, progress=lambda snapshot: print(snapshot.done))
     multi_process(plain, [1], desc="Run", poll_interval=1, progress=False, adopt_tqdm=False)

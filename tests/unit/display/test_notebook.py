@@ -248,7 +248,8 @@ def work(words):
             raise ValueError(stop)
 lists = [list(range(n)) for n in (100, 200, 300)]
 def start(**options):
-    multi_process(work, lists, backend="mp", num_workers=2, total_items=len, poll_interval=0.02, **options)
+    options |= {"backend": "threads", "num_workers": 2, "total_items": len, "poll_interval": 0.02}
+    multi_process(work, lists, **options)
 """
 
 

@@ -292,7 +292,7 @@ def test_a_run_that_gets_no_threads_leaves_nothing(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(threading.Thread, "start", start_two)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        multi_process(abs, range(4), backend="mp", num_workers=4, worker_logs="none", progress=False)
+        multi_process(abs, range(4), backend="threads", num_workers=4, worker_logs="none", progress=False)
     for thread in started:
         thread.join(60)
         assert not thread.is_alive()

@@ -452,7 +452,7 @@ def test_what_a_task_leaves_bound_ends_with_it(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it comes before the tasks of "mp" have been cancelled, they are cancelled at the close."""
+    """Where it comes before the tasks of "threads" have been cancelled, they are cancelled at the close."""
     begun = threading.Barrier(2)
     threads: list[threading.Thread] = []
 
@@ -469,7 +469,7 @@ def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ThreadEngine, "cancel", struck)
     with pytest.raises(KeyboardInterrupt):
-        multi_process(task, range(2), backend="mp", num_workers=2, progress=False)
+        multi_process(task, range(2), backend="threads", num_workers=2, progress=False)
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()

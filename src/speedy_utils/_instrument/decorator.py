@@ -13,110 +13,131 @@ import wrapt
 
 from .._state.ledger import Stage
 from .._validation import checked_count, shorten
-from .tracked_call import Total, TrackedSpec, attribute_to, counted_call
+from .tracked_call import Total, TrackedCall, TrackedSpec, attribute_to, counted_call
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _counted(spec: TrackedSpec, function: Callable[..., Any], kind: str) -> Callable[..., Any]:
-    """The function, counted: of the same kind as the function itself."""
-
+def _count_calls(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         with counted_call(spec, args, kwargs) as counted, attribute_to(counted):
             return function(*args, **kwargs)
 
+    return call
+
+
+def _count_coroutines(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
         with counted_call(spec, args, kwargs) as counted, attribute_to(counted):
             return await function(*args, **kwargs)
 
-    # A generator's body runs in the context of whoever resumes it, so the context is set for each step only.
+    return coroutine
+
+
+def _count_generators(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with counted_call(spec, args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
-            step, value = body.send, None
-            while True:
-                try:
-                    with attribute_to(counted):
-                        item = step(value)
-                except StopIteration as end:
-                    return end.value
-                if counted is not None:
-                    counted.yielded += 1
-                try:
-                    step, value = body.send, (yield item)
-                except GeneratorExit:
-                    with attribute_to(counted):
-                        body.close()
-                    raise
-                except BaseException as error:  # thrown in by the consumer: it is the body's to handle
-                    step, value = body.throw, error
+            return (yield from body if counted is None else _CountedSteps(body, counted))
 
+    return generator
+
+
+class _CountedSteps(Generator[Any, Any, Any]):
+    """A generator that counts its yields, and whose steps count for a call.
+
+    The body runs in the context of the code that resumes it, and what that code counts must not count for the
+    call. So the context is set for each step only.
+    """
+
+    def __init__(self, body: Generator[Any, Any, Any], call: TrackedCall) -> None:
+        self._body, self._call = body, call
+
+    def __next__(self) -> Any:
+        return self._step(self._body.send, None)
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._body.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._body.throw, *error)
+
+    def close(self) -> None:
+        with attribute_to(self._call):
+            self._body.close()
+
+    def _step(self, resume: Callable[..., Any], *args: Any) -> Any:
+        with attribute_to(self._call):
+            item = resume(*args)
+        self._call.yielded += 1
+        return item
+
+
+def _count_async_generators(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         with counted_call(spec, args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
-            step, value = body.asend, None
-            while True:
+            resume, value = body.asend, None
+            while True:  # what ``yield from`` does, which async generators do not have
                 try:
                     with attribute_to(counted):
-                        item = await step(value)
+                        item = await resume(value)
                 except StopAsyncIteration:
                     return
                 if counted is not None:
                     counted.yielded += 1
                 try:
-                    step, value = body.asend, (yield item)
+                    resume, value = body.asend, (yield item)
                 except GeneratorExit:
                     with attribute_to(counted):
                         await body.aclose()
                     raise
-                except BaseException as error:  # the same
-                    step, value = body.athrow, error
+                except BaseException as error:  # the consumer throws it in: the body may handle it
+                    resume, value = body.athrow, error
 
-    kinds: dict[str, Callable[..., Any]] = {
-        "call": call,
-        "coroutine": coroutine,
-        "generator": generator,
-        "async_generator": async_generator,
-    }
-    return kinds[kind]
+    return async_generator
 
 
-def _kind(function: Callable[..., Any]) -> str:
+_Factory = Callable[[TrackedSpec, Callable[..., Any]], Callable[..., Any]]
+
+
+def _factory_for(function: Callable[..., Any]) -> _Factory:
+    """Return what makes a counted function of the same kind."""
     if inspect.isasyncgenfunction(function):
-        return "async_generator"
+        return _count_async_generators
     if inspect.isgeneratorfunction(function):
-        return "generator"
-    return "coroutine" if inspect.iscoroutinefunction(function) else "call"
+        return _count_generators
+    return _count_coroutines if inspect.iscoroutinefunction(function) else _count_calls
 
 
-# Both are generic in the stubs of wrapt only.
-class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # it is generic in the stubs only
-    """A :class:`_Bindable` as the method of an object."""
+class _BoundTracked(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # generic in stubs only
+    """A :class:`_TrackedObject` as the method of an object."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return getattr, (self._self_instance, self.__name__)
 
 
-class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # the same
-    """What is no plain function, counted: bound methods, callable objects, what ``lru_cache`` made.
+class _TrackedObject(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as above
+    """A counted callable that is not a plain function: a bound method, an object, what ``lru_cache`` made.
 
-    wrapt binds them as Python would. A plain function becomes a plain function instead: a wrapt proxy of
-    one says that it is a function, cloudpickle then takes it for one, and ships what is inside it.
+    wrapt binds it as Python would. A plain function is wrapped in a plain function instead: a wrapt proxy
+    says that it is a function, so cloudpickle would take it for one, and ship only what is inside it.
     """
 
-    __bound_function_wrapper__ = _Bound
+    __bound_function_wrapper__ = _BoundTracked
 
     def __init__(self, wrapped: Any, total: Total | None, desc: Stage) -> None:
         inner = wrapped.__func__ if inspect.ismethod(wrapped) else wrapped
         spec = TrackedSpec(inner, total, desc)
-        kind = _kind(inner)
-        if kind == "call" and not inspect.isroutine(inner):
-            kind = _kind(type(inner).__call__)
+        count = _factory_for(inner)
+        if count is _count_calls and not inspect.isroutine(inner):
+            count = _factory_for(type(inner).__call__)
 
         def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if instance is None or not inspect.ismethod(wrapped):
-                return _counted(spec, wrapped, kind)(*args, **kwargs)
-            return _counted(spec, lambda _, *rest, **named: wrapped(*rest, **named), kind)(
+                return count(spec, wrapped)(*args, **kwargs)
+            # The total may be a function of ``self``, which the bound method does not take.
+            return count(spec, lambda _self, *args, **kwargs: wrapped(*args, **kwargs))(
                 instance, *args, **kwargs
             )
 
@@ -127,8 +148,8 @@ class _Bindable(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # the same
     def __reduce_ex__(self, protocol: Any) -> Any:
         name, module = getattr(self, "__qualname__", None), getattr(self, "__module__", None)
         if module != "__main__" and getattr(sys.modules.get(module or ""), name or "", None) is self:
-            return name  # it has taken the place of what it wraps, which can't be found there any more
-        return _Bindable, (self.__wrapped__, *self._self_options)
+            return name  # pickled by name: what it wraps can't be found under that name any more
+        return _TrackedObject, (self.__wrapped__, *self._self_options)
 
 
 @overload
@@ -147,21 +168,23 @@ def tracked(
     A call counts for ``total`` items once it returns; what its body reports meanwhile counts toward that.
     A call that raises counts for what its body had reported. A generator counts one item a yield.
 
-    Called in the driver, outside any run, a function with ``total`` is itself a run and draws a bar, and
-    bars that it makes with tqdm count for it as in a task. In a worker or a child process it never draws.
+    In the driver, outside any run, a call of a function with ``total`` is itself a run: it draws a bar, and
+    bars that the function makes with tqdm count for it as in a task. In a worker or a child process it never
+    draws.
 
     Args:
-        function: The function, where the decorator is used without arguments.
+        function: The function, if the decorator is used without arguments.
         total: Items of a call: a number, the name of a parameter that has a length, or a function of the
-            same arguments as the call (``self`` included). 1 where it is not given.
-        every: As in ``track``: no more than a bound, which calls keep in any case.
+            same arguments as the call (``self`` included). A call is one item if it is None.
+        every: Accepted for compatibility; has no effect. It bounds how many items the count may be behind,
+            and counts are never that far behind.
         desc: The stage that the call's items belong to; None for the run's own line.
 
     Returns:
         The function, counted: with the same name, signature and kind, picklable as before.
 
     Raises:
-        TypeError: It is used on something that can't be called, or an argument has the wrong type.
+        TypeError: ``function`` can't be called, or an argument has the wrong type.
         ValueError: ``total`` names no parameter of the function, or is negative, or ``every`` is below 1.
 
     Example:
@@ -191,25 +214,24 @@ def _track_function(function: Any, *, total: Total | None, desc: Stage) -> Any:
         counted = _track_function(function.__func__, total=total, desc=desc)
         return type(function)(counted)
     if not inspect.isfunction(function):
-        return _Bindable(function, total, desc)
+        return _TrackedObject(function, total, desc)
     spec = TrackedSpec(function, total, desc)
-    counted = functools.wraps(function)(_counted(spec, function, _kind(function)))
-    # A function may carry attributes; the types have no word for it.
-    counted.__tracked__ = spec  # type: ignore[attr-defined]
+    counted = functools.wraps(function)(_factory_for(function)(spec, function))
+    counted.__tracked__ = spec  # type: ignore[attr-defined]  # no attribute of the type
     return counted
 
 
 def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """The total that a ``@tracked(total=…)`` function gives a call; None where it is no such function.
+    """Return the total that a ``@tracked(total=…)`` function declares for a call, or None if it is none.
 
     Args:
-        function: Any callable; bound methods and ``functools.partial`` are looked through.
-        args: The positional arguments that it would get.
-        kwargs: The named ones.
+        function: Any callable. Bound methods and ``functools.partial`` are looked through.
+        args: The positional arguments of the call.
+        kwargs: Its keyword arguments.
     """
     while True:
-        kind = type(function)  # a wrapt proxy passes for an instance of what it wraps
-        if kind is _Bound:
+        kind = type(function)  # isinstance() would see what a wrapt proxy wraps
+        if kind is _BoundTracked:
             function, args = function._self_parent, (function._self_instance, *args)
         elif issubclass(kind, functools.partial):
             function, args, kwargs = function.func, (*function.args, *args), function.keywords | kwargs
@@ -217,7 +239,7 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             function, args = function.__func__, (function.__self__, *args)
         else:
             break
-    if kind is _Bindable:
+    if kind is _TrackedObject:
         spec, bound = function._self_spec, function.__wrapped__
         args = (bound.__self__, *args) if inspect.ismethod(bound) else args
     else:

@@ -1,4 +1,4 @@
-"""What users write in their loops: ``report_progress`` and ``track``. They count, and never draw."""
+"""Count in user loops: ``report_progress`` and ``track``. They never draw."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _here = current.get
 
 
 def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -> None:
-    """Add finished items to the run that this code works for; outside a run it does nothing.
+    """Add finished items to the run that this code works for. Outside a run it does nothing.
 
-    It adds two numbers and returns: what it counted is sent by another thread.
+    It adds two numbers and returns; another thread sends what was counted.
 
     Args:
         n: How many items, 0 or more.
         desc: The stage that they went through; None for the run's own line.
         **counters: What to count beside the items, such as ``tokens=51_200``: numbers, 0 or more. They are
-            summed over all workers and shown behind the line.
+            summed over all workers and shown at the end of the line.
 
     Raises:
         TypeError: ``n`` is no integer, ``desc`` no string, or a counter no number.
@@ -69,18 +69,18 @@ def track(
 ) -> Iterator[T]:
     """Iterate, and count each item once the loop comes back for the next one.
 
-    The items pass unchanged, one by one, and none is read ahead of the loop. A ``break``, an exception or
-    an iterator that is given up leave counted what was finished. Outside a run it only iterates. Over a
-    Hugging Face ``Dataset`` the rows are fetched in batches, which is several times as fast.
+    The items pass unchanged, one by one, and none is read ahead of the loop. After a ``break`` or an
+    exception, the items that were finished stay counted. Outside a run it only iterates. The rows of a
+    Hugging Face ``Dataset`` are fetched in batches, which is several times as fast.
 
     Args:
         iterable: What to iterate.
-        every: The most items by which the count may be behind the loop. Loops are read from outside, at
-            the moment of sending, so they are never behind by more than the item in hand.
-        total: Items that this loop adds to the total of its stage. Sized input declares its length
-            by itself where ``desc`` is given.
+        every: Accepted for compatibility; has no effect. It bounds how many items the count may be behind,
+            and the count is never behind by more than the item in hand.
+        total: Items that this loop adds to the total of its stage. If it is None and ``desc`` is given,
+            the length of a sized ``iterable`` is added.
         desc: The stage that the items go through; None for the run's own line.
-        size: How many items an element stands for, where it is a batch. Called before the loop sees it.
+        size: How many items an element stands for, if it is a batch. Called before the loop sees it.
 
     Returns:
         An iterator over the same items.
@@ -111,65 +111,23 @@ def track(
 track.__module__ = "speedy_utils"
 
 
-_MANY = sys.maxsize
-
-
-class _Loop:
-    """The position of a running loop.
-
-    ``ticks`` is used up by one an item, and its ``length_hint`` may be read from any thread at any time:
-    counting costs the loop no Python bytecode.
-    """
-
-    __slots__ = ("generator", "held", "ticks")
-
-    def __init__(self, iterable: object) -> None:
-        self.generator = iterable if isinstance(iterable, GeneratorType) else None
-        self.ticks = repeat(True, _MANY)
-        self.held = 1  # the item that the loop is busy with is not finished
-
-    def read(self) -> int:
-        used = _MANY - length_hint(self.ticks)
-        over = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
-        return used if over else max(used - self.held, 0)
-
-
-class _Sum:
-    __slots__ = ("n",)
-
-    def __init__(self) -> None:
-        self.n = 0
-
-    def read(self) -> int:
-        return self.n
-
-
-# Their iterators only fail where the loop itself changes them.
-_SOUND = (list, tuple, range, dict, set, frozenset, str, bytes, deque)
-
-
 def _passes(
     iterable: Iterable[T], total: int | None, desc: Stage, size: Callable[[T], int] | None
 ) -> Generator[Iterable[T], None, None]:
-    """What ``chain`` goes through for a loop: one pass, or one a batch of rows.
+    """Yield what ``chain`` goes through for a loop: one iterable, or one for each batch of rows.
 
-    The generator resumes when a pass is exhausted, and is closed when the loop is given up: that tells
-    one from the other.
+    The generator is resumed when an iterable is exhausted, and closed when the loop is given up or has
+    failed. That tells one from the other.
     """
     tally = tally_here()
     batches = row_batches(iterable) if size is None else None
     if tally is None:
         yield from [iterable] if batches is None else batches
         return
-    reporter, outer = tally.reporter, tally
-    tally = outer.within(desc)
     if total is None and size is None and desc is not None and isinstance(iterable, Sized):
         with suppress(Exception):  # it is the user's code, and may fail: torch's loaders over a stream do
             total = len(iterable)
-    # A loop inside a call of the same stage is a part of that call, and the call has told its total.
-    if tally is not outer or outer.stage is None:
-        reporter.declare(desc, total)
-    reporter.mark_started(tally.stage)
+    tally = _begin(tally, desc, total)
     if size is not None:
         yield _sized(iterable, size, tally)
         return
@@ -177,27 +135,113 @@ def _passes(
     tally.open(loop)
     try:
         if batches is not None:
-            for rows in batches:
-                loop.held = 1
-                counted = compress(rows, loop.ticks)
-                del rows  # so that they are gone before the next are fetched
-                yield counted
-                loop.held = 0
-        elif type(iterable) in _SOUND or loop.generator is not None:
-            yield compress(iterable, loop.ticks)
+            yield from _counted_batches(batches, loop)
+        elif type(iterable) in _CANNOT_FAIL or loop.generator is not None:
+            yield _tick_after_fetch(iterable, loop)
             loop.held = 0
         else:
-            # Such an iterator may fail by itself, and then every item it gave is finished. So here a tick is
-            # used up before an item is fetched, not after: ticks less one is right however the loop ends.
-            # pop returns its second argument, the item, as the dict is empty: nothing is even looked up.
-            # Of the functions that could do so it is the cheapest. Its stub knows no default of another type.
-            yield map({}.pop, loop.ticks, iterable)  # type: ignore[arg-type]
+            yield _tick_before_fetch(iterable, loop)
     finally:
         tally.close(loop, loop.read())
-        reporter.mark_moved(tally.stage)
+        tally.reporter.mark_moved(tally.stage)
+
+
+def _begin(outer: Tally, desc: Stage, total: int | None) -> Tally:
+    """Return the tally for a loop that begins now, and declare the loop's total."""
+    tally = outer.within(desc)
+    # A loop inside a call of the same stage is a part of that call, which has declared the total.
+    if tally is not outer or outer.stage is None:
+        outer.reporter.declare(desc, total)
+    outer.reporter.mark_started(tally.stage)
+    return tally
+
+
+_TICKS = sys.maxsize
+"""More than any loop has items."""
+
+
+class _Loop:
+    """The position of a running loop, which may be read from any thread at any time.
+
+    Each item uses up one of ``ticks``, in the C code of an iterator around the loop's own. ``length_hint``
+    says how many are left. So counting costs the loop no Python bytecode. A tick is used either after an item
+    is fetched, or before it::
+
+        compress(iterable, ticks)      fetch a  tick  [body]  fetch b  tick  [body]  fetch (end)
+          ticks used                            1                      2
+          items finished               0                      1                      2
+
+        map({}.pop, ticks, iterable)   tick  fetch a  [body]  tick  fetch b  [body]  tick  fetch (end)
+          ticks used                   1                      2                      3
+          items finished               0                      1                      2
+
+    In the body both have used one tick more than items are finished. They differ once the loop has come back
+    for an item and there is none, be it that the iterator ends or that it fails.
+    """
+
+    __slots__ = ("generator", "held", "ticks")
+
+    def __init__(self, iterable: object) -> None:
+        self.generator = iterable if isinstance(iterable, GeneratorType) else None
+        self.ticks = repeat(True, _TICKS)
+        self.held = 1  # ticks used for items that are not finished
+
+    def read(self) -> int:
+        """Return the items finished so far."""
+        used = _TICKS - length_hint(self.ticks)
+        ended = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
+        return used if ended else max(used - self.held, 0)
+
+
+# Their iterators fail only if the loop itself changes them.
+_CANNOT_FAIL = (list, tuple, range, dict, set, frozenset, str, bytes, deque)
+
+
+def _tick_after_fetch(iterable: Iterable[T], loop: _Loop) -> Iterator[T]:
+    """Iterate, and use a tick for each item that was fetched.
+
+    Only for loops of which it can be seen that they have ended, as the last item is finished then: their
+    iterator can't fail, or is a generator, which has no frame once it has ended or failed.
+    """
+    return compress(iterable, loop.ticks)
+
+
+def _tick_before_fetch(iterable: Iterable[T], loop: _Loop) -> Iterator[T]:
+    """Iterate, and use a tick before each item is fetched.
+
+    For iterators that may fail: however they end, all items are finished for which a tick was used, but one.
+
+    ``{}.pop`` returns its second argument, the item, without looking anything up, as the dict is empty. Of
+    the functions that could do so it is the cheapest.
+    """
+    return map({}.pop, loop.ticks, iterable)  # type: ignore[arg-type]  # {} has no item type
+
+
+def _counted_batches(batches: Iterator[Iterable[T]], loop: _Loop) -> Iterator[Iterator[T]]:
+    """Yield an iterator over each batch of a dataset's rows. Between two of them no row is in hand."""
+    for rows in batches:
+        loop.held = 1
+        counted = _tick_after_fetch(rows, loop)
+        del rows  # frees them before the next are fetched
+        yield counted
+        loop.held = 0
+
+
+class _Sum:
+    """The items of a loop whose elements stand for several each."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def read(self) -> int:
+        """Return the items finished so far."""
+        return self.n
 
 
 def _sized(iterable: Iterable[T], size: Callable[[T], int], tally: Tally) -> Iterator[T]:
+    """Iterate, and count each element as its ``size`` says."""
     done = _Sum()
     tally.open(done)
     try:

@@ -202,7 +202,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         begun.append(None)  # and not the actor, which this would keep
         return start(*args)
 
-    monkeypatch.setattr(engine, "_BRIEF", 0.0)
+    monkeypatch.setattr(engine, "ACTOR_DELAY_S", 0.0)
     monkeypatch.setattr(engine, "start_actor", start_and_note)
     return begun
 

@@ -209,6 +209,17 @@ print(multi_process(meet, range(3), num_workers=3))
     assert "\r" not in done.stderr
 
 
+def linger(i: Any) -> Any:
+    """Return, or raise, once the run's actor is starting: a run that is over before starts none."""
+    from ray.util import list_named_actors
+
+    deadline = time.monotonic() + 240
+    while not list_named_actors():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return abs(i)
+
+
 def test_an_actor_ends_once_it_has_started(
     ray_session: None, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,15 +235,6 @@ def test_an_actor_ends_once_it_has_started(
         states.append(state.actors(actor._actor_id.hex())["State"])
         kill(actor)
 
-    def linger(i: int) -> int:
-        from ray.util import list_named_actors
-
-        deadline = time.monotonic() + 240
-        while not list_named_actors():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        return i
-
     monkeypatch.setattr(ray, "kill", look_and_kill)
     for i in range(3):
         until(lambda: not list_named_actors())  # the former run's may still be known by its name
@@ -240,19 +242,18 @@ def test_an_actor_ends_once_it_has_started(
     assert states == ["ALIVE"] * 3
 
 
-def test_the_actor_ends_with_the_run(
-    ray_session: None, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_actor_ends_with_the_run(ray_session: None, until: Callable[..., Any]) -> None:
     """After a run, also after one that failed, none of its actors is left."""
     import ray
     from ray._private import state  # the public list of actors needs a dashboard
+    from ray.util import list_named_actors
 
-    # Else runs that are over at once would start none.
-    monkeypatch.setattr("speedy_utils._ray.engine._BRIEF", 0.0)
+    until(lambda: not list_named_actors())
     before = len(state.actors())
-    multi_process(abs, range(4), num_workers=2)
+    multi_process(linger, range(4), num_workers=2)
+    until(lambda: not list_named_actors())
     with pytest.raises(RuntimeError):
-        multi_process(abs, ["no number"], num_workers=2)
+        multi_process(linger, ["no number"], num_workers=2)
     assert len(state.actors()) == before + 2
     assert ray.is_initialized()
 

@@ -22,20 +22,28 @@ from .client import ActorName, ActorReader, locate_attempts
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
 
-_GRACE = 1.5
+ACTOR_DELAY_S = 0.2
+"""Seconds that a run lasts before its actors are started; see ``RayEngine._start_actors``."""
+
+
+ACTOR_START_TIMEOUT_S = 10.0
+"""Seconds that the end of a run waits for actors that are still starting."""
+
+
+WAIT_TIMEOUT_S = 0.5
+"""Seconds that ``RayEngine.wait`` waits for a task to end."""
+
+
+FINISH_GRACE_S = 0.05
+"""Seconds in which tasks may end by themselves before they are cancelled: see ``_cancel_running``."""
+
+
+WORKER_GRACE_S = 1.5
 """Seconds in which a cancelled task may end before its worker is killed."""
 
 
-_MOMENT = 0.05
-"""Seconds in which tasks may end by themselves before they are cancelled, see ``RayEngine._interrupt``."""
-
-
-_BRIEF = 0.2
-"""Seconds that a run lasts before actors are started for it."""
-
-
-_START = 10.0
-"""Seconds to wait for actors that are still starting when their run ends."""
+WORKER_KILL_TIMEOUT_S = 5.0
+"""Seconds to wait for killed workers to end."""
 
 
 class RayEngine:
@@ -50,7 +58,7 @@ class RayEngine:
         self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
         self._relays, self._sinks = plan_relays(self._name, work.workers)
         self._actors: list[Any] = []
-        self._started: list[Any] = []
+        self._actors_ready: list[Any] = []
         self._reader: ActorReader | None = None
         self._attempts: dict[Any, Attempt] = {}
 
@@ -84,17 +92,19 @@ class RayEngine:
         connect(work.workers)
         options["name"] = choose_logs(options["name"], work.worker_logs)
         self.phase = WAITING
-        if own := own_cpus():  # all workers fit in a Ray that is ours, also where it was started for fewer
-            # Ray counts in parts of 10,000.
-            options.setdefault("num_cpus", min(10_000, own * 10_000 // work.workers) / 10_000)
+        if (
+            cpus_of_ray := own_cpus()
+        ):  # all workers fit in a Ray that is ours, also if it was started for fewer
+            # Ray counts in ten-thousandths of a CPU.
+            options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
         self._task = task.options(**options)
         with _sending("func can't be sent to Ray workers", work.function):
             function = ray.put(work.function)
         with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
             kwargs = ray.put(dict(work.kwargs))
-        # In a list: an argument that is itself a reference would be read again for each task.
+        # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_ref = [ray.put((function, kwargs, self._sinks))]
-        self._begun = time.monotonic()
+        self._started_at = time.monotonic()
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
@@ -103,55 +113,58 @@ class RayEngine:
         self._attempts[ref] = attempt
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for the next tasks to end, half a second at most."""
+        """Wait for a task to end, half a second at most, and return all that have."""
         import ray
 
-        if self._reader is None and time.monotonic() - self._begun >= _BRIEF:
+        if self._reader is None and time.monotonic() - self._started_at >= ACTOR_DELAY_S:
             self._start_actors()
-        ready, _ = ray.wait(list(self._attempts), timeout=_BRIEF if self._reader is None else 0.5)
+        timeout = ACTOR_DELAY_S if self._reader is None else WAIT_TIMEOUT_S
+        ready, _ = ray.wait(list(self._attempts), timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
         ended = [(self._attempts.pop(ref), _outcome(ref)) for ref in ready]
-        return self._placed(ended)
+        return self._locate_lost(ended)
 
     def _start_actors(self) -> None:
-        """Start what gathers live counts.
+        """Start the actors that merge live counts.
 
-        Not at once: actors would take worker processes that Ray has ready, and tasks wait for others. And
-        a run that is over before anybody could look needs none.
+        Not at once: they would take worker processes that Ray has ready, and tasks would wait for others.
+        And a run that is over before its bar can be read needs none.
         """
         actor = start_actor(None, "", self._name)
         self._actors = [actor, *start_relays(self._name, self._relays)]
-        self._started = [each.__ray_ready__.remote() for each in self._actors]
+        self._actors_ready = [each.__ray_ready__.remote() for each in self._actors]
         self._reader = ActorReader(actor)
 
-    def _placed(self, ended: list[tuple[Attempt, Outcome]]) -> list[tuple[Attempt, Outcome]]:
-        """Add where the workers were that died: Ray's own errors don't tell."""
-        died: dict[Task, int] = {
+    def _locate_lost(self, ended: list[tuple[Attempt, Outcome]]) -> list[tuple[Attempt, Outcome]]:
+        """Add to failures which process was lost: Ray's own errors don't say."""
+        lost: dict[Task, int] = {
             attempt.task: attempt.attempt
             for attempt, outcome in ended
             if outcome.failure and outcome.counts is None
         }
-        if not died:
+        if not lost:
             return ended
-        locations = locate_attempts(self._actors, died)
-        return [(attempt, _at(locations.get(attempt.task, ""), outcome)) for attempt, outcome in ended]
+        addresses = locate_attempts(self._actors, lost)
+        return [
+            (attempt, _add_address(outcome, addresses.get(attempt.task, ""))) for attempt, outcome in ended
+        ]
 
     def cancel(self) -> None:
         """Interrupt the tasks, and kill the workers of those that go on."""
         try:
-            self._unfinished(_MOMENT)
-            running = self._interrupt(force=False, timeout=_GRACE)
-        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
+            self._unfinished(FINISH_GRACE_S)
+            running = self._cancel_running(force=False, timeout=WORKER_GRACE_S)
+        except KeyboardInterrupt:  # a second Ctrl-C: kill at once
             running = True
         if running:
-            self._interrupt(force=True, timeout=5.0)
+            self._cancel_running(force=True, timeout=WORKER_KILL_TIMEOUT_S)
 
-    def _interrupt(self, *, force: bool, timeout: float) -> bool:
-        """Cancel the tasks that run, and tell whether some still do after a while.
+    def _cancel_running(self, *, force: bool, timeout: float) -> bool:
+        """Cancel the tasks that run, and return whether some still do after ``timeout`` seconds.
 
-        Those that have ended are left out: the less is cancelled while its result is on its way, the less
-        Ray has a chance to abort over it ("Tried to complete task that was not pending").
+        Those that have ended are left out, as Ray may abort the program if a task is cancelled while its
+        result is on its way ("Tried to complete task that was not pending").
         """
         if running := self._unfinished(0):
             import ray
@@ -185,17 +198,17 @@ class RayEngine:
             if self._actors:
                 self._end_actors()
         finally:
-            # What is Ray's goes now, and not when the garbage collector finds this run: that may be in a
-            # child that the program has forked. There Ray would tell of it on its parent's connections, and
-            # what the parent says next, such as that it waits for news of actors, would not be heard.
-            self._actors, self._started, self._shared_ref, self._attempts = [], [], [], {}
+            # Handles and references are dropped now, and not when the garbage collector finds this engine:
+            # that may be in a child that the program has forked. There Ray would report it on its parent's
+            # connections, and what the parent sends next, such as its subscription to actors, would be lost.
+            self._actors, self._actors_ready, self._shared_ref, self._attempts = [], [], [], {}
 
     def _end_actors(self) -> None:
         import ray
 
         try:
-            if self._started:  # Ray prints an error about an actor that ends while it starts
-                ray.wait(self._started, num_returns=len(self._started), timeout=_START)
+            if ready := self._actors_ready:  # Ray prints an error about an actor that ends while it starts
+                ray.wait(ready, num_returns=len(ready), timeout=ACTOR_START_TIMEOUT_S)
         finally:
             for actor in self._actors:
                 ray.kill(actor)
@@ -203,7 +216,7 @@ class RayEngine:
 
 @contextmanager
 def _sending(what: str, value: Any) -> Iterator[None]:
-    """Name what can't be pickled."""
+    """Raise a TypeError that names ``what`` if it can't be pickled."""
     import ray
 
     try:
@@ -215,6 +228,7 @@ def _sending(what: str, value: Any) -> Iterator[None]:
 
 
 def _outcome(ref: Any) -> Outcome:
+    """Return the outcome of a Ray task that has ended; a failed one if Ray raises its error."""
     from ray import exceptions, get
 
     lost = (
@@ -238,11 +252,11 @@ def _outcome(ref: Any) -> Outcome:
     return outcome
 
 
-def _at(location: str, outcome: Outcome) -> Outcome:
-    """Add where a worker was lost, if that is known."""
-    if not location or outcome.failure is None:
+def _add_address(outcome: Outcome, address: str) -> Outcome:
+    """Return a failed outcome with the address of the process that was lost, if that is known."""
+    if not address or outcome.failure is None:
         return outcome
-    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{location}]"))
+    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{address}]"))
 
 
 def _first_line(error: BaseException) -> str:

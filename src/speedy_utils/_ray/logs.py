@@ -2,8 +2,8 @@
 
 Ray prints what all workers of a program write, and has no public way to choose among them but
 ``ray.init(log_to_driver=False)``: that is for all runs at once, and not for a Ray that is running. So this
-stands before the function that Ray itself prints with. Ray says with each batch of lines which task they come
-from; a run that does not show all of them gives its tasks a name of their own.
+wraps the function that Ray prints with. Ray passes the name of the task with each batch of lines; a run that
+does not show all of them gives its tasks a unique name.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from .._engines.worker_logs import LogFilter, WorkerLogs
 logger = logging.getLogger("speedy_utils")
 
 
-_PRINTING = "ray_print_logs"
-"""What Ray calls its own function."""
+_PRINT_HANDLER = "ray_print_logs"
+"""The name under which Ray keeps the function that it prints with."""
 
 
-_MANY = 1000
+_MAX_RUNS = 1000
 """How many runs are remembered: lines arrive after their run is over."""
 
 
 _runs: OrderedDict[str, tuple[str, LogFilter]] = OrderedDict()
-"""By name of their tasks: the name that is shown for it, and who is shown."""
+"""By the unique name of their tasks: the name to show for it, and which workers are shown."""
 
 
-_told = False
+_warned = False
 
 
 Batch = dict[str, Any]
+"""Lines of one process, as Ray passes them: ``{"ip": ..., "pid": ..., "task_name": ..., "lines": [...]}``."""
 
 
 def choose_logs(name: str, choice: WorkerLogs) -> str:
@@ -46,22 +47,22 @@ def choose_logs(name: str, choice: WorkerLogs) -> str:
         choice: Whose lines are shown.
 
     Returns:
-        The name that the tasks must have instead.
+        The name that the tasks must have instead: ``"work [1f2e3d4c]"``.
     """
-    if choice == "all" or not _stand_before_ray():
+    if choice == "all" or not _filter_handlers():
         return name
-    own = f"{name} [{uuid.uuid4().hex[:8]}]"
-    _runs[own] = name, LogFilter(choice)
-    while len(_runs) > _MANY:
+    unique = f"{name} [{uuid.uuid4().hex[:8]}]"
+    _runs[unique] = name, LogFilter(choice)
+    while len(_runs) > _MAX_RUNS:
         _runs.popitem(last=False)
-    return own
+    return unique
 
 
-class _Chosen:
-    """Prints the lines that are chosen.
+class _FilteredPrint:
+    """Prints a batch of lines unless its run has chosen others.
 
     Args:
-        print_batch: Prints a batch of lines.
+        print_batch: Ray's function, which prints a batch of lines.
     """
 
     def __init__(self, print_batch: Callable[[Batch], object]) -> None:
@@ -77,28 +78,32 @@ class _Chosen:
         self._print_batch(batch)
 
 
-def _stand_before_ray() -> bool:
-    """Stand before the function that Ray prints with, unless that is done already.
+def _filter_handlers() -> bool:
+    """Wrap the function that Ray prints with. Idempotent.
 
     Returns:
-        Whether there is one: not where the user has turned forwarding off.
+        Whether there is one: False if the user has turned forwarding off, or Ray has other internals.
     """
-    global _told
+    global _warned
     try:
         dispatcher = import_module("ray._private.ray_logging").global_worker_stdstream_dispatcher
-        printing = [
-            (name, _Chosen(function) if name == _PRINTING and not isinstance(function, _Chosen) else function)
+        handlers = [
+            (name, _FilteredPrint(function) if _is_to_wrap(name, function) else function)
             for name, function in dispatcher.handlers
         ]
-        # At once: between taking one out and putting another in, a batch could be lost.
-        dispatcher.handlers = printing
+        # All at once: between the removal of one handler and the addition of another a batch could be lost.
+        dispatcher.handlers = handlers
     except (AttributeError, ImportError, TypeError, ValueError) as error:
-        if not _told:
-            _told = True
+        if not _warned:
+            _warned = True
             logger.warning(
                 "worker_logs: this Ray can't be made to leave lines out, so all are shown (%s: %s)",
                 type(error).__name__,
                 error,
             )
         return False
-    return any(name == _PRINTING for name, _ in printing)
+    return any(name == _PRINT_HANDLER for name, _ in handlers)
+
+
+def _is_to_wrap(name: str, function: object) -> bool:
+    return name == _PRINT_HANDLER and not isinstance(function, _FilteredPrint)

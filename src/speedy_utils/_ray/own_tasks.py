@@ -12,15 +12,19 @@ from .._validation import checked_count
 from .._worker.context import bind, unbind
 from .._worker.reporter import Reporter
 from .actor import ProgressActor, start_actor
-from .client import ActorSink, current_attempt_id
+from .client import GIVE_UP_AFTER_S, ActorSink, current_attempt_id
 
 
 class ProgressContext:
     """A thread bound to a progress actor; ends with :meth:`close` or as a context manager.
 
     Args:
-        sink: Where the counts go.
-        reporter: Who counts.
+        sink: Where the counts are sent.
+        reporter: What adds them up.
+
+    Attributes:
+        closed: Whether it has ended.
+        failed: Whether its ``with`` block has ended with an exception.
     """
 
     def __init__(self, sink: ActorSink, reporter: Reporter) -> None:
@@ -35,7 +39,7 @@ class ProgressContext:
         return self._reporter.task
 
     def close(self) -> None:
-        """Send the final counts, without waiting for them to arrive, and unbind the thread."""
+        """Send the final counts, without waiting for them to arrive, and unbind the thread. Idempotent."""
         if self.closed:
             return
         self.closed = True
@@ -51,12 +55,14 @@ class ProgressContext:
         self.close()
 
 
-class _Bound(threading.local):
+class _ThreadState(threading.local):
+    """The last binding of each thread, and what it was called: Ray's task id and a number."""
+
     context: ProgressContext | None = None
-    location: tuple[str, int] = ("", 0)
+    name: tuple[str, int] = ("", 0)
 
 
-_bound = _Bound()
+_thread_state = _ThreadState()
 
 
 @overload
@@ -71,16 +77,16 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
     """Bind this thread to a progress actor, in a Ray task of your own.
 
     Until it is unbound, ``report_progress``, ``track`` and ``tracked`` in this thread, and in threads that
-    it starts, count for the actor. Where Ray runs a task again, the new attempt's counts replace the
-    dead one's. Tasks of ``multi_process`` are bound by themselves, and end what an earlier task left bound
-    in their worker; another task of your own there would count for the same actor.
+    it starts, count for the actor. If Ray runs a task again, the new attempt's counts replace the dead one's.
+    Tasks of ``multi_process`` are bound by themselves, and end what an earlier task left bound in their
+    worker; another task of your own there would count for the same actor.
 
     Args:
         actor: The handle that ``create_progress_tracker`` returned, or a ``ProgressActor`` of this
             process. None unbinds the thread, and so does the end of a ``with`` block.
 
     Returns:
-        The binding, a context manager; None where ``actor`` is None.
+        The binding, a context manager; None if ``actor`` is None.
 
     Raises:
         TypeError: ``actor`` is neither of these.
@@ -93,29 +99,29 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
         >>> actor.get_progress()["processed"]
         4
     """
-    last = _bound.context
+    last = _thread_state.context
     if last is not None:
         last.close()
-    _bound.context = None
+    _thread_state.context = None
     if actor is None:
         return None
     sink = ActorSink(actor)
-    # Ray gives every attempt at a task the same id, and so the same names to what it binds in turn:
-    # a later attempt then replaces an earlier one. The time orders the attempts.
-    where, attempt = current_attempt_id()
-    name, turn = _bound.location
-    again = name != where or (last is not None and last.failed)
-    _bound.location = (where, 0 if again else turn + 1)
-    reporter = Reporter("{}/{}".format(*_bound.location), attempt)
-    _bound.context = ProgressContext(sink, reporter)
-    return _bound.context
+    # Ray gives every attempt at a task the same id, and so the same names to the contexts that it binds one
+    # after the other: a later attempt then replaces an earlier one. The timestamp orders the attempts.
+    task_id, attempt = current_attempt_id()
+    last_id, last_number = _thread_state.name
+    restart = last_id != task_id or (last is not None and last.failed)
+    _thread_state.name = (task_id, 0 if restart else last_number + 1)
+    reporter = Reporter("{}/{}".format(*_thread_state.name), attempt)
+    _thread_state.context = ProgressContext(sink, reporter)
+    return _thread_state.context
 
 
 set_progress_context.__module__ = "speedy_utils"
 
 
-class GivenBar:
-    """Moves a tqdm bar that a user made and will close.
+class UserBarDisplay:
+    """Moves a tqdm bar that the user made and will close.
 
     Args:
         bar: The bar.
@@ -135,18 +141,18 @@ class GivenBar:
 
     def _set_total(self, total: int | None) -> None:
         if hasattr(self._bar, "container"):
-            # Its widget has a total of its own, which only reset() sets; the bar's clock goes on.
-            began = self._bar.start_t
+            # A notebook's widget has a total of its own, which only reset() sets; the bar's clock goes on.
+            started_at = self._bar.start_t
             self._bar.reset(total)
-            self._bar.start_t = began
+            self._bar.start_t = started_at
         self._bar.total = total
 
     def close(self) -> None:
-        """Leave the bar open: it is not ours."""
+        """Leave the bar open: it is the user's."""
 
 
 class ProgressPoller(Poller):
-    """Reads progress every so often, in a thread of its own, and shows it.
+    """Reads progress every ``poll_interval`` seconds, in a thread of its own, and shows it.
 
     Args:
         source: The handle of a progress actor, a :class:`ProgressActor` of this process, or anything with
@@ -155,7 +161,7 @@ class ProgressPoller(Poller):
         poll_interval: Seconds between two readings.
 
     Raises:
-        TypeError: ``poll_interval`` is no number.
+        TypeError: ``poll_interval`` is not a number.
         ValueError: ``poll_interval`` is not above 0.
 
     Example:
@@ -169,7 +175,7 @@ class ProgressPoller(Poller):
     def __init__(self, source: Any, display: Any, poll_interval: float = 0.3) -> None:
         super().__init__(
             source if hasattr(source, "snapshot") else _ActorSource(source),
-            display if hasattr(display, "show") else GivenBar(display),
+            display if hasattr(display, "show") else UserBarDisplay(display),
             poll_interval,
         )
 
@@ -178,7 +184,7 @@ ProgressPoller.__module__ = "speedy_utils"
 
 
 class _ActorSource:
-    """Reads a progress actor that a user drives."""
+    """Makes snapshots of what a progress actor has counted."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -186,24 +192,24 @@ class _ActorSource:
     def snapshot(self) -> Snapshot:
         state = read_progress(self._actor)
         stages = tuple(StageSnapshot(name, done, None) for name, done in state["stages"].items())
-        own = StageSnapshot(
+        run_line = StageSnapshot(
             state["desc"],
             state["processed"],
             state["total"],
             elapsed=state["elapsed"],
             counters=state["counters"],
         )
-        return Snapshot(own, stages)
+        return Snapshot(run_line, stages)
 
 
 def create_progress_tracker(total: int | None = None, desc: str = "Processing") -> Any:
     """Start a :class:`ProgressActor` on the Ray that is running, for tasks of your own.
 
-    It needs no CPU, restarts by itself, and ends with its last handle. Hand the handle to your tasks as an
+    It needs no CPU, restarts by itself, and ends with its last handle. Pass the handle to your tasks as an
     argument, call ``set_progress_context(handle)`` in them, and show it with ``ProgressPoller(handle, bar)``.
 
     Args:
-        total: Items in all; None where that is not known.
+        total: Items in all; None if that is not known.
         desc: What is being done.
 
     Returns:
@@ -211,7 +217,7 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
 
     Raises:
         ValueError: ``total`` is negative.
-        TypeError: ``total`` is no integer.
+        TypeError: ``total`` is not an integer.
 
     Example:
         It needs a Ray, so here it is not run::
@@ -227,10 +233,10 @@ create_progress_tracker.__module__ = "speedy_utils"
 
 
 def read_progress(actor: Any) -> dict[str, Any]:
-    """``get_progress()`` of an actor's handle, or of a :class:`ProgressActor` of this process."""
+    """Return ``get_progress()`` of an actor's handle, or of a :class:`ProgressActor` of this process."""
     if isinstance(actor, ProgressActor):
         return actor.get_progress()
     import ray
 
-    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=2.0)
+    state: dict[str, Any] = ray.get(actor.get_progress.remote(), timeout=GIVE_UP_AFTER_S)
     return state

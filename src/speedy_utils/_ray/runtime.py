@@ -16,21 +16,25 @@ import ray
 
 from .._interrupts import keeping_ctrl_c
 
+ADDRESS_TIMEOUT_S = 5.0
+"""Seconds that the Ray at RAY_ADDRESS has to answer."""
+
+
 _own_cpus = 0
-"""CPUs of the Ray that this process has started; 0 where it has started none."""
+"""CPUs of the Ray that this process has started; 0 if it has started none."""
 
 
 _connecting = threading.Lock()
-"""Held while Ray starts: runs in several threads may want it at once."""
+"""Held while Ray starts: runs in several threads may need it at the same time."""
 
 
 def own_cpus() -> int:
-    """CPUs of the Ray that :func:`connect` has started; 0 where the Ray in use is somebody else's."""
+    """Return the CPUs of the Ray that :func:`connect` has started; 0 if the Ray in use is not ours."""
     return _own_cpus if ray.is_initialized() else 0
 
 
 def running_cpus() -> int:
-    """CPUs of the Ray that is running or at RAY_ADDRESS; 0 where one would have to be started."""
+    """Return the CPUs of the Ray that is running or at RAY_ADDRESS; 0 if one would have to be started."""
     if not ray.is_initialized() and not _address():
         return 0
     connect(1)
@@ -41,7 +45,7 @@ def connect(workers: int) -> None:
     """Use the Ray that is running, or the one at RAY_ADDRESS, or start a local one.
 
     Args:
-        workers: CPUs of a Ray that is started.
+        workers: How many CPUs a Ray that is started gets.
 
     Raises:
         ConnectionError: No Ray answers at RAY_ADDRESS.
@@ -51,34 +55,37 @@ def connect(workers: int) -> None:
         if ray.is_initialized():
             return
         _own_cpus = 0
-        if sys.stderr is None:  # Ray hands it to faulthandler, which needs one as long as Ray is there
+        if sys.stderr is None:  # Ray passes it to faulthandler, which needs one as long as Ray runs
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open
         with keeping_ctrl_c():
             _own_cpus = _connect(workers)
 
 
 def _connect(workers: int) -> int:
+    """Connect, and return the CPUs of a Ray that was started for it; 0 if none was."""
     if address := _address():
         _probe(address)
         ray.init(logging_level=logging.WARNING)
         return 0
     try:
         # Ray warns about more worker processes than three times what it may start at once.
-        with _environment(
+        with _default_environment(
             "RAY_worker_maximum_startup_concurrency", str(max(os.cpu_count() or 1, workers // 2))
         ):
-            _lasting(lambda: ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR))
-    except ValueError:  # `ray start` has started one on this machine: it may not be given CPUs
+            _call_in_lasting_thread(
+                lambda: ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
+            )
+    except ValueError:  # a Ray that `ray start` has started on this machine was found: it has its own CPUs
         ray.init(logging_level=logging.WARNING)
         return 0
     return workers
 
 
-def _lasting(start: Callable[[], object]) -> None:
-    """Call in a thread that lasts as long as the program.
+def _call_in_lasting_thread(start: Callable[[], object]) -> None:
+    """Call a function in a thread that lasts as long as the program.
 
     On Linux Ray lets the kernel kill its processes with their parent, and that is the *thread* which has
-    started them: PR_SET_PDEATHSIG in prctl(2). A run's own thread may end while others still need Ray.
+    started them: PR_SET_PDEATHSIG in prctl(2). The thread of a run may end while others still need Ray.
     """
     global _starter
     if threading.current_thread() is threading.main_thread():
@@ -91,7 +98,7 @@ def _lasting(start: Callable[[], object]) -> None:
 
 
 class _Starter(threading.Thread):
-    """A thread that calls what it is given, and never ends."""
+    """A daemon thread that calls functions for other threads, and never ends."""
 
     def __init__(self) -> None:
         super().__init__(name="speedy_utils-ray", daemon=True)
@@ -104,12 +111,12 @@ class _Starter(threading.Thread):
         ended.result()
 
     def run(self) -> None:
-        """Call what comes."""
+        """Call the functions as they come."""
         while True:
             function, ended = self._calls.get()
             try:
                 function()
-            except BaseException as error:  # it is raised again where the call came from
+            except BaseException as error:  # raised again in the thread that called
                 ended.set_exception(error)
             else:
                 ended.set_result(None)
@@ -119,12 +126,13 @@ _starter: _Starter | None = None
 
 
 def _address() -> str:
+    """Return RAY_ADDRESS; empty if it asks for a local Ray."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 
 
 @contextmanager
-def _environment(name: str, default: str) -> Iterator[None]:
+def _default_environment(name: str, default: str) -> Iterator[None]:
     """Set a variable for the programs that are started in the block, unless the user has set it."""
     known = os.environ.get(name)
     os.environ.setdefault(name, default)
@@ -136,12 +144,12 @@ def _environment(name: str, default: str) -> Iterator[None]:
 
 
 def _probe(address: str) -> None:
-    """Fail soon where nothing answers: ``ray.init`` would try for minutes."""
+    """Raise a ConnectionError if no Ray answers: ``ray.init`` would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # "auto", or a scheme that only Ray knows
         return
     try:
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=ADDRESS_TIMEOUT_S) as connection:
             if "RAY_USE_TLS" not in os.environ:
                 _greet(connection)
     except OSError as error:
@@ -152,8 +160,8 @@ def _probe(address: str) -> None:
 
 
 def _greet(connection: socket.socket) -> None:
-    """Open an HTTP/2 connection, as gRPC does, and see whether the other side does too: RFC 9113, 3.4."""
+    """Exchange the first bytes of HTTP/2, which gRPC speaks (RFC 9113, 3.4), or raise an OSError."""
     settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
     if connection.recv(4)[3:] != settings[3:4]:
-        raise OSError("what listens there is no Ray")
+        raise OSError("another program listens there")

@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 from support.screen import FakeTerminal
-from tqdm import tqdm
-from tqdm.notebook import tqdm as tqdm_notebook
 
 from speedy_utils import Snapshot, StageSnapshot, multi_process, track
 from speedy_utils._display.bars import BarDisplay
 from speedy_utils._display.base import CallbackDisplay, Display, NullDisplay, checked_progress, choose_display
 from speedy_utils._display.log import LogDisplay
-from speedy_utils._ray.own_tasks import GivenBar
 
 
 @pytest.fixture(autouse=True)
@@ -193,52 +190,3 @@ def test_progress_is_a_bool_or_a_function(progress: object) -> None:
     """Anything else is a TypeError with the value in it."""
     with pytest.raises(TypeError, match=f"progress must be True, False or a function .* not {progress!r}"):
         checked_progress(progress)
-
-
-# a bar that a user made
-
-
-def test_given_bar_moves_to_each_reading() -> None:
-    """A bar that a user made has the run's count, also where that shrinks, and its total."""
-    with tqdm(file=io.StringIO()) as bar:
-        for done in (5, 2, 9):
-            GivenBar(bar).show(reading(done))
-            assert (bar.n, bar.total) == (done, 10)
-
-
-def test_given_bar_without_total_keeps_its_own() -> None:
-    """A bar that a user made keeps its total where the run knows none."""
-    with tqdm(total=50, file=io.StringIO()) as bar:
-        GivenBar(bar).show(reading(5, None))
-        assert (bar.n, bar.total) == (5, 50)
-
-
-@pytest.mark.parametrize("total", [None, 5])
-def test_given_bar_of_a_notebook_shows_the_total(total: int | None) -> None:
-    """The widget of a user's bar has the run's total too, and the bar keeps its clock."""
-    bar = tqdm_notebook(total=total, initial=3, display=False)
-    began = bar.start_t
-    GivenBar(bar).show(reading(4))
-    _, widget, _ = bar.container.children
-    assert (bar.n, bar.total, bar.start_t) == (4, 10, began)
-    assert (widget.value, widget.max, widget.bar_style) == (4, 10, "")
-    bar.close()
-
-
-def test_given_bar_that_is_disabled_learns_its_total() -> None:
-    """A bar that draws nothing, in a notebook too, has the run's total all the same."""
-    for bar in (tqdm(disable=True), tqdm_notebook(disable=True)):
-        GivenBar(bar).show(reading(4))
-        assert bar.total == 10
-
-
-def test_given_bar_shows_counters_and_stays_open() -> None:
-    """Counters stand behind a bar that a user made, and only its user closes it."""
-    file = io.StringIO()
-    with tqdm(total=10, file=file) as bar:
-        display = GivenBar(bar)
-        display.show(reading(5, counters={"tokens": 1_200}))
-        display.close()
-        assert "tokens=1200" in file.getvalue()
-        bar.update(5)
-        assert bar.n == 10

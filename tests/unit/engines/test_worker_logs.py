@@ -6,9 +6,8 @@ import io
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ from speedy_utils import multi_process
 from speedy_utils._display.terminal.lines import StreamProxy
 from speedy_utils._display.terminal.screen import Screen
 from speedy_utils._engines.worker_logs import LogFilter, ThreadLogs, checked_worker_logs
-from speedy_utils._ray import logs as ray_logs
-from speedy_utils._ray.logs import choose_logs
 from speedy_utils.testing import FakeClock
 
 
@@ -177,105 +174,6 @@ def test_an_unknown_choice_is_an_error(bad: Any) -> None:
     with pytest.raises(ValueError, match='"all", "first", "none"') as caught:
         checked_worker_logs(bad)
     assert repr(bad) in str(caught.value)
-
-
-class Dispatcher:
-    """What Ray hands batches of lines to."""
-
-    def __init__(self) -> None:
-        self.printed: list[tuple[Any, ...]] = []
-        self.handlers: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
-            ("other", lambda batch: None),
-            ("ray_print_logs", self._print),
-        ]
-
-    def _print(self, batch: dict[str, Any]) -> None:
-        self.printed.append((batch["task_name"], batch["pid"], *batch["lines"]))
-
-    def emit(self, task: str | None, pid: Any, line: str) -> None:
-        """Hand on a batch."""
-        for _, handle in self.handlers:
-            handle({"task_name": task, "pid": pid, "ip": "here", "lines": [line]})
-
-
-@pytest.fixture
-def dispatcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
-    """A Ray that is connected."""
-    module: Any = ModuleType("ray._private.ray_logging")
-    module.global_worker_stdstream_dispatcher = Dispatcher()
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(ray_logs, "_told", False)
-    return module.global_worker_stdstream_dispatcher
-
-
-def test_lines_that_ray_forwards_are_chosen(dispatcher: Dispatcher) -> None:
-    """Each run's lines are chosen for itself and shown under the name of its tasks; others' pass."""
-    names = {choice: choose_logs("work", choice) for choice in ("none", "first", "all")}
-    assert len(set(names.values())) == 3
-    assert names["all"] == "work"
-    for pid in (1, 2, 1):
-        for choice, name in names.items():
-            dispatcher.emit(name, pid, f"{choice} says")
-    dispatcher.emit(None, "raylet", "a worker died")
-    dispatcher.emit("", 3, "no task")
-    assert dispatcher.printed == [
-        ("work", 1, "first says"),
-        ("work", 1, "all says"),
-        ("work", 2, "all says"),
-        ("work", 1, "first says"),
-        ("work", 1, "all says"),
-        (None, "raylet", "a worker died"),
-        ("", 3, "no task"),
-    ]
-    assert [name for name, _ in dispatcher.handlers] == ["other", "ray_print_logs"]
-
-
-def test_a_ray_that_starts_anew_is_chosen_from_again(dispatcher: Dispatcher) -> None:
-    """After Ray has taken its own function out and put it in again, the next run stands before it again."""
-    former = choose_logs("work", "none")
-    choose_logs("work", "none")
-    fresh = Dispatcher()
-    dispatcher.handlers, dispatcher.printed = fresh.handlers, fresh.printed
-    name = choose_logs("work", "none")
-    dispatcher.emit(former, 1, "late")
-    dispatcher.emit(name, 1, "no")
-    dispatcher.emit("work", 1, "yes")
-    assert dispatcher.printed == [("work", 1, "yes")]
-
-
-def test_only_so_many_runs_are_remembered(dispatcher: Dispatcher) -> None:
-    """The memory for runs that are over is bounded, and late lines of the last ones are still left out."""
-    names = [choose_logs("work", "none") for _ in range(1500)]
-    assert len(ray_logs._runs) == 1000
-    dispatcher.emit(names[-1000], 1, "no")
-    assert dispatcher.printed == []
-
-
-def test_where_forwarding_is_off_nothing_is_done(dispatcher: Dispatcher) -> None:
-    """Where the user has turned forwarding off, nothing is changed and nothing said."""
-    dispatcher.handlers = dispatcher.handlers[:1]
-    assert choose_logs("work", "none") == "work"
-    assert len(dispatcher.handlers) == 1
-
-
-@pytest.mark.parametrize("broken", ["no module", "no dispatcher", "no handlers", "other handlers"])
-def test_a_ray_with_other_insides_shows_all(
-    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
-) -> None:
-    """Where Ray is made otherwise all lines are shown, and that is said once."""
-    module = sys.modules["ray._private.ray_logging"]
-    if broken == "no module":
-        monkeypatch.setitem(sys.modules, module.__name__, None)
-    elif broken == "no dispatcher":
-        monkeypatch.delattr(module, "global_worker_stdstream_dispatcher")
-    elif broken == "no handlers":
-        del dispatcher.handlers
-    else:
-        dispatcher.handlers = {"ray_print_logs": print}
-    assert choose_logs("work", "none") == "work"
-    assert choose_logs("work", "first") == "work"
-    (record,) = caplog.records
-    assert "all are shown" in record.getMessage()
 
 
 def test_a_run_that_gets_no_threads_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import io
 import logging
 import math
 import threading
@@ -14,12 +13,9 @@ import pytest
 from tqdm import tqdm
 
 from speedy_utils import (
-    ProgressActor,
     ProgressPoller,
     Snapshot,
     StageSnapshot,
-    report_progress,
-    set_progress_context,
 )
 from speedy_utils.testing import RecordingDisplay
 
@@ -183,55 +179,6 @@ def test_interval_must_be_a_number(interval: Any) -> None:
     """An interval that is no number is an error that shows it."""
     with pytest.raises(TypeError, match=f"poll_interval must be a number of seconds, not {interval!r}"):
         ProgressPoller(Counter(), RecordingDisplay(), interval)
-
-
-def test_users_bar_is_moved_and_left_open() -> None:
-    """A user's bar follows the actor in count and total, down too, and stays the user's to close."""
-    actor = ProgressActor(total=10, desc="Reading")
-    screen = io.StringIO()
-    bar = tqdm(total=5, desc="Mine", file=screen)
-    poller = ProgressPoller(actor, bar, LONG)
-    actor.update(4)
-    poller.poll()
-    assert (bar.n, bar.total) == (4, 10)
-    actor.reset()
-    poller.poll()
-    assert bar.n == 0
-    with poller:
-        actor.update(10)
-    assert (bar.n, bar.desc, bar.disable) == (10, "Mine", False)
-    assert "10/10" in screen.getvalue()
-    bar.close()
-
-
-def test_disabled_bar_is_fine(caplog: pytest.LogCaptureFixture) -> None:
-    """A bar that its user has disabled stays silent, without complaint."""
-    actor = ProgressActor(total=10)
-    with tqdm(total=10, disable=True) as bar, ProgressPoller(actor, bar, LONG):
-        actor.update(3)
-    assert caplog.records == []
-
-
-def test_display_of_an_actor_gets_its_state() -> None:
-    """A display gets an actor's count, total and name as a snapshot."""
-    actor, display = ProgressActor(total=10, desc="Reading"), RecordingDisplay()
-    actor.update(4)
-    ProgressPoller(actor, display, LONG).poll()
-    assert display.last.lines == (StageSnapshot("Reading", 4, 10, elapsed=display.last.elapsed),)
-
-
-def test_display_of_an_actor_gets_its_stages_and_counters() -> None:
-    """What tasks count in named stages, and beside the items, is shown too."""
-    actor, display = ProgressActor(total=10, desc="Reading"), RecordingDisplay()
-    with set_progress_context(actor):
-        report_progress(2, tokens=7)
-        report_progress(3, desc="Pack")
-    ProgressPoller(actor, display, LONG).poll()
-    assert [(line.name, line.done, line.total) for line in display.last.lines] == [
-        ("Reading", 2, 10),
-        ("Pack", 3, None),
-    ]
-    assert display.last.run_line.counters == {"tokens": 7}
 
 
 def test_ctrl_c_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Arguments, checked before anything starts."""
+"""Checks of arguments, made before any work starts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from typing import Any
 
 
 def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
-    """A whole number as ``int``.
+    """Return a count as a plain ``int``.
 
     Args:
-        n: The number; NumPy's integers are fine.
-        name: What to call it in an error.
-        least: The smallest that is allowed.
-
-    Returns:
-        The number.
+        n: The count: an integer, or one of NumPy's.
+        name: The name of the argument, for the error.
+        least: The smallest count that is allowed.
 
     Raises:
-        TypeError: It is no integer; ``True`` and ``False`` are none.
-        ValueError: It is below ``least``.
+        TypeError: ``n`` is not an integer. ``True`` and ``False`` are refused.
+        ValueError: ``n`` is below ``least``.
     """
     try:
-        # NumPy's bool turned into an index for years, with a warning.
+        # Older versions of NumPy take its bool for an index, with a warning.
         checked = None if isinstance(n, bool) or type(n).__name__ in ("bool", "bool_") else index(n)
     except TypeError:
         checked = None
@@ -38,23 +35,20 @@ def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
 
 
 def checked_optional(n: Any, name: str, least: int = 0) -> int | None:
-    """As :func:`checked_count`, where there need not be a number: None stays None."""
+    """Return a count as :func:`checked_count` does; None stays None."""
     return None if n is None else checked_count(n, name, least)
 
 
 def checked_amount(amount: Any, name: str) -> int | float:
-    """What is added to a counter, as a plain number.
+    """Return what is added to a counter as a plain ``int`` or ``float``.
 
     Args:
-        amount: The number; NumPy's are fine.
-        name: The counter.
-
-    Returns:
-        The number.
+        amount: A real number, or one of NumPy's.
+        name: The name of the counter.
 
     Raises:
-        TypeError: It is no real number; ``True`` and ``False`` are none.
-        ValueError: It is negative or not finite, or the name is no identifier.
+        TypeError: ``amount`` is not a real number. ``True`` and ``False`` are refused.
+        ValueError: ``amount`` is negative or not finite, or ``name`` is not an identifier.
     """
     if not name.isidentifier():
         raise ValueError(f"a counter needs a name like a variable's, not {shorten(name)}")
@@ -62,7 +56,7 @@ def checked_amount(amount: Any, name: str) -> int | float:
         raise TypeError(f"{name} must be a number, not {shorten(amount)} ({type(amount).__name__})")
     try:
         plain = int(amount) if isinstance(amount, Integral) else float(amount)
-    except OverflowError:  # a fraction beyond all floats
+    except OverflowError:  # a Fraction beyond the largest float
         plain = inf
     if not 0 <= plain <= sys.float_info.max:
         raise ValueError(f"{name} must be at least 0, and finite, not {shorten(amount)}")
@@ -70,11 +64,11 @@ def checked_amount(amount: Any, name: str) -> int | float:
 
 
 def checked_interval(seconds: Any, name: str = "poll_interval") -> float:
-    """A time to wait, in seconds.
+    """Return a time to wait, in seconds.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not above 0, or longer than a thread can wait.
+        TypeError: ``seconds`` is not a number.
+        ValueError: ``seconds`` is not above 0, or longer than a thread can wait.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         kind = type(seconds).__name__
@@ -85,23 +79,20 @@ def checked_interval(seconds: Any, name: str = "poll_interval") -> float:
 
 
 def checked_name(desc: Any, name: str = "desc") -> str | None:
-    """The name of a stage, or of a unit; an empty one is none, as it is to tqdm.
+    """Return the name of a stage or a unit; None if it is empty, as tqdm takes an empty description.
 
     Raises:
-        TypeError: It is neither a string nor None.
+        TypeError: ``desc`` is neither a string nor None.
     """
     if desc is not None and not isinstance(desc, str):
         raise TypeError(f"{name} must be a string, not {shorten(desc)} ({type(desc).__name__})")
     return desc or None
 
 
-_SHOWN = 200
+def shorten(value: object, width: int = 200) -> str:
+    """Return the ``repr`` of a value, cut to what fits in an error message.
 
-
-def shorten(value: object, width: int = _SHOWN) -> str:
-    """The ``repr`` of a value, cut to what fits in an error message.
-
-    A value whose own ``repr`` fails must not replace the error that is being told.
+    A value whose ``repr`` raises must not hide the error that the message is about.
     """
     try:
         text = repr(value)

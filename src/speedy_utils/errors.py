@@ -1,4 +1,4 @@
-"""What goes wrong in a run, said so that somebody can act on it."""
+"""The exceptions of runs: what failed, with which value, and what to do."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from ._validation import shorten
 class TaskError(RuntimeError):
     """A task of a run failed for good.
 
-    The exception of the user's function is chained as ``__cause__``, where it could be sent from
-    the worker; its traceback is always there as text. Each argument is an attribute too.
+    The exception of the user's function is chained as ``__cause__`` if it could be sent from the worker;
+    its traceback is there as text in any case. Each argument is an attribute too.
 
     Args:
         index: Position of the task's item in ``items``, from 0.
         item: The item itself.
         attempts: How many times the task was started.
         reason: One line on what happened.
-        traceback: The traceback in the worker, as text; empty where the worker died.
+        traceback: The traceback in the worker, as text; empty if the worker died.
+
+    Example:
+        >>> from speedy_utils import TaskError, multi_process
+        >>> try:
+        ...     multi_process(int, ["12", "x"], backend="seq", progress=False)
+        ... except TaskError as error:
+        ...     print(error.index, error.item, error.attempts, error.reason)
+        1 x 1 ValueError: invalid literal for int() with base 10: 'x'
     """
 
     def __init__(self, index: int, item: Any, attempts: int, reason: str, traceback: str = "") -> None:
@@ -32,17 +40,17 @@ class TaskError(RuntimeError):
     def __str__(self) -> str:
         return self.tell(f"task {self.index} (item {shorten(self.item)})")
 
-    def tell(self, what: str) -> str:
-        """The message, with the task called something."""
+    def tell(self, task: str) -> str:
+        """Return the message, with a name of the task."""
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        text = f"{what} failed after {times}: {self.reason}"
+        text = f"{task} failed after {times}: {self.reason}"
         if self.traceback:
             text += f"\n\nTraceback in the worker:\n{self.traceback.rstrip()}"
         return text
 
 
 class ShardError(RuntimeError):
-    """What ``process_func`` gave back for a shard can't be used."""
+    """What ``process_func`` returned for a shard can't be used."""
 
 
 class MergeError(ShardError):
@@ -53,11 +61,11 @@ class FailedShardsError(ShardError):
     """Some shards of a dataset failed; every finished shard is kept, and the same call runs only the others.
 
     Args:
-        message: What to tell before the list.
-        errors: One error a failed shard.
+        message: The text before the list of errors.
+        errors: One error for each failed shard.
 
     Attributes:
-        errors: One :class:`TaskError` a failed shard, in the order of the rows.
+        errors: One :class:`TaskError` for each failed shard, in the order of the rows.
     """
 
     def __init__(self, message: str, errors: list[TaskError]) -> None:
@@ -70,11 +78,11 @@ class FailedShardsError(ShardError):
 
 
 class ResumeError(RuntimeError):
-    """An unfinished run lies beside ``output_path`` and can't simply be taken up again."""
+    """An unfinished run lies beside ``output_path`` and can't be resumed as it is."""
 
 
 class BusyError(ResumeError):
-    """Another run is at work on the same ``output_path``."""
+    """Another run is working on the same ``output_path``."""
 
 
 for _each in (TaskError, ShardError, MergeError, FailedShardsError, ResumeError, BusyError):

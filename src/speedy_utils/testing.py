@@ -25,9 +25,10 @@ __all__ = ["FailingSink", "FakeClock", "RecordingDisplay", "RecordingSink"]
 
 
 class FakeClock:
-    """A clock that moves when it is told to.
+    """A clock that moves only when :meth:`advance` is called.
 
     Example:
+        >>> from speedy_utils.testing import FakeClock
         >>> clock = FakeClock()
         >>> clock.advance(1.5)
         >>> clock()
@@ -38,31 +39,34 @@ class FakeClock:
         self._now = 0.0
 
     def __call__(self) -> float:
-        """The time, in seconds since the clock was made."""
+        """Return the seconds since the clock was made."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass.
+        """Move the clock on.
 
         Args:
-            seconds: How much, 0 or more.
+            seconds: By how much, 0 or more.
 
         Raises:
             ValueError: ``seconds`` is negative.
         """
         if seconds < 0:
-            raise ValueError(f"time does not go back: seconds={seconds!r}")
+            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
         self._now += seconds
 
 
 class RecordingSink:
-    """Keeps what is counted. As a context manager it collects what the code in its block counts.
+    """Keeps what is counted: as a context manager, what the code in its block counts.
+
+    It is a sink as well, for tests of code that sends reports: then it keeps these in ``reports``.
 
     Attributes:
-        reports: Every state that was sent to it, in order.
+        reports: Every report that was sent to it, in order. The block sends none.
 
     Example:
         >>> from speedy_utils import report_progress
+        >>> from speedy_utils.testing import RecordingSink
         >>> with RecordingSink() as sink:
         ...     report_progress(3, tokens=512)
         >>> sink.done, sink.counters
@@ -117,7 +121,7 @@ class RecordingSink:
         return True
 
     def lost(self) -> bool:
-        """Say that all have arrived."""
+        """Return False: all reports have arrived."""
         return False
 
     def __enter__(self) -> RecordingSink:
@@ -132,15 +136,16 @@ class RecordingSink:
 
 
 class FailingSink:
-    """Raises whenever something is sent to it.
+    """Raises whenever a report is sent to it.
 
     Args:
-        error: What it raises.
+        error: The exception to raise; None for a ``ConnectionError``.
 
     Attributes:
-        calls: How often something was sent.
+        calls: How often something was sent to it.
 
     Example:
+        >>> from speedy_utils.testing import FailingSink
         >>> FailingSink().send([], {})
         Traceback (most recent call last):
         ConnectionError: this sink fails
@@ -159,24 +164,25 @@ class FailingSink:
         *,
         last: bool = False,  # noqa: ARG002 - the same
     ) -> bool:
-        """Raise."""
+        """Raise the exception."""
         self.calls += 1
         raise self._error
 
     def lost(self) -> bool:
-        """Say that nothing is on its way."""
+        """Return False: there is nothing to send again."""
         return False
 
 
 class RecordingDisplay:
-    """Keeps the snapshots that it is shown.
+    """Keeps the snapshots that it is given to show.
 
     Attributes:
-        snapshots: All of them, in order.
+        snapshots: All snapshots, in order.
         closed: Whether it was closed.
 
     Example:
         >>> from speedy_utils import ProgressActor, ProgressPoller
+        >>> from speedy_utils.testing import RecordingDisplay
         >>> display = RecordingDisplay()
         >>> with ProgressPoller(ProgressActor(total=3), display):
         ...     pass
@@ -198,5 +204,5 @@ class RecordingDisplay:
         self.snapshots.append(snapshot)
 
     def close(self) -> None:
-        """Note it."""
+        """Note that it was closed."""
         self.closed = True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import logging
 import pickle
+import pkgutil
 import subprocess
 import sys
 from importlib import resources
+from typing import Any
 
 import pytest
 
 import speedy_utils
-from speedy_utils import TaskError
-from speedy_utils._validation import checked_count, checked_name, shorten
+from speedy_utils import TaskError, testing
 
 
 def test_every_public_name_is_there() -> None:
@@ -23,6 +27,39 @@ def test_every_public_name_is_there() -> None:
         assert value.__doc__
         assert name in dir(speedy_utils)
     assert set(speedy_utils._HOMES) == set(speedy_utils.__all__)
+
+
+WITHOUT_EXAMPLE = {
+    *("ShardError", "MergeError", "FailedShardsError", "ResumeError", "BusyError"),  # a message, no more
+    "create_progress_tracker",  # needs a Ray
+}
+PUBLIC = [(module, name) for module in (speedy_utils, testing) for name in module.__all__]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value))
+def test_public_objects_name_the_module_to_import_them_from(module: Any, name: str) -> None:
+    """What is public says so by its ``__module__``, wherever it is defined."""
+    assert getattr(module, name).__module__ == module.__name__
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value))
+def test_examples_of_public_objects_run_as_they_stand(module: Any, name: str) -> None:
+    """The example in each public docstring imports what it uses, and prints what it says.
+
+    pytest collects the doctests of a module only from objects whose ``__module__`` is that module.
+    """
+    tests = doctest.DocTestFinder().find(getattr(module, name), name, module=False, globs={})
+    assert any(test.examples for test in tests) is (name not in WITHOUT_EXAMPLE)
+    for test in tests:
+        doctest.DebugRunner().run(test)
+
+
+def test_loggers_have_public_names() -> None:
+    """The names of the loggers are part of the interface, and say nothing of how modules are arranged."""
+    names = [name for _, name, _ in pkgutil.walk_packages(speedy_utils.__path__, "speedy_utils.")]
+    values = [value for name in names for value in vars(importlib.import_module(name)).values()]
+    loggers = {value.name for value in values if isinstance(value, logging.Logger)}
+    assert loggers == {"speedy_utils", "speedy_utils.progress"}
 
 
 def test_star_import_gives_the_public_names() -> None:
@@ -126,25 +163,3 @@ def test_task_error_survives_its_item() -> None:
     assert len(str(TaskError(0, "x" * 10_000, 1, "no"))) < 300
     text = str(TaskError(0, Bad(), 1, "no"))
     assert "<Bad whose repr raised ZeroDivisionError>" in text
-
-
-def test_shortened_text_says_that_it_is() -> None:
-    """What fits stays, what doesn't ends with an ellipsis."""
-    assert shorten("abc", 5) == "'abc'"
-    assert shorten("abcd", 5) == "'abc…"
-
-
-def test_counts_are_checked() -> None:
-    """A count is a plain int of at least what is asked; the error names the argument."""
-    assert checked_count(5) == 5
-    with pytest.raises(ValueError, match="num_workers must be at least 1, not 0"):
-        checked_count(0, "num_workers", least=1)
-    with pytest.raises(TypeError, match=r"total must be an integer, not '5' \(str\)"):
-        checked_count("5", "total")
-
-
-def test_names_are_checked() -> None:
-    """A name is a string or nothing."""
-    assert [checked_name(name) for name in ("Read", "", None)] == ["Read", None, None]
-    with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
-        checked_name(b"x")

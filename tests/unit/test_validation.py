@@ -1,4 +1,4 @@
-"""Amounts of counters are plain numbers, or errors that say what is wrong."""
+"""Arguments are plain values, or errors that say what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speedy_utils._validation import checked_amount
+from speedy_utils._validation import checked_amount, checked_count, checked_name, shorten
 
 
 @given(st.integers(0, 10**300) | st.floats(0, sys.float_info.max))
@@ -63,3 +63,25 @@ def test_a_counters_name_is_an_identifier(name: str) -> None:
     """A name that could not be a variable's is an error that shows it."""
     with pytest.raises(ValueError, match=f"a counter needs a name like a variable's, not '{name}'"):
         checked_amount(1, name)
+
+
+def test_shortened_text_says_that_it_is() -> None:
+    """What fits stays, what doesn't ends with an ellipsis."""
+    assert shorten("abc", 5) == "'abc'"
+    assert shorten("abcd", 5) == "'abc…"
+
+
+def test_counts_are_checked() -> None:
+    """A count is a plain int of at least what is asked; the error names the argument."""
+    assert checked_count(5) == 5
+    with pytest.raises(ValueError, match="num_workers must be at least 1, not 0"):
+        checked_count(0, "num_workers", least=1)
+    with pytest.raises(TypeError, match=r"total must be an integer, not '5' \(str\)"):
+        checked_count("5", "total")
+
+
+def test_names_are_checked() -> None:
+    """A name is a string or nothing."""
+    assert [checked_name(name) for name in ("Read", "", None)] == ["Read", None, None]
+    with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
+        checked_name(b"x")

@@ -48,6 +48,7 @@ class ProgressActor:
         ValueError: ``total`` is negative.
 
     Example:
+        >>> from speedy_utils import ProgressActor
         >>> actor = ProgressActor(total=10, desc="Reading")
         >>> actor.update(4)
         4

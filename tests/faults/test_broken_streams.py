@@ -1,8 +1,7 @@
-"""Streams that are closed, and readers that go away: the work finishes, and it is told once."""
+"""Streams that are closed, and readers that go away: the work finishes, with one warning."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.programs import environment
 
 SCRIPT = """
 import json, pathlib, time
@@ -29,24 +29,18 @@ if __name__ == "__main__":
 """
 
 
-def run(shell: str, folder: Path, backend: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(shell: str, folder: Path, backend: str) -> subprocess.CompletedProcess[str]:
     """Run the program in a shell."""
     (folder / "driver.py").write_text(SCRIPT.replace("@backend@", backend))
     return subprocess.run(
         ["bash", "-c", shell.replace("@program@", f"{sys.executable} driver.py")],
         cwd=folder,
-        env=env,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-
-
-@pytest.fixture
-def env() -> dict[str, str]:
-    """The environment of a program: this one, without what would change a run."""
-    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TQDM_DISABLE")}
 
 
 CASES = {
@@ -64,11 +58,9 @@ CASES = {
         *(pytest.param("ray", case, marks=pytest.mark.ray) for case in ("all closed", "broken pipe")),
     ],
 )
-def test_work_finishes_whatever_becomes_of_the_streams(
-    name: str, case: str, tmp_path: Path, env: dict[str, str]
-) -> None:
-    """Where nobody reads the progress, or nothing can be written, all results are there at the end."""
-    done = run(CASES[case], tmp_path, name, env)
+def test_work_finishes_whatever_becomes_of_the_streams(name: str, case: str, tmp_path: Path) -> None:
+    """If the progress has no reader, or nothing can be written, all results are there at the end."""
+    done = run(CASES[case], tmp_path, name)
     assert (tmp_path / "results").read_text() == "[0, 1, 2, 3, 4, 5, 6, 7]", done
     assert "Traceback" not in done.stdout + done.stderr
 

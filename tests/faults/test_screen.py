@@ -13,7 +13,7 @@ from support.emulator import Emulator
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
 RESIZED = "\x1b]resized\x07"
-"""Says where in its output the program has got another size."""
+"""Marks where in its output the program has got another size."""
 
 PROGRAM = """
 import fcntl, logging, os, signal, struct, sys, termios, threading, warnings
@@ -39,7 +39,7 @@ def work(worker):
 
 def resize():
     signal.sigwait([signal.SIGUSR1])
-    with tqdm.get_lock():  # what is being drawn at that moment is drawn for the old size, whoever draws it
+    with tqdm.get_lock():  # what another thread is drawing is drawn for the old size
         os.write(1, b"\\x1b]resized\\x07")
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 30, {columns}, 0, 0))
 
@@ -85,7 +85,7 @@ def states(text: str, *sizes: tuple[int, int]) -> Iterator[Emulator]:
 
 
 def stage_of(row: str) -> str | None:
-    """The stage that a row tells of; a narrow terminal shows less of a name."""
+    """Return the stage that a row is of; a narrow terminal shows less of a name."""
     for name in STAGES:
         start = row.partition(":")[0].rstrip("….")
         if start and name.startswith(start) and ":" in row:
@@ -136,7 +136,7 @@ def test_each_stage_has_one_row_at_any_moment(
     # What Ray would bring after the end of the program is lost with it.
     assert len(said) == len(expected) or (name == "ray" and len(said) > 0.3 * len(expected))
     ended = [stage for line in lines if (stage := stage_of(line)) is not None]
-    assert ended == list(STAGES[1:])  # they tell the whole, and the run sums up
+    assert ended == list(STAGES[1:])  # the run has no line of its own, but a summary
     assert sum(line.startswith("400 items in ") for line in lines) == 1
 
 
@@ -152,7 +152,7 @@ def work(worker, fails=False):
         print(f"out {worker} {n} end")
         threading.Event().wait(0.005)
     if fails:
-        both.wait(240)  # the first that fails stops the other, which is to have said all it has to say
+        both.wait(240)  # the first that fails stops the other, which has to have printed all its lines
         raise ValueError(worker)
 
 def run(name, **more):
@@ -229,7 +229,7 @@ call("a" * 50)
 
 
 def test_a_call_that_is_a_run_takes_in_its_bars(terminal: Callable[..., Any]) -> None:
-    """A tracked call with tqdm bars inside has its own row and one a name, and nobody else draws."""
+    """A tracked call with tqdm bars inside has its own row and one a name, and nothing else draws."""
     program = terminal(CALL, size=(80, 24))
     assert program.wait() == 0, program.text[-1000:]
     final = None

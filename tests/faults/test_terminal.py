@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-import pyte
 import pytest
 from support.emulator import Emulator
 
@@ -36,7 +35,7 @@ def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) ->
     assert "\x1b[A" not in text  # no line above is drawn over
     drawn = [line for line in re.split(r"[\r\n]+", text.replace("\x1b[J", "")) if line.strip()]
     assert len(drawn) > 3
-    # Where there is much to say of the run, its name leaves out the total.
+    # A line with many remarks leaves out the total in the name.
     assert all(re.match("Processing( 1,000 items)?: ", line) for line in drawn)
     assert "100%" in drawn[-1]
     assert "1,000/1,000" in drawn[-1]
@@ -51,7 +50,7 @@ def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) ->
 
 @pytest.mark.parametrize("name", ["mp", "seq"])
 def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess[str]], name: str) -> None:
-    """Where stderr is no terminal there are plain log lines, and stdout stays the program's."""
+    """If stderr is no terminal there are plain log lines, and stdout stays the program's."""
     done = driver(SCRIPT.format(backend=name))
     assert (done.returncode, done.stdout) == (0, "")
     assert "\r" not in done.stderr
@@ -85,11 +84,10 @@ def test_printed_lines_stand_whole_above_the_bar(terminal: Callable[[str], Any],
     """What workers print on both streams appears in whole lines, each once, and there is one bar below."""
     program = terminal(PRINTING.format(backend=name, logs="all", pause=PAUSES[name]))
     assert program.wait() == 0, program.text[-1000:]
-    screen = pyte.HistoryScreen(100, 24, history=10_000, ratio=1.0)
-    pyte.Stream(screen).feed(program.text)
-    above = ["".join(row[column].data for column in range(100)) for row in screen.history.top]
-    lines = [line.rstrip() for line in (*above, *screen.display) if line.strip()]
-    # Ray says which process a line comes from. Where it reads a line before its end, an empty one follows.
+    emulator = Emulator(100, 24)
+    emulator.feed(program.text)
+    lines = [line for line in emulator.lines() if line.strip()]
+    # Ray adds which process a line comes from. If it reads a line before its end, an empty one follows.
     # After the run it prints by itself, a line and then its end: the program's own line may come between.
     said = [re.sub(r"^(?:after)?\(.*pid=\d+\) ?|(?<=\d)after$", "", line) for line in lines]
     bars = [line for line in said if line.startswith("Processing 600 items")]

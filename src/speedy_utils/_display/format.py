@@ -11,7 +11,7 @@ from tqdm.utils import disp_len, disp_trim
 from .._state.snapshot import Snapshot, StageSnapshot
 
 MIN_BAR_COLUMNS = 8
-"""A narrower bar tells less than the words that it would push out."""
+"""A narrower bar is left out, as the words that it would push out say more."""
 
 RATE_SMOOTHING = 0.3
 """The weight of the newest rate in the one that is shown, as in tqdm."""
@@ -85,7 +85,7 @@ def format_counters(stage: StageSnapshot) -> list[str]:
 
 
 def format_remarks(snapshot: Snapshot) -> list[str]:
-    """Return what else there is to say of a run: ``31/64 shards``, ``1 failed``, ``2 retried``, its phase."""
+    """Return the remarks on a run: ``31/64 shards``, ``1 failed``, ``2 retried``, a phase."""
     texts = []
     if snapshot.tasks_total and snapshot.unit != snapshot.task_unit:
         texts.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
@@ -125,7 +125,7 @@ class SmoothedRate:
         self._averages: tuple[float, float] | None = None
 
     def update(self, stage: StageSnapshot, *, final: bool = False) -> float:
-        """Take in a reading of the stage, and return its rate in items a second.
+        """Note a reading of the stage, and return its rate in items a second.
 
         Args:
             stage: The stage now.
@@ -161,7 +161,7 @@ class LineView:
         elapsed: ``01:05``.
         eta: ``00:49``, or ``?``.
         rate: ``25,607 items/s``.
-        remarks: What there is to say of the run, in its first line only: ``("31/64 shards", "1 failed")``.
+        remarks: On the run, in its first line only: ``("31/64 shards", "1 failed")``.
         counters: ``("tokens=1.21G (19.3M/s)",)``.
     """
 
@@ -243,7 +243,7 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
     extras = [extra.replace("…", dots) for extra in line.remarks]
     extras += [" ".join(line.counters)] * bool(line.counters)
     stage, name = line.stage, line.stage.name
-    # The default name of a run tells its total, and so does the count.
+    # The default name of a run contains its total, and so does the count.
     short_name = name.removesuffix(f" {stage.total:,} {stage.unit}") if line.percent else name
     choices = [(name, len(extras)), *((short_name, shown) for shown in range(len(extras), -1, -1))]
     for title, shown in choices:

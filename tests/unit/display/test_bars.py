@@ -62,7 +62,7 @@ def test_line_fits_the_terminal(columns: int, line: str) -> None:
 
 
 def test_line_fits_a_terminal_without_a_size() -> None:
-    """A pseudo-terminal that nobody gave a size gets 80 columns, not an endless line."""
+    """A pseudo-terminal without a size gets 80 columns, not an endless line."""
     terminal = EmulatedTerminal(100, 24)
     bars = BarDisplay(Screen(terminal, size=lambda: (0, 0)))
     bars.show(HALF)
@@ -99,7 +99,7 @@ def test_line_learns_its_total() -> None:
     assert row.endswith("| 5/10 [00:01<00:01, 5.00 items/s]")
 
 
-def test_line_goes_back_where_an_attempt_was_lost() -> None:
+def test_line_goes_back_when_an_attempt_was_lost() -> None:
     """A count that shrinks is shown as it is, and ends exact."""
     snapshots = [reading(n, 100, elapsed=n / 10 + 1) for n in (0, 60)]
     snapshots.append(reading(20, 100, elapsed=8.0))
@@ -124,19 +124,19 @@ def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_name_of_wide_characters_fits() -> None:
     """Wide characters take two columns, in a name that fits and in one that is cut."""
-    own = StageSnapshot("データセット", 5, 10, elapsed=1.0)
-    (row,) = drawn(Snapshot(own), columns=80)
+    run_line = StageSnapshot("データセット", 5, 10, elapsed=1.0)
+    (row,) = drawn(Snapshot(run_line), columns=80)
     assert row.startswith("データセット:  50%|██")
     assert disp_len(row) == 79
-    (row,) = drawn(Snapshot(own), columns=20)
+    (row,) = drawn(Snapshot(run_line), columns=20)
     assert row == "データセ…: 50% 5/10"
     assert disp_len(row) == 19
 
 
 def test_name_draws_on_no_other_line() -> None:
     """A name with a newline, an escape code or a return takes one row and moves nothing."""
-    own = StageSnapshot("a\nb\x1b[2Jc\rd", 5, 10, elapsed=1.0)
-    (row,) = drawn(Snapshot(own))
+    run_line = StageSnapshot("a\nb\x1b[2Jc\rd", 5, 10, elapsed=1.0)
+    (row,) = drawn(Snapshot(run_line))
     assert row.startswith("abcd:  50%|")
 
 
@@ -148,7 +148,7 @@ WRITE = StageSnapshot("Write", 1_000, None, elapsed=1.0, counters={"tokens": 5e6
 
 
 def test_each_stage_has_a_line() -> None:
-    """Each stage has a line with its own clock, also where it appears later; only the first has remarks."""
+    """Each stage has a line with its own clock, also if it appears later; only the first has remarks."""
     first = reading(0, 10, tasks_total=2)
     more = replace(first, run_line=replace(first.run_line, elapsed=3.0), stages=(READ, WRITE), final=True)
     rows = drawn(first, more)
@@ -171,7 +171,7 @@ def test_lines_are_in_the_order_of_the_snapshot() -> None:
         assert [row.split(":")[0] for row in rows] == [stage.name for stage in last.lines]
 
 
-def test_own_line_vanishes_where_stages_tell_the_same() -> None:
+def test_the_run_line_vanishes_when_stages_show_the_same() -> None:
     """Once the run has no line of its own the row is gone, and the remarks stand behind the first stage."""
     before = reading(0, 8, tasks_total=2)
     now = replace(before, stages=(READ,), show_run_line=False)
@@ -182,10 +182,10 @@ def test_own_line_vanishes_where_stages_tell_the_same() -> None:
 
 
 def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
-    """Below lines of stages the last row sums the run up; where its own line is shown there is none."""
+    """Below lines of stages the last row sums the run up; if its own line is shown there is none."""
     read, write = replace(READ, done=8), StageSnapshot("Write", 8, 8, elapsed=1.0)
-    own = StageSnapshot("Run", 8, 8, elapsed=2.5)
-    over = Snapshot(own, (read, write), show_run_line=False, tasks_total=2, tasks_done=2, final=True)
+    run_line = StageSnapshot("Run", 8, 8, elapsed=2.5)
+    over = Snapshot(run_line, (read, write), show_run_line=False, tasks_total=2, tasks_done=2, final=True)
     rows = drawn(over)
     assert [row.split(":")[0] for row in rows[:2]] == ["Read", "Write"]
     assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
@@ -194,10 +194,10 @@ def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
 
 
 def test_two_lines_of_one_name_are_two() -> None:
-    """A stage that is called like its run has a row and a speed of its own."""
-    own = StageSnapshot("Read", 100, 1_000, elapsed=1.0)
+    """A stage that has its run's name has a row and a rate of its own."""
+    run_line = StageSnapshot("Read", 100, 1_000, elapsed=1.0)
     stage = StageSnapshot("Read", 10, 1_000, elapsed=1.0)
-    rows = drawn(Snapshot(own, (stage,)), close=False)
+    rows = drawn(Snapshot(run_line, (stage,)), close=False)
     assert ["100 items/s" in rows[0], "10.0 items/s" in rows[1]] == [True, True]
 
 

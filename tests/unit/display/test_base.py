@@ -1,4 +1,4 @@
-"""Which display a run has, and the ones that draw nothing themselves."""
+"""Which display a run has, and the displays that draw nothing themselves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reading(done: int, total: int | None = 10, **more: Any) -> Snapshot:
 
 
 def test_terminal_gets_bars_and_a_pipe_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bars are for terminals; elsewhere there are log lines, also where there is no stderr at all."""
+    """Bars are for terminals; elsewhere there are log lines, also if there is no stderr at all."""
     monkeypatch.setattr("sys.stderr", FakeTerminal())
     assert isinstance(choose_display(True), BarDisplay)
     for stderr in (io.StringIO(), None):
@@ -66,7 +66,7 @@ def test_notebook_without_widgets_gets_log_lines(monkeypatch: pytest.MonkeyPatch
 def test_widgets_that_fail_give_way_to_log_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: bool
 ) -> None:
-    """Where widgets can't be loaded a warning says why, and the run gets log lines."""
+    """If widgets can't be loaded a warning says why, and the run gets log lines."""
     monkeypatch.delitem(sys.modules, "speedy_utils._display.notebook", raising=False)
     if chosen:
         monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "notebook")
@@ -125,7 +125,7 @@ def test_tqdm_disable_silences(monkeypatch: pytest.MonkeyPatch, value: str, show
 
 @pytest.mark.parametrize("kind", ["bar", "log", "notebook"])
 def test_progress_false_silences(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """``progress=False`` shows nothing, anywhere, also where the environment chooses a display."""
+    """``progress=False`` shows nothing, anywhere, also if the environment chooses a display."""
     terminal = FakeTerminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)
@@ -177,7 +177,7 @@ def test_function_gets_each_snapshot() -> None:
 
 
 def test_function_is_called_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``TQDM_DISABLE`` and ``SPEEDY_UTILS_PROGRESS`` are about what is drawn, and not about a function."""
+    """``TQDM_DISABLE`` and ``SPEEDY_UTILS_PROGRESS`` choose what is drawn, and leave functions alone."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "none")
     seen: list[Snapshot] = []

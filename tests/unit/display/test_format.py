@@ -314,7 +314,7 @@ def test_line_never_exceeds_its_width(
     width: int,
     ascii_only: bool,
 ) -> None:
-    """Whatever a line says it fits, from one column on, and it has the whole count where that fits."""
+    """Any line fits, from one column on, and it has the whole count if that fits."""
     each = StageSnapshot(name, done, total, unit, elapsed, growing=growing, counters=amounts)
     line = bar_line(each, [], rate, width, ascii_only=ascii_only)
     assert disp_len(line) <= width
@@ -389,7 +389,7 @@ def test_the_rate_leaves_out_what_was_done_before() -> None:
 
 
 def test_only_the_first_line_has_remarks() -> None:
-    """What there is to say of the run stands in its first line; each line has its own counters."""
+    """Remarks on the run stand in its first line; each line has its own counters."""
     run = Snapshot(stage(5, 10), (stage(4, counters={"tokens": 3}),), tasks_total=2, tasks_failed=1)
     first, second = LineFormatter().format(run)
     assert (first.remarks, first.counters) == (("0/2 tasks", "1 failed"), ())

@@ -1,4 +1,4 @@
-"""Log lines say what a snapshot says, to people and to programs."""
+"""Log lines: their text, the numbers in their records, and the loggers that control them."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_how_often_may_be_chosen(clock: FakeClock, lines: pytest.LogCaptureFixtu
 
 
 def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
-    """Each stage has a line, with its own clock, rate and counters; only the first tells of tasks."""
-    own = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
+    """Each stage has a line, with its own clock, rate and counters; only the first names tasks."""
+    run_line = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
     read = StageSnapshot("Read", 20, None, elapsed=8.0, counters={"tokens": 1.6e6})
     write = StageSnapshot("Write", 30, 30, elapsed=6.0, growing=True)
-    LogDisplay().show(Snapshot(own, (read, write), tasks_total=4, tasks_failed=1, final=True))
+    LogDisplay().show(Snapshot(run_line, (read, write), tasks_total=4, tasks_failed=1, final=True))
     assert lines.messages == [
         "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
         "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
@@ -83,13 +83,13 @@ def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_run_without_a_line_of_its_own_has_a_summary(lines: pytest.LogCaptureFixture) -> None:
-    """Where the stages tell the run's count, one line at the end sums it up, and only there."""
-    own = StageSnapshot("Run", 100, 100, elapsed=4.0)
+    """If the run has no line of its own, one line at the end sums it up."""
+    run_line = StageSnapshot("Run", 100, 100, elapsed=4.0)
     stages = (StageSnapshot("Read", 100, 100, elapsed=2.0),)
     log = LogDisplay(every=0.0)
-    log.show(Snapshot(own, stages, show_run_line=False))
+    log.show(Snapshot(run_line, stages, show_run_line=False))
     assert lines.messages == ["Read: 100% 100/100 in 00:02, 50.0 items/s"]
-    log.show(Snapshot(own, stages, show_run_line=False, tasks_total=4, tasks_done=4, final=True))
+    log.show(Snapshot(run_line, stages, show_run_line=False, tasks_total=4, tasks_done=4, final=True))
     assert lines.messages[1:] == [
         "Read: 100% 100/100 in 00:02, 50.0 items/s, 4/4 tasks",
         "Run: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
@@ -106,9 +106,9 @@ def test_nothing_is_said_of_rate_and_time_left_before_the_first_count(
 
 def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:
     """A program's own formatter finds all that the text says as plain values in the record."""
-    own = StageSnapshot("All", 40, 100, elapsed=10.0, counters={"skipped": 3})
+    run_line = StageSnapshot("All", 40, 100, elapsed=10.0, counters={"skipped": 3})
     stages = (StageSnapshot("Read", 20, None, elapsed=8.0), StageSnapshot("Wait", 0, 30))
-    LogDisplay(every=0.0).show(Snapshot(own, stages, tasks_total=4, tasks_done=1))
+    LogDisplay(every=0.0).show(Snapshot(run_line, stages, tasks_total=4, tasks_done=1))
     names = ("stage", "done", "total", "rate", "eta", "elapsed", "counters", "tasks_done", "tasks_total")
     assert [tuple(record.__dict__[name] for name in names) for record in lines.records] == [
         ("All", 40, 100, 4.0, 15.0, 10.0, {"skipped": 3}, 1, 4),
@@ -118,7 +118,7 @@ def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_growing_total_has_no_eta_in_the_record(lines: pytest.LogCaptureFixture) -> None:
-    """A time left that can't be told is None, and not a guess."""
+    """A time left that is not known is None, and not a guess."""
     growing = StageSnapshot("Read", 20, 30, elapsed=1.0, growing=True)
     LogDisplay(every=0.0).show(Snapshot(growing))
     (record,) = lines.records

@@ -55,9 +55,9 @@ def stage(name: str, done: int, total: int | None = 10, **more: Any) -> StageSna
     return StageSnapshot(name, done, total, elapsed=2.0, **more)
 
 
-def run(own: StageSnapshot, *stages: StageSnapshot, **more: Any) -> Snapshot:
+def run(run_line: StageSnapshot, *stages: StageSnapshot, **more: Any) -> Snapshot:
     """A reading."""
-    return Snapshot(own, stages, **more)
+    return Snapshot(run_line, stages, **more)
 
 
 def rows(display: NotebookDisplay) -> list[tuple[str, float, str, str]]:
@@ -71,8 +71,8 @@ def rows(display: NotebookDisplay) -> list[tuple[str, float, str, str]]:
 def test_a_row_says_what_a_line_says(output: Output) -> None:
     """A row has name and share, a bar, and count, clock, time left, rate, tasks and counters in words."""
     display = NotebookDisplay()
-    own = stage("Read <b>", 5, counters={"tokens": 3e6})
-    display.show(run(own, tasks_total=4, tasks_done=1))
+    run_line = stage("Read <b>", 5, counters={"tokens": 3e6})
+    display.show(run(run_line, tasks_total=4, tasks_done=1))
     assert rows(display) == [
         (
             "Read &lt;b&gt;: 50%",
@@ -86,13 +86,13 @@ def test_a_row_says_what_a_line_says(output: Output) -> None:
 def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
     """Stages keep their rows while others come and go, and the run's own row may vanish."""
     display = NotebookDisplay()
-    own, read, write = stage("Run", 0), stage("Read", 1), stage("Write", 2)
-    display.show(run(own, write))
+    run_line, read, write = stage("Run", 0), stage("Read", 1), stage("Write", 2)
+    display.show(run(run_line, write))
     kept = display._box.children[1]
-    display.show(run(own, read, write, show_run_line=False))
+    display.show(run(run_line, read, write, show_run_line=False))
     assert [row[0] for row in rows(display)] == ["Read: 10%", "Write: 20%"]
     assert display._box.children[1] is kept
-    display.show(run(replace(own, name="Read"), read))
+    display.show(run(replace(run_line, name="Read"), read))
     assert [row[0] for row in rows(display)] == ["Read: 0%", "Read: 10%"]
 
 
@@ -123,11 +123,11 @@ def test_a_bar_is_green_at_its_total_and_red_where_it_ends_short(
 def test_a_row_tells_the_speed_of_late_and_at_the_end_the_mean(output: Output) -> None:
     """A row has the speed that a line in a terminal has: after a slow start that is soon the new one."""
     display = NotebookDisplay()
-    told = []
+    rates = []
     for done, elapsed, final in ((10, 10.0, False), (40, 11.0, False), (40, 11.0, True)):
         display.show(run(StageSnapshot("Read", done, 100, elapsed=elapsed), final=final))
-        told.append(rows(display)[0][3].partition("[")[2])
-    assert told == [
+        rates.append(rows(display)[0][3].partition("[")[2])
+    assert rates == [
         "00:10&lt;01:30, 1.00 items/s]",
         "00:11&lt;00:12, 4.62 items/s]",
         "00:11&lt;00:16, 3.64 items/s]",
@@ -207,9 +207,9 @@ def test_widgets_out_of_sight_are_closed(output: Output) -> None:
     """A row that has vanished is not kept, nor saved with the notebook; those in sight stay."""
     display = NotebookDisplay()
     display.show(run(stage("Run", 0)))
-    own = display._box.children[0]
+    run_line = display._box.children[0]
     display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
-    parts = [own.model_id, *(part.model_id for part in own.children)]
+    parts = [run_line.model_id, *(part.model_id for part in run_line.children)]
     display.close()
     assert not alive() & set(parts)
     assert {row.model_id for row in display._box.children} <= alive()
@@ -223,8 +223,8 @@ def test_a_display_that_showed_nothing_can_be_closed(output: Output) -> None:
     assert output.data["text/plain"] == ""
 
 
-def test_widgets_that_a_program_has_closed_do_no_harm(output: Output) -> None:
-    """Where a program closes all widgets during a run, the run goes on, and its text comes at the end."""
+def test_a_run_goes_on_after_its_widgets_were_closed(output: Output) -> None:
+    """If a program closes all widgets during a run, the run goes on, and its text comes at the end."""
     display = NotebookDisplay()
     display.show(run(stage("Run", 5)))
     (row,) = display._box.children

@@ -78,7 +78,7 @@ def test_owners_stand_below_each_other() -> None:
 
 
 def test_equal_owners_are_not_one() -> None:
-    """Owners are told apart by identity."""
+    """Owners that are equal but not identical have lines of their own."""
     with a_terminal() as (terminal, screen):
         one, other = [1], [1]
         screen.show(one, constant("one"))

@@ -1,8 +1,8 @@
-"""Fetch the rows of a Hugging Face dataset in Arrow batches, as plain iteration would yield them.
+"""Fetch the rows of a Hugging Face dataset in Arrow batches, the same rows that plain iteration yields.
 
 Plain iteration slices and converts the table once per row, which costs far more than most loop bodies.
-Converting a slice of many rows at once gives the same objects for all data that is only *stored*; whatever
-is decoded, formatted or transformed on the way out is left to plain iteration.
+Converting a slice of many rows at once gives the same objects, as long as values are yielded as they are
+stored. Rows that are decoded, formatted or transformed on the way out are left to plain iteration.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-# Python objects take several times the room of their Arrow bytes (a bool 64 times), so a batch of fat rows
-# has to stay far below what a worker can spare. More than this gains no speed.
 _BATCH_BYTES = 1 << 20
+"""The most Arrow bytes that are converted at once; more gains no speed.
+
+Python objects take several times the memory of their Arrow bytes (a bool 64 times), so a batch of large rows
+has to stay far below what a worker can spare.
+"""
 
 
-# A shuffled dataset hands out tables with one chunk per row. Adding up their sizes would cost more than
-# converting them, so above this many chunks the size is estimated from every sixteenth row.
-_MANY_CHUNKS = 64
+_MAX_SUMMED_CHUNKS = 64
+"""In tables of more chunks, the size is estimated from every :data:`_SAMPLE_STEP`-th row.
+
+A shuffled dataset makes tables with one chunk per row. Adding up their sizes would cost more than converting
+them.
+"""
 
 
 _SAMPLE_STEP = 16
@@ -38,9 +44,9 @@ _LEAF_TYPES = (
 
 
 def row_batches(dataset: object, batch_size: int = 1000) -> Iterator[Iterable[Any]] | None:
-    """The rows that ``iter(dataset)`` yields, in lists; None where plain iteration must be used."""
-    # Looked up where it is defined: ``datasets`` is also what people call their own modules. Where it isn't
-    # loaded nothing can be one.
+    """Return the rows that ``iter(dataset)`` yields, in lists, or None if plain iteration must be used."""
+    # If the module is not loaded, this is none of its datasets. It is named in full, as people call modules
+    # of their own ``datasets``.
     known = getattr(sys.modules.get("datasets.arrow_dataset"), "Dataset", None)
     # A subclass may have changed any part of what iterating means, hence the exact type. An IterableDataset
     # runs its generator and its transforms while it is iterated, and must not be driven ahead of the loop.
@@ -48,8 +54,8 @@ def row_batches(dataset: object, batch_size: int = 1000) -> Iterator[Iterable[An
         return None
     source: Any = dataset
     style = source.format
-    # Tensor and data frame formats choose dtypes from the values they convert together, and a transform
-    # is a function of its batch: for those a row is only right when it is converted alone.
+    # Tensor and data frame formats choose dtypes from the values that they convert together, and a transform
+    # is a function of its batch. Their rows are only right if each is converted alone.
     if style["type"] is not None or style["format_kwargs"]:
         return None
     features = source.features
@@ -63,7 +69,7 @@ def row_batches(dataset: object, batch_size: int = 1000) -> Iterator[Iterable[An
 
 
 def _is_stored_plainly(feature: Any) -> bool:
-    """Tell whether values of ``feature`` are yielded as they are stored, with nothing to decode."""
+    """Return whether values of ``feature`` are yielded as they are stored, with nothing to decode."""
     if isinstance(feature, dict):
         return all(map(_is_stored_plainly, feature.values()))
     if isinstance(feature, (list, tuple)):
@@ -75,7 +81,7 @@ def _is_stored_plainly(feature: Any) -> bool:
 
 
 def _converts_value_by_value(arrow_type: Any) -> bool:
-    """Tell whether Arrow converts each value of this type on its own, whatever its neighbours are.
+    """Return whether Arrow converts each value of this type on its own, whatever its neighbours are.
 
     Extension types don't: a null in an ``Array2D`` column changes the numbers in all rows around it.
     """
@@ -88,10 +94,11 @@ def _converts_value_by_value(arrow_type: Any) -> bool:
 
 
 def _batches(dataset: Any, arrow: Any, batch_size: int) -> Iterator[list[Any]]:
+    """Yield the rows of ``dataset``, in lists, converted from ``arrow``: the same rows in Arrow's format."""
     total = len(dataset)
     if not total:
         return
-    # The library itself makes the first row: it tells the order of the keys, and it comes at once.
+    # The first row comes from ``datasets`` itself: it has the order of the keys, and it comes at once.
     first = dataset[0]
     keys = list(first)
     yield [first]
@@ -101,7 +108,7 @@ def _batches(dataset: Any, arrow: Any, batch_size: int) -> Iterator[list[Any]]:
         for table in _pieces(arrow[start : start + batch_size].select(keys)):
             rows = _converted(table)
             if rows is None:
-                # The loop is due all rows before the bad one, and then the error of plain iteration.
+                # As with plain iteration, the loop gets all rows before the bad one, and then the error.
                 yield from ([dataset[i]] for i in range(row, row + table.num_rows))
             else:
                 yield rows
@@ -110,8 +117,8 @@ def _batches(dataset: Any, arrow: Any, batch_size: int) -> Iterator[list[Any]]:
 
 
 def _converted(table: Any) -> list[Any] | None:
-    """The rows of ``table``, or None when it holds a value Python can't, say a date in the year 20000."""
-    if table.column(0).num_chunks > _MANY_CHUNKS:
+    """Return the rows of ``table``, or None if Python can't hold a value, say a date in the year 20000."""
+    if table.column(0).num_chunks > _MAX_SUMMED_CHUNKS:
         table = table.combine_chunks()
     try:
         rows: list[Any] = table.to_pylist()
@@ -121,20 +128,21 @@ def _converted(table: Any) -> list[Any] | None:
 
 
 def _pieces(table: Any) -> Iterator[Any]:
-    """Cut ``table`` into pieces small enough to convert at once; nothing is copied by that."""
+    """Cut ``table`` into pieces that are small enough to convert at once. Nothing is copied."""
     rows = table.num_rows
     size = _nbytes(table) if rows > 1 else 0
     if size <= _BATCH_BYTES:
         yield table
         return
-    # The rows may differ in size, so a piece may be too large yet and is looked at again.
+    # The rows may differ in size, so a piece may still be too large.
     step = max(1, rows * _BATCH_BYTES // size)
     for start in range(0, rows, step):
         yield from _pieces(table.slice(start, step))
 
 
 def _nbytes(table: Any) -> int:
-    if table.column(0).num_chunks <= _MANY_CHUNKS:
+    """Return the size of ``table``, or an estimate of it."""
+    if table.column(0).num_chunks <= _MAX_SUMMED_CHUNKS:
         return int(table.nbytes)
     sample = range(0, table.num_rows, _SAMPLE_STEP)
     return sum(int(table.slice(i, 1).nbytes) for i in sample) * _SAMPLE_STEP

@@ -1,4 +1,4 @@
-"""A call of a tracked function, from its start to its end."""
+"""A call of a tracked function, from its start to its end: a part of a run, or a run of its own."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .._worker.reporter import Reporter, Tally
 
 
 class TrackedCall:
-    """A tracked call under way: a part of the tally it counts for."""
+    """A tracked call that is running: a part of the tally that it counts for."""
 
     __slots__ = ("_outer", "tally", "total", "yielded")
 
     def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
         self._outer = outer
-        # A call without a total is one item; a generator has as many as it yields, and its body adds none.
+        # A call without a total is one item; a generator is as many as it yields, whatever its body reports.
         self.total = total if total is not None or yields else 1
         self.tally = Tally(outer.reporter, outer.stage, self.total or 0, outer.counters)
         self.yielded = 0
         outer.open(self)
 
     def read(self) -> int:
-        """Items finished so far."""
+        """Return the items finished so far."""
         done = self.raw_count()
         return done if self.total is None else min(done, self.total)
 
@@ -36,7 +36,7 @@ class TrackedCall:
         return max(self.tally.raw_count(), self.yielded)
 
     def close(self, *, returned: bool) -> None:
-        """End with exactly the total where the call returned, else with what was finished."""
+        """End with exactly the total if the call returned, or with what was finished."""
         self._outer.close(self, self.total if returned and self.total is not None else self.read())
 
 
@@ -44,7 +44,7 @@ class TrackedCall:
 def counted_call(
     spec: TrackedSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
 ) -> Iterator[TrackedCall | None]:
-    """Count a call while the block runs; None where nobody counts."""
+    """Count a call while the block runs. The block gets None if nothing counts here."""
     outer = tally_here()
     if outer is not None:
         total = spec.items(args, kwargs)
@@ -77,7 +77,7 @@ def _draws_here() -> bool:
 def _run(
     spec: TrackedSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool
 ) -> Iterator[TrackedCall]:
-    """Make a call a run with a bar of its own, for which bars of tqdm count as they do in a task."""
+    """Make a call a run with a bar of its own. Bars of tqdm count for it as they do for a task."""
     from .._run.run import LocalFeed, Run, display_here
     from .tqdm_capture import capturing_tqdm, stop_capturing
 
@@ -88,14 +88,15 @@ def _run(
     feed.add(reporter)
     with ExitStack() as stack:
         stack.enter_context(run)
-        stack.callback(forget, reporter)  # once more: Ctrl-C may strike where it begins to count, or ends
+        # A KeyboardInterrupt may be raised before the blocks below are entered, or while they are left.
+        stack.callback(forget, reporter)
         stack.callback(stop_capturing, reporter)
         stack.enter_context(registered(reporter))
         call = TrackedCall(reporter.own, total, yields=yields)
         try:
             with capturing_tqdm(call.tally):
                 yield call
-        except GeneratorExit:  # its consumer has seen enough: the bar ends short, and nothing has failed
+        except GeneratorExit:  # the consumer gave it up: the bar ends short, and nothing has failed
             call.close(returned=False)
             run.commit(spec.name, reporter.capped_counts(), total=None, timings=reporter.final_timings())
             raise
@@ -109,7 +110,7 @@ def _run(
 
 
 def attribute_to(call: TrackedCall | None) -> AbstractContextManager[None]:
-    """Let what happens in a block count for a call; None counts for nobody."""
+    """Let what happens in a block count for a call, if it is one."""
     return nullcontext() if call is None else counting(call.tally)
 
 
@@ -118,7 +119,7 @@ Total = int | str | Callable[..., int]
 
 
 class TrackedSpec:
-    """What ``@tracked`` was given, and the signature that it is for.
+    """The options of ``@tracked``, and the function that they are for.
 
     Args:
         function: The decorated function, unbound.
@@ -140,10 +141,10 @@ class TrackedSpec:
         self.name = name
 
     def items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """How many items a call stands for; None where no total was given.
+        """Return how many items a call stands for, or None if no total was given.
 
         Raises:
-            TypeError: The total is no integer, or the argument it names has no length.
+            TypeError: The total is not an integer, or the argument that it names has no length.
             ValueError: The total is negative.
         """
         if isinstance(self.total, str):

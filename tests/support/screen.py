@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
+import pytest
 from tqdm import tqdm
 
 from speedy_utils._display.terminal.screen import Screen
@@ -105,3 +106,8 @@ def a_bar(terminal: Any, name: str, **kwargs: Any) -> Any:
         nrows=20,
         **kwargs,
     )
+
+
+def bars_drawn(capfd: pytest.CaptureFixture[str]) -> int:
+    """Return how many bars of tqdm were drawn to their ends on stderr."""
+    return capfd.readouterr().err.count("100%")

@@ -1,0 +1,484 @@
+"""A captured bar counts what it has done, in a stage of its name, of its total, in its unit."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.counts import by_stage
+from tqdm import std
+
+from speedy_utils import report_progress
+from speedy_utils._instrument import tqdm_capture
+from speedy_utils._instrument.tqdm_bar import MAX_STAGES, CapturedBar
+from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._state.ledger import Metric
+from speedy_utils._state.stage_limit import OVERFLOW_STAGE, StageLimit
+from speedy_utils._worker.context import counting, registered
+from speedy_utils._worker.reporter import Reporter
+from speedy_utils.testing import FakeClock, RecordingSink
+
+
+class Boom(Exception):
+    """What goes wrong in these tests."""
+
+
+def units(reporter: Reporter) -> dict[str | None, str]:
+    """In what the stages of a task count."""
+    return {key.stage: key.label for key in reporter.capped_counts() if key.metric is Metric.UNIT}
+
+
+@pytest.mark.parametrize(
+    ("desc", "name"),
+    [
+        ("Tokenize: ", "Tokenize"),
+        ("Tokenize:", "Tokenize"),
+        ("  Format &\n filter ", "Format & filter"),
+        ("\x1b[32mTokenize\x1b[0m", "Tokenize"),
+        ("Saving (0/12 shards)", "Saving"),
+        ("Epoch (1)", "Epoch (1)"),
+        (7, "7"),
+    ],
+)
+def test_a_description_names_a_stage_without_its_trimmings(desc: Any, name: str, sink: RecordingSink) -> None:
+    """Colons at the end, colours, line breaks and a running count are no part of the stage's name."""
+    list(std.tqdm(range(2), desc=desc))
+    assert sink.stages == {name: 2}
+
+
+def test_later_descriptions_change_no_stage(sink: RecordingSink) -> None:
+    """A description that says how the work goes makes no stage of each of its values."""
+    for x in (bar := std.tqdm(range(3), desc="Train")):
+        bar.set_description(f"Train, loss {1 / (x + 1):.2f}")
+    with std.tqdm(total=3, desc="Fetch") as bar:
+        for x in range(3):
+            bar.set_description_str(f"Fetch {x}")
+            bar.update()
+    for x in (bar := std.tqdm(range(3))):
+        bar.set_description(f"file {x}")
+    assert (sink.stages, sink.done) == ({"Train": 3, "Fetch": 3}, 3)
+
+
+def test_a_bar_that_is_named_later_counts_for_the_name_at_its_first_item(sink: RecordingSink) -> None:
+    """A bar made without a description has that of the start of its loop, or of its first item."""
+    bar = std.tqdm(range(3))
+    bar.set_description("Loop")
+    for x in bar:
+        bar.set_description(f"Loop at {x}")
+    with std.tqdm(total=3) as bar:
+        bar.set_description("Hand")
+        bar.update()
+        bar.set_description("Hand, 1 done")
+        bar.update(2)
+    assert sink.stages == {"Loop": 3, "Hand": 3}
+
+
+def test_many_names_share_a_stage(sink: RecordingSink) -> None:
+    """A bar a file, named after the file, makes some twenty stages, however many files there are."""
+    for n in range(500):
+        list(std.tqdm(range(2), desc=f"part-{n}"))
+    assert len(sink.stages) == 21
+    assert sum(sink.stages.values()) == sum(sink.totals.values()) == 1000
+    assert sink.stages["part-0"] == 2
+    assert sink.stages[OVERFLOW_STAGE] == 960
+
+
+def test_what_was_done_before_does_not_count(sink: RecordingSink) -> None:
+    """``initial`` is neither done by this run nor to be done by it."""
+    with std.tqdm(total=10, initial=4, desc="A") as bar:
+        bar.update(5)
+    assert (sink.stages, sink.totals) == ({"A": 5}, {"A": 6})
+
+
+def test_a_reset_keeps_what_was_counted(sink: RecordingSink) -> None:
+    """Each pass of a bar that is reset adds to the stage and, once it is used, its total."""
+    bar = std.tqdm(total=10, initial=4, desc="A")
+    bar.update(6)
+    bar.reset(total=20)
+    assert (sink.stages, sink.totals) == ({"A": 6}, {"A": 6})
+    bar.update(15)
+    assert (sink.stages, sink.totals) == ({"A": 21}, {"A": 26})
+    bar.reset()
+    bar.close()
+    assert (sink.stages, sink.totals) == ({"A": 21}, {"A": 26})
+    bar = std.tqdm(total=5, desc="B")
+    bar.reset(total=8)  # before it is used
+    bar.update(8)
+    assert sink.totals["B"] == 8
+
+
+def test_a_bar_that_is_read_while_it_is_reset_counts_once(sink: RecordingSink) -> None:
+    """A sample between the start of a reset and its zero adds nothing to what was counted."""
+
+    class Read(std.tqdm):  # type: ignore[type-arg]
+        """A bar that is sampled each time before its count is set."""
+
+        @property
+        def n(self) -> int:
+            return self.counted
+
+        @n.setter
+        def n(self, value: int) -> None:
+            _ = sink.stages
+            self.counted = value
+
+    bar = Read(total=10, desc="A")
+    bar.update(6)
+    bar.reset()
+    assert sink.stages == {"A": 6}
+    bar.update(4)
+    bar.close()
+    assert (sink.stages, sink.totals) == ({"A": 10}, {"A": 16})
+
+
+@pytest.mark.parametrize("total", [None, math.inf, 0, -1])
+def test_a_total_that_is_not_known_may_come_later(total: Any, sink: RecordingSink) -> None:
+    """Where a bar has no total it declares none; a total that is set later is taken up, and corrected."""
+    bar = std.tqdm(total=total, desc="A")
+    bar.update(3)
+    assert (sink.stages, sink.totals) == ({"A": 3}, {})
+    bar.total = 9
+    bar.refresh()
+    assert (sink.stages, sink.totals) == ({"A": 3}, {"A": 9})
+    bar.total = 6.0
+    assert sink.totals == {"A": 6}
+
+
+def test_a_stage_of_bars_without_totals_has_none(sink: RecordingSink) -> None:
+    """A bar that could not tell its total says so at its end."""
+    list(std.tqdm(range(3), desc="A"))
+    list(std.tqdm(iter(range(3)), desc="A"))
+    assert (sink.stages, sink.totals) == ({"A": 6}, {})
+
+
+def test_a_loop_over_nothing_has_a_stage(sink: RecordingSink) -> None:
+    """An empty loop declares that it has no items, and a bar that is never used declares nothing."""
+    list(std.tqdm([], desc="A"))
+    std.tqdm(total=5, desc="B").close()
+    assert (sink.stages, sink.totals) == ({"A": 0}, {"A": 0})
+
+
+def test_the_total_shows_when_the_loop_starts(sink: RecordingSink) -> None:
+    """A stage is there with its total before its first, slow item is finished."""
+    for _ in std.tqdm(range(3), desc="A"):
+        assert (sink.stages, sink.totals) == ({"A": 0}, {"A": 3})
+        break
+
+
+def test_a_stage_counts_in_the_unit_of_its_bar(sink: RecordingSink) -> None:
+    """Bytes are bytes, also where they are scaled for display; a bar's default unit says nothing."""
+    with std.tqdm(total=5_000, desc="Fetch", unit="B", unit_scale=True, unit_divisor=1024) as bar:
+        bar.update(2_000)
+    with std.tqdm(total=5_000, desc="Send", unit="iB", unit_scale=True, unit_divisor=1024) as bar:
+        bar.update(1_000)
+    list(std.tqdm(range(3), desc="Parse", unit=" rows"))
+    list(std.tqdm(range(3), desc="Pack"))
+    list(std.tqdm(range(3), unit="files"))
+    assert sink.stages == {"Fetch": 2_000, "Send": 1_000, "Parse": 3, "Pack": 3}
+    assert units(sink._reporter) == {"Fetch": "B", "Send": "B", "Parse": "rows"}
+
+
+def test_a_scale_counts_what_the_bar_would_show(sink: RecordingSink) -> None:
+    """With ``unit_scale=32`` an item of the bar stands for 32."""
+    list(std.tqdm(range(9), total=10, initial=1, desc="A", unit="rows", unit_scale=32))
+    assert (sink.stages, sink.totals) == ({"A": 288}, {"A": 288})
+
+
+def test_fractions_are_rounded_down(sink: RecordingSink) -> None:
+    """Whole items count, and the rounding of floats takes none away."""
+    bar = std.tqdm(total=2.5, desc="A")
+    bar.update(0.9)
+    assert sink.stages == {}
+    for _ in range(11):
+        bar.update(0.1)
+    assert (sink.stages, sink.totals) == ({"A": 2}, {"A": 2})
+
+
+def test_what_was_seen_is_not_taken_back(sink: RecordingSink) -> None:
+    """A negative update takes nothing from a count that was read, and makes none negative."""
+    bar = std.tqdm(total=10, desc="A")
+    bar.update(-3)
+    assert sink.stages == {}
+    bar.update(8)
+    assert sink.stages == {"A": 5}
+    bar.update(-2)
+    assert sink.stages == {"A": 5}
+    bar.n = 9
+    bar.refresh()
+    assert sink.stages == {"A": 9}
+
+
+@pytest.mark.parametrize("nonsense", [None, "many", math.nan, math.inf])
+def test_nonsense_in_a_bar_changes_no_count(nonsense: Any, sink: RecordingSink) -> None:
+    """Reading whatever code puts where tqdm counts neither fails nor changes the count."""
+    bar = std.tqdm(total=10, desc="A")
+    bar.update(2)
+    assert sink.stages == {"A": 2}
+    bar.n = nonsense
+    assert sink.stages == {"A": 2}
+    bar.n, bar.total = 4, nonsense
+    assert sink.stages["A"] in (2, 4)
+    inner = std.tqdm(total=3)
+    inner.update()
+    bar.n = 4
+
+
+class Mute:
+    """Can't be turned into a text."""
+
+    def __str__(self) -> str:
+        raise Boom
+
+
+@pytest.mark.parametrize("name", ["desc", "unit"])
+def test_nonsense_in_the_words_of_a_bar_keeps_no_other_from_counting(name: str, sink: RecordingSink) -> None:
+    """A bar whose words can't be read neither fails, nor keeps others from being read, and counts later."""
+    bar = std.tqdm(range(2), "" if name == "desc" else "A", unit="rows")
+    setattr(bar, name, Mute())
+    loop = iter(bar)
+    next(loop)
+    bar.n = 1
+    report_progress(3, desc="B")
+    assert sink.stages == {"B": 3}
+    bar.desc, bar.unit = "A", "rows"
+    assert list(loop) == [1]
+    assert (sink.stages, units(sink._reporter)) == ({"B": 3, "A": 2}, {"A": "rows"})
+
+
+def test_a_loop_that_ends_early_counts_what_was_finished(sink: RecordingSink) -> None:
+    """As with track, the item in hand does not count; if the iterator fails, all items that it gave do."""
+
+    def failing() -> Iterator[int]:
+        yield from range(3)
+        raise Boom
+
+    for x in std.tqdm(range(10), desc="Break"):
+        if x == 4:
+            break
+    with suppress(Boom):
+        for x in std.tqdm(iter(range(10)), desc="Raise"):
+            if x == 6:
+                raise Boom
+    with pytest.raises(Boom):
+        list(std.tqdm(failing(), desc="Fail"))
+    assert sink.stages == {"Break": 4, "Raise": 6, "Fail": 3}
+
+
+def test_a_bar_that_is_never_closed_counts(sink: RecordingSink) -> None:
+    """What a collected bar had counted stays, and nothing of the bar does."""
+
+    def work() -> None:
+        bar = std.tqdm(total=10, desc="A")
+        bar.update(4)
+        bar.itself = bar  # only the collector finds it
+
+    work()
+    gc.collect()
+    [task] = tqdm_capture._tasks.values()
+    assert (sink.stages, task.open) == ({"A": 4}, {})
+
+
+def test_bars_that_are_open_when_the_task_ends_count() -> None:
+    """A task's last count includes its open bars, which count no more after its end."""
+    with RecordingSink() as sink, capturing_tqdm():
+        named, unnamed = std.tqdm(total=10, desc="A"), std.tqdm(total=10)
+        named.update(4)
+        unnamed.update(5)
+    named.update(3)
+    unnamed.reset()
+    named.close()
+    assert (sink.stages, sink.done) == ({"A": 4}, 0)  # the unnamed bar is inside the other
+    assert sink._reporter.own._parts == sink._reporter.stage("A").bars._parts == {}
+
+
+def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
+    """The same bar again and again adds to one stage, and takes no memory once it is through."""
+    [task] = tqdm_capture._tasks.values()
+    for _ in range(300):
+        for _ in std.tqdm("abc", desc="Letters"):
+            assert len(task.open) == len(task.enclosing) == len(tqdm_capture._enclosing.get()) == 1
+        list(std.tqdm(range(2)))
+    assert (sink.stages, sink.totals, sink.done) == ({"Letters": 900}, {"Letters": 900}, 600)
+    assert task.open == sink._reporter.stage("Letters").bars._parts == {}
+
+
+def test_a_bar_moved_by_threads_counts(sink: RecordingSink) -> None:
+    """All updates of a bar count, whichever thread makes them."""
+    with std.tqdm(total=4_000, desc="A") as bar, ThreadPoolExecutor(4) as pool:
+        for _ in range(4_000):
+            pool.submit(bar.update)
+    assert sink.stages == {"A": 4_000}
+
+
+def test_tasks_that_count_tasks_have_stages_too() -> None:
+    """In a run without items named bars count, and unnamed ones have nothing to count for."""
+    reporter = Reporter(0, counts_items=False)
+    with registered(reporter), counting(reporter.own), capturing_tqdm():
+        std.tqdm(total=5).update(3)
+        bar = std.tqdm(total=5, desc="A")
+        bar.update(2)
+        counts = reporter.capped_counts()
+        assert by_stage(counts, Metric.ITEMS) == {"A": 2}
+
+
+class At:
+    """What is read of a bar."""
+
+    desc, unit, unit_scale, initial, total = "A", "it", False, 0, None
+
+    def __init__(self, *, dynamic: bool) -> None:
+        self.n, self.miniters, self.dynamic_miniters = 5, 10_000, dynamic
+
+
+@pytest.mark.parametrize(("silent", "dynamic", "lowered"), [(1, 1, True), (1, 0, False), (0, 1, False)])
+def test_a_loop_that_has_slowed_down_is_sampled_at_its_next_item(
+    silent: int, dynamic: int, lowered: bool
+) -> None:
+    """Tqdm is made to look at the time of a bar whose count is stale; it waits for many items otherwise."""
+    bar, clock = At(dynamic=bool(dynamic)), FakeClock()
+    captured = CapturedBar(
+        bar,
+        Reporter(0).own,
+        StageLimit(MAX_STAGES),
+        nested=False,
+        silent=bool(silent),
+        on_close=lambda _: None,
+        clock=clock,
+    )
+    for n in (6, 7):
+        clock.advance(0.3)
+        bar.n = n
+        captured.sample()
+        assert bar.miniters == 10_000
+    clock.advance(0.3)
+    captured.sample()
+    assert (bar.miniters == 0) == lowered
+
+
+def test_a_bar_that_would_rarely_draw_is_read_as_often_as_others(sink: RecordingSink) -> None:
+    """Long intervals are for the screen: a captured bar has the default, or the shorter one it was given."""
+    slow = std.tqdm(range(3), mininterval=60, miniters=1_000, delay=30)
+    assert (slow.mininterval, slow.dynamic_miniters, slow.delay) == (0.1, True, 0)
+    each = std.tqdm(range(3), mininterval=0, miniters=1)
+    assert [each.n for _ in each] == [0, 1, 2]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("new"), st.integers(0, 2), st.sampled_from([None, 0, 3, 20])),
+        st.tuples(st.just("loop"), st.integers(0, 2), st.integers(0, 12)),
+        st.tuples(st.just("update"), st.integers(0, 5), st.integers(-2, 6)),
+        st.tuples(st.just("next"), st.integers(0, 5), st.integers(1, 6)),
+        st.tuples(st.just("reset"), st.integers(0, 5), st.none()),
+        st.tuples(st.just("close"), st.integers(0, 5), st.none()),
+        st.tuples(st.just("drop"), st.integers(0, 5), st.none()),
+        st.tuples(st.just("rename"), st.integers(0, 5), st.integers(0, 2)),
+        st.tuples(st.just("read"), st.none(), st.none()),
+    ),
+    max_size=30,
+)
+
+
+class Model:
+    """What a bar should have counted."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self.n, self.carried, self.most = stage, 0, 0, 0
+        self.started = self.closed = False
+
+    def look(self) -> None:
+        """Count what was done by now."""
+        if not self.closed:
+            self.most = max(self.most, self.carried + max(self.n, 0))
+            self.started = self.started or self.most > 0
+
+    def close(self) -> None:
+        """Count no more."""
+        self.look()
+        self.closed = True
+
+
+@example([("new", 0, None), ("update", 0, 1), ("rename", 0, 0), ("update", 0, -1)])
+@given(STEPS)
+def test_any_program_of_bars_counts_what_its_bars_counted(steps: list[tuple[str, Any, Any]]) -> None:
+    """Bars that are made, moved, iterated, left, reset, renamed, closed and dropped in any order add up."""
+    models: list[Model] = []
+    live: list[list[Any]] = []  # of each bar that is held: itself, its loop, its model, its start
+
+    def expected() -> dict[str, int]:
+        sums: dict[str, int] = {}
+        for model in models:
+            model.look()
+            if model.started:
+                sums[model.stage] = sums.get(model.stage, 0) + model.most
+        return sums
+
+    def counted() -> dict[str, int]:
+        """What was reported, without limits."""
+        counts = sink._reporter.raw_counts()
+        return {
+            key.stage: int(count) for key, count in counts.items() if key.stage and key.metric is Metric.ITEMS
+        }
+
+    with RecordingSink() as sink, capturing_tqdm():
+        for step, which, what in steps:
+            held = live[which % len(live)] if live and which is not None else None
+            if step in ("new", "loop"):
+                model = Model("ABC"[which])
+                models.append(model)
+                # Written at each item, so that the model knows what can be read.
+                options = {"desc": model.stage, "mininterval": 0, "miniters": 1}
+                bar = std.tqdm(range(what), **options) if step == "loop" else std.tqdm(total=what, **options)
+                live.append([bar, None, model])
+                del bar
+            elif step == "read":
+                assert counted() == expected()
+            elif held is None:
+                continue
+            elif step == "update" and held[1] is None:
+                held[2].n += 0 if held[0].disable else what
+                held[0].update(what)
+            elif step == "next" and held[0].iterable is not None:
+                model = held[2]
+                was_closed = held[0].disable
+                if held[1] is None:
+                    held[1] = iter(held[0])
+                    model.started = model.started or not was_closed
+                    held.append(model.n)  # where the loop begins
+                for _ in range(what):
+                    with suppress(StopIteration):
+                        next(held[1])
+                if held[0].disable and not was_closed:
+                    model.n = held[3] + len(held[0].iterable)
+                    model.close()
+                elif not was_closed:
+                    model.n = held[0].n  # the item in hand does not count; what went before does
+            elif step == "reset" and held[1] is None:
+                if not held[2].closed:
+                    held[2].look()
+                    held[2].carried = held[2].most
+                held[2].n = 0
+                held[0].reset()
+            elif step == "close" and held[1] is None:
+                held[2].close()
+                held[0].close()
+            elif step == "drop" and held[1] is None:
+                held[2].close()
+                live.remove(held)
+                held.clear()
+            elif step == "rename":
+                held[2].look()  # what it has counted by now, it has counted under the old name
+                held[0].set_description("ABC"[what] + " later")
+        assert counted() == expected()
+        for model in models:
+            model.close()
+    assert counted() == expected()
+    for held in live:
+        held[0].close()

@@ -26,11 +26,11 @@ pytestmark = pytest.mark.ray
 
 ITEMS = 1000
 
-PAUSE = 20.0
-"""Seconds for which the actor is paused: longer than anybody waits for it, and than states are sent again."""
+PAUSE_S = 20.0
+"""Seconds for which the actor is paused: longer than any call is waited for, and than a resend takes."""
 
-WAIT = 1.5
-"""Seconds that no call may wait: fewer than anybody waits for an actor."""
+LONGEST_WAIT_S = 1.5
+"""Seconds that no call may wait: fewer than an actor is waited for."""
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def test_a_paused_actor_slows_no_loop(
 ) -> None:
     """Cut off from the actor for 20 seconds no call waits, and what was counted meanwhile arrives afterwards.
 
-    No network is cut here. To a worker an actor that is stopped looks the same, calls that nobody answers,
+    No network is cut here. To a worker an actor that is stopped looks the same, calls without an answer,
     except that its connections stay.
     """
     paused, resumed, caught_up = tmp_path / "paused", tmp_path / "resumed", tmp_path / "caught up"
@@ -112,15 +112,16 @@ def test_a_paused_actor_slows_no_loop(
         (tmp_path / f"turns-{i}").write_text(json.dumps([counted, busiest, waited, costs]))
         until(caught_up.exists)
 
-    def told() -> list[Any]:
-        """What the tasks say, once they have left their loops."""
+    def measured() -> list[Any]:
+        """What the tasks have measured, once they have left their loops."""
         return [json.loads(text) for file in tmp_path.glob("turns-*") if (text := file.read_text())]
 
     seen: list[int] = []
 
     def look(snapshot: Snapshot) -> None:
         seen.append(snapshot.done)
-        if resumed.exists() and len(told()) == 2 and snapshot.done == sum(counted for counted, *_ in told()):
+        found = measured() if resumed.exists() else []
+        if len(found) == 2 and snapshot.done == sum(counted for counted, *_ in found):
             caught_up.touch()
 
     def pause() -> None:
@@ -129,7 +130,7 @@ def test_a_paused_actor_slows_no_loop(
         os.kill(pid, signal.SIGSTOP)
         try:
             paused.touch()
-            threading.Event().wait(PAUSE)
+            threading.Event().wait(PAUSE_S)
         finally:
             resumed.touch()
             os.kill(pid, signal.SIGCONT)
@@ -142,10 +143,10 @@ def test_a_paused_actor_slows_no_loop(
         multi_process(
             task, range(2), num_workers=2, total_items=billion, poll_interval=0.05, progress=recorder
         )
-    for counted, busiest, waited, (free, cut) in told():
+    for counted, busiest, waited, (free, cut) in measured():
         assert counted > 0
-        assert busiest < 0.1  # of CPU time; where the host is busy too, its share counts in
-        assert waited < min(here(WAIT), PAUSE / 2)
+        assert busiest < 0.1  # of CPU time; on a busy host that has its share of it
+        assert waited < min(here(LONGEST_WAIT_S), PAUSE_S / 2)
         # Far from what is measured, and as near as a busy machine allows.
         assert cut[0] < 2 * free[0]
         assert cut[1] < 10 * free[1]
@@ -224,7 +225,7 @@ def test_without_its_actor_the_bar_goes_on_task_by_task(
             ray.kill(actors[0])
             killed.touch()
 
-    def let_go() -> None:
+    def release() -> None:
         until(killed.exists)
         for i, each in enumerate(go):
             each.touch()
@@ -232,7 +233,7 @@ def test_without_its_actor_the_bar_goes_on_task_by_task(
             until(lambda: warnings(caplog))  # the driver asks the actor several times a second, not at once
 
     recorder.hook = look
-    with beside(let_go):
+    with beside(release):
         multi_process(
             task, range(6), num_workers=2, total_items=lambda i: ITEMS, poll_interval=0.02, progress=recorder
         )

@@ -72,7 +72,7 @@ def test_a_task_that_kills_its_worker_counts_once(
 def test_without_a_total_only_the_last_attempt_counts(
     ray_session: None, recorder: Recorder, tmp_path: Path
 ) -> None:
-    """Where no total is known what the last attempt reported counts, and nothing of a dead one."""
+    """Without a known total, what the last attempt reported counts, and nothing of a dead one."""
 
     def task(i: int) -> None:
         report_progress(70, desc="Rows")
@@ -126,7 +126,7 @@ def test_a_task_that_always_dies_fails(ray_session: None, recorder: Recorder, tm
 
 
 def test_a_task_that_always_dies_ends_the_run(ray_session: None, recorder: Recorder) -> None:
-    """Where a failure ends the run, so does a task that dies each time."""
+    """If a failure ends the run, so does a task that dies each time."""
     with pytest.raises(TaskError, match=r"task 0 \(item 0\) failed after 2 attempts: the worker was lost"):
         multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1, progress=recorder)
     assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (0, 1)
@@ -164,7 +164,7 @@ def test_the_actor_may_be_killed(
     caplog: pytest.LogCaptureFixture,
     kill: Callable[[Any], None],
 ) -> None:
-    """Where the actor dies in the middle the end is exact, the results are right, and one warning tells."""
+    """If the actor dies in the middle the end is exact, the results are right, and one warning says so."""
     killed = tmp_path / "killed"
     half = threading.Event()
 

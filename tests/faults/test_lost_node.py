@@ -85,5 +85,5 @@ def test_a_node_may_be_lost_and_another_one_join(
     assert end == "END 3 [0, 1, 4, 9, 16] 5000 5000 1"
     (retried,) = [line for line in done.stderr.splitlines() if "runs again, attempt 2 of 4" in line]
     assert re.search(r"\[\S+ \(node \w+, process \d+\)\]", retried), done.stderr
-    # The progress actor is where the driver is, and was not lost along with the node. It may be slow.
+    # The progress actor runs on the node of the driver, and was not lost with the other. It may be slow.
     assert not re.search(r"actor does not answer \((?!no answer in time)", done.stderr), done.stderr

@@ -30,7 +30,7 @@ class Head(NamedTuple):
 
 
 def free_port() -> int:
-    """A port that nobody uses."""
+    """Return a port that is free."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

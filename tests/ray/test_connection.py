@@ -109,7 +109,7 @@ def test_a_ray_of_this_machine_is_found(head: Any, driver: Driver) -> None:
 
 
 def test_ray_address_local_starts_a_ray(head: Any, driver: Driver) -> None:
-    """RAY_ADDRESS=local starts a Ray even where one runs on this machine, with a CPU for each worker."""
+    """RAY_ADDRESS=local starts a Ray even if one runs on this machine, with a CPU for each worker."""
     done = driver(WHERE, env={"RAY_TMPDIR": head.folder, "RAY_ADDRESS": "local"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == "3"
@@ -117,7 +117,7 @@ def test_ray_address_local_starts_a_ray(head: Any, driver: Driver) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float], scheme: str) -> None:
-    """Where nothing answers at RAY_ADDRESS the run fails within seconds, and names the address."""
+    """If nothing answers at RAY_ADDRESS the run fails within seconds, and names the address."""
     start = time.monotonic()
     done = driver(
         "from speedy_utils import multi_process\nmulti_process(abs, [1])",
@@ -135,7 +135,7 @@ def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float
 def test_an_address_without_a_ray_fails_soon(
     driver: Driver, here: Callable[[float], float], answer: bytes
 ) -> None:
-    """Where something else than a Ray listens at RAY_ADDRESS the run fails within seconds too."""
+    """If another program listens at RAY_ADDRESS the run fails within seconds too."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def respond() -> None:
@@ -204,7 +204,7 @@ print(multi_process(meet, range(3), num_workers=3))
     assert done.stdout == "[2, 1]\n[0, 1, 2]\n"
     lines = done.stderr.splitlines()
     assert [line for line in lines if not LOG_LINE.fullmatch(line)] == []
-    for what in ("items", "tasks"):  # where Ray starts slowly there are lines before
+    for what in ("items", "tasks"):  # there are lines before if Ray starts slowly
         assert any(f"Processing 3 {what}: 100% 3/3" in line for line in lines)
     assert "\r" not in done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -35,18 +36,15 @@ class Shipped:
         return i + self.value
 
 
-def test_named_arguments_are_shipped_once(ray_session: None, tmp_path: Path) -> None:
-    """Named arguments are pickled once a run, not once a task."""
-    shipped = Shipped(tmp_path / "kwargs", 5)
-    results = multi_process(lambda i, add: add(i), range(10), num_workers=2, add=shipped)
+@pytest.mark.parametrize("as_argument", [True, False])
+def test_what_all_tasks_share_is_shipped_once(ray_session: None, tmp_path: Path, as_argument: bool) -> None:
+    """The function, and named arguments, are pickled once a run, not once a task."""
+    shipped = Shipped(tmp_path / "pickled", 5)
+    if as_argument:
+        results = multi_process(lambda i, add: add(i), range(10), num_workers=2, add=shipped)
+    else:
+        results = multi_process(shipped, range(10), num_workers=2)
     assert results == list(range(5, 15))
-    assert shipped.path.read_text() == "x"
-
-
-def test_the_function_is_shipped_once(ray_session: None, tmp_path: Path) -> None:
-    """What a function holds is pickled once a run, not once a task."""
-    shipped = Shipped(tmp_path / "function", 5)
-    assert multi_process(shipped, range(10), num_workers=2) == list(range(5, 15))
     assert shipped.path.read_text() == "x"
 
 
@@ -73,21 +71,8 @@ def test_a_function_that_can_not_be_sent_is_named(ray_session: None, recorder: R
     assert recorder.last.final
 
 
-def test_arguments_that_can_not_be_sent_are_named(ray_session: None) -> None:
-    """Named arguments that can't be pickled are an error that names them."""
-    with pytest.raises(TypeError, match=r"keyword arguments can't be sent .*Locked\(\)"):
-        multi_process(lambda i, lock: i, [1], lock=Locked())
-
-
-def test_an_item_that_can_not_be_sent_is_named(ray_session: None, recorder: Recorder) -> None:
-    """An item that can't be pickled is an error that names it and its position."""
-    with pytest.raises(TypeError, match=r"item 1 can't be sent to a Ray worker: Locked\(\)"):
-        multi_process(lambda item: 1, [1, Locked(), 3], num_workers=1, progress=recorder)
-    assert recorder.last.final
-
-
 class Refuses:
-    """Raises something of its own where it is pickled."""
+    """Raises an exception of its own when it is pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise RuntimeError("I stay here")
@@ -96,14 +81,15 @@ class Refuses:
         return "Refuses()"
 
 
-def test_an_item_that_refuses_to_be_sent_is_named(ray_session: None) -> None:
-    """Whatever pickling raises, the error names the item and has that as its cause."""
-    with pytest.raises(TypeError, match=r"item 0 can't be sent to a Ray worker: Refuses\(\)") as caught:
-        multi_process(lambda item: 1, [Refuses()])
-    assert "I stay here" in str(caught.value)
-    with pytest.raises(TypeError, match=r"keyword arguments can't be sent") as caught:
-        multi_process(lambda item, it: 1, [0], it=Refuses())
-    assert "I stay here" in str(caught.value)
+@pytest.mark.parametrize(("value", "cause"), [(Locked(), "lock"), (Refuses(), "I stay here")], ids=repr)
+def test_a_value_that_can_not_be_sent_is_named(ray_session: None, value: Any, cause: str) -> None:
+    """Whatever pickling raises, the error names the value, its position if it is an item, and the cause."""
+    recorder, name = Recorder(), re.escape(repr(value))
+    with pytest.raises(TypeError, match=rf"item 1 can't be sent to a Ray worker: {name}.*{cause}"):
+        multi_process(lambda item: 1, [1, value, 3], num_workers=1, progress=recorder)
+    assert recorder.last.final
+    with pytest.raises(TypeError, match=rf"keyword arguments can't be sent .*{name}.*{cause}"):
+        multi_process(lambda item, it: 1, [0], it=value)
 
 
 def test_a_result_that_can_not_be_sent_is_named(ray_session: None, recorder: Recorder) -> None:
@@ -127,20 +113,16 @@ class Unreadable:
         return int, ("not a number",)
 
 
-def test_an_item_that_can_not_be_read_is_named(ray_session: None) -> None:
-    """An item that the worker can't unpickle fails its task, with the reason."""
-    results = multi_process(lambda i: 1, [0, Unreadable(), 2], num_workers=2, on_error="continue")
-    assert (results[0], results[2]) == (1, 1)
+@pytest.mark.parametrize("is_item", [True, False])
+def test_a_value_that_can_not_be_read_is_named(ray_session: None, is_item: bool) -> None:
+    """An item or a result that can't be unpickled fails its task, with the reason."""
+    items = [0, Unreadable() if is_item else 1, 0]
+    results = multi_process(
+        lambda item: Unreadable() if item else 5, items, num_workers=2, on_error="continue"
+    )
+    assert (results[0], results[2]) == (5, 5)
     assert isinstance(results[1], TaskError)
     assert "not a number" in results[1].reason
-
-
-def test_a_result_that_can_not_be_read_is_named(ray_session: None) -> None:
-    """A result that the driver can't unpickle fails its task, with the reason."""
-    results = multi_process(lambda i: Unreadable() if i else i, range(2), num_workers=2, on_error="continue")
-    assert results[0] == 0
-    assert isinstance(results[1], TaskError)
-    assert "not a number" in str(results[1])
 
 
 def test_tasks_run_in_other_processes(ray_session: None) -> None:

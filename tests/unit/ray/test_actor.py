@@ -1,17 +1,14 @@
-"""The actor without Ray: it gathers states, forgets what is committed, and keeps a clock."""
+"""The actor without Ray: it merges states, forgets what is committed, and keeps a clock."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 from support.counts import items
 
 from speedy_utils import ProgressActor
-from speedy_utils._ray.client import ActorName, ActorSink, current_attempt_id
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
-from speedy_utils._worker.process import in_ray_worker
 from speedy_utils.testing import FakeClock
 
 
@@ -34,7 +31,7 @@ def processed(actor: ProgressActor) -> int:
 
 
 def tasks(actor: ProgressActor, *asked: Any) -> dict[Any, int]:
-    """What an actor tells of its tasks, and how far each is."""
+    """The tasks that an actor says have changed, and how far each is."""
     return {
         report[0]: int(report[2][RUN_ITEMS])
         for report in actor.changes_since(*(asked or ("", 0, []))).reports
@@ -56,7 +53,7 @@ def test_new_actor_has_counted_nothing(actor: ProgressActor) -> None:
 
 
 def test_updates_add(actor: ProgressActor) -> None:
-    """Updates add up, one item where no number is given, and say how many there are."""
+    """Updates add up, by one item if no number is given, and return how many there are."""
     assert [actor.update(4), actor.update(), actor.update(0)] == [4, 5, 5]
 
 
@@ -80,8 +77,8 @@ def test_clock_starts_with_the_first_count(actor: ProgressActor, clock: FakeCloc
     assert (state["elapsed"], state["rate"]) == (2.0, 4.0)
 
 
-def test_clock_starts_with_the_eldest_work(actor: ProgressActor, clock: FakeClock) -> None:
-    """The clock is that of the task that has worked longest, whoever reports first."""
+def test_clock_starts_with_the_earliest_work(actor: ProgressActor, clock: FakeClock) -> None:
+    """The clock is that of the task that has worked longest, in whatever order they report."""
     clock.advance(100)
     actor.report([Report(0, 1, items(0))], {})
     assert actor.get_progress()["elapsed"] == 0
@@ -142,8 +139,8 @@ def test_reset_starts_over(actor: ProgressActor, clock: FakeClock) -> None:
     assert actor.get_progress()["total"] == 10
 
 
-def test_counters_and_stages_are_told(actor: ProgressActor) -> None:
-    """The actor tells the sums of counters and of named stages; not a stage's counters."""
+def test_counters_and_stages_are_returned(actor: ProgressActor) -> None:
+    """The actor returns the sums of counters and of named stages; not a stage's counters."""
     tokens, deep = Key(None, Metric.COUNTER, "tokens"), Key("Read", Metric.COUNTER, "loss")
     actor.report([Report(0, 1, items(1, Read=2) | {tokens: 5, deep: 0.5})], {})
     actor.report([Report(1, 1, items(1, Read=3) | {tokens: 0.5})], {})
@@ -162,8 +159,8 @@ def test_reset_takes_counters_and_stages_back(actor: ProgressActor) -> None:
     assert (state["counters"], state["stages"]) == ({"tokens": 4}, {"Read": 1})
 
 
-def test_changes_since_tells_what_changed(actor: ProgressActor) -> None:
-    """The driver gets what changed since it last asked, and all where it knows another epoch."""
+def test_changes_since_has_what_changed(actor: ProgressActor) -> None:
+    """The driver gets what changed since it last asked, and all if it knows another epoch."""
     actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
     first = actor.changes_since("", 0, [])
     assert tasks(actor) == {0: 1, 1: 2}
@@ -175,7 +172,7 @@ def test_changes_since_tells_what_changed(actor: ProgressActor) -> None:
 
 
 def test_each_actor_is_an_epoch() -> None:
-    """An actor that was restarted is told from the one before."""
+    """An actor that was restarted has another epoch than before."""
     assert ProgressActor().changes_since("", 0, []).epoch != ProgressActor().changes_since("", 0, []).epoch
 
 
@@ -188,15 +185,15 @@ def test_changes_since_forgets_what_is_committed(actor: ProgressActor) -> None:
 
 
 def test_late_report_of_a_committed_task_changes_nothing(actor: ProgressActor) -> None:
-    """What comes after its task was committed is not kept: nobody would have the actor forget it."""
+    """What comes after its task was committed is not kept: it would never be forgotten."""
     actor.changes_since("", 0, [0])
     actor.report([Report(0, 1, items(3)), Report(0, 2, items(1))], {})
     assert tasks(actor) == {}
     assert processed(actor) == 0
 
 
-def test_changes_since_tells_the_age(actor: ProgressActor, clock: FakeClock) -> None:
-    """The driver hears how long ago the first work began; nothing before."""
+def test_changes_since_has_the_timings(actor: ProgressActor, clock: FakeClock) -> None:
+    """The driver gets how long ago the first work began; nothing before."""
     assert actor.changes_since("", 0, []).timings == {}
     clock.advance(1)
     actor.report([], {None: (1.0, 0.0)})
@@ -204,37 +201,15 @@ def test_changes_since_tells_the_age(actor: ProgressActor, clock: FakeClock) -> 
     assert actor.changes_since("", 0, []).timings == {None: (3, 2)}
 
 
-def test_age_never_reaches_back_beyond_the_start(actor: ProgressActor, clock: FakeClock) -> None:
+def test_the_clock_never_starts_before_the_actor(actor: ProgressActor, clock: FakeClock) -> None:
     """A task that is older than its actor does not make the clock older than that."""
     clock.advance(3)
     actor.report([], {None: (50.0, 0.0)})
     assert actor.get_progress()["elapsed"] == pytest.approx(3)
 
 
-def test_sink_reports_to_the_actor_of_its_process(actor: ProgressActor) -> None:
-    """Without Ray a sink hands over at once."""
-    assert ActorSink(actor).send([Report(0, 1, items(3))], {None: (1.0, 0.0)})
-    assert processed(actor) == 3
-
-
-@pytest.mark.parametrize(("senders", "interval"), [(1, 0.2), (8, 0.2), (50, 0.2), (64, 0.256), (200, 0.8)])
-def test_sinks_send_every_fifth_of_a_second_or_less_often_with_many_senders(
-    senders: int, interval: float
-) -> None:
-    """Up to fifty senders it is 0.2 s, for as long as the run lasts; beyond, it grows with their number."""
-    assert math.isclose(ActorSink(ActorName("run"), senders).interval, interval)
-
-
-def test_without_ray_every_place_is_new() -> None:
-    """Outside Ray each binding has a name of its own and a number that grows."""
-    (first, early), (second, late) = current_attempt_id(), current_attempt_id()
-    assert first != second
-    assert early < late
-    assert not in_ray_worker()
-
-
 def test_actor_knows_where_an_attempt_was_at_work(actor: ProgressActor) -> None:
-    """It tells the location of the very attempt that is asked about, and keeps what each process did last."""
+    """It returns the address of the very attempt that is asked about, and knows the last of each process."""
     actor.report([Report(0, 2, items(0))], {}, "here")
     actor.report([Report(0, 1, items(0))], {}, "elsewhere")  # late
     actor.report([Report(1, 1, items(0))], {}, "there")

@@ -15,6 +15,7 @@ from speedy_utils import (
     ProgressPoller,
     Snapshot,
     StageSnapshot,
+    create_progress_tracker,
     report_progress,
     set_progress_context,
 )
@@ -151,6 +152,13 @@ def test_wrong_actor_is_an_error_and_binds_nothing(wrong: Any) -> None:
     assert tally_here() is None
 
 
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError), ("3", TypeError)])
+def test_a_bad_total_is_an_error_before_an_actor_is_made(total: Any, error: type[Exception]) -> None:
+    """The total of a tracker is checked before Ray is asked for an actor."""
+    with pytest.raises(error, match="total"):
+        create_progress_tracker(total)
+
+
 def test_users_bar_is_moved_and_left_open() -> None:
     """A user's bar follows the actor in count and total, down too, and stays the user's to close."""
     actor = ProgressActor(total=10, desc="Reading")
@@ -201,7 +209,7 @@ def test_display_of_an_actor_gets_its_stages_and_counters() -> None:
 
 
 def test_given_bar_moves_to_each_reading() -> None:
-    """A bar that a user made has the run's count, also where that shrinks, and its total."""
+    """A bar that a user made has the run's count, also if that shrinks, and its total."""
     with tqdm(file=io.StringIO()) as bar:
         for done in (5, 2, 9):
             UserBarDisplay(bar).show(reading(done))
@@ -209,7 +217,7 @@ def test_given_bar_moves_to_each_reading() -> None:
 
 
 def test_given_bar_without_total_keeps_its_own() -> None:
-    """A bar that a user made keeps its total where the run knows none."""
+    """A bar that a user made keeps its total if the run knows none."""
     with tqdm(total=50, file=io.StringIO()) as bar:
         UserBarDisplay(bar).show(reading(5, None))
         assert (bar.n, bar.total) == (5, 50)

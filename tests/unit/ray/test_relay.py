@@ -1,4 +1,4 @@
-"""Relays without Ray: they join what comes, hand it on now and then, and remember nothing."""
+"""Relays without Ray: they join what comes, send it on now and then, and remember nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from speedy_utils.testing import FailingSink, FakeClock, RecordingSink
 
 
 class Calls(RecordingSink):
-    """Keeps each call by itself; refuses them while ``busy``."""
+    """Keeps each call; refuses them while ``busy``."""
 
     interval = 1.0
 
@@ -55,7 +55,7 @@ def relay(sink: Calls, clock: FakeClock) -> Relay:
 
 
 def test_many_reports_go_in_one_call(relay: Relay, sink: Calls, clock: FakeClock) -> None:
-    """What comes within an interval is joined, and handed on in one call with the first after it."""
+    """What comes within an interval is joined, and sent in one call with the first report after it."""
     for done in (1, 2):
         relay.report([Report(0, 1, items(done))], {})
         relay.report([Report(1, 1, items(10 * done, Read=done))], {})
@@ -68,7 +68,7 @@ def test_many_reports_go_in_one_call(relay: Relay, sink: Calls, clock: FakeClock
 
 
 def test_nothing_is_remembered(relay: Relay, sink: Calls, clock: FakeClock) -> None:
-    """What was handed on goes again only where it is reported again, and then even if it is the same."""
+    """What was sent on is sent again only if it is reported again, and then even if it is the same."""
     report = Report(0, 1, items(5))
     for reports in ([report], [Report(1, 1, items(3))], [report]):
         clock.advance(1)
@@ -77,7 +77,7 @@ def test_nothing_is_remembered(relay: Relay, sink: Calls, clock: FakeClock) -> N
 
 
 def test_what_can_not_be_sent_waits(relay: Relay, sink: Calls, clock: FakeClock) -> None:
-    """While an earlier call is on its way the newest states wait, and lose nothing."""
+    """While an earlier call is unanswered the newest states wait, and nothing is lost."""
     sink.busy = True
     clock.advance(1)
     relay.report([Report(0, 1, items(5))], {})
@@ -88,7 +88,7 @@ def test_what_can_not_be_sent_waits(relay: Relay, sink: Calls, clock: FakeClock)
 
 
 def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
-    """What could not be handed on is still there for the next call."""
+    """What could not be sent is still there for the next call."""
     failing = FailingSink()
     relay = Relay(failing, clock=clock)
     clock.advance(1)
@@ -98,8 +98,8 @@ def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
     assert failing.calls == 2
 
 
-def test_spans_are_joined_and_grow_while_they_wait(relay: Relay, sink: Calls, clock: FakeClock) -> None:
-    """What is handed on spans all workers of a stage, and is as much older as it has waited."""
+def test_timings_are_joined_and_grow_while_they_wait(relay: Relay, sink: Calls, clock: FakeClock) -> None:
+    """Timings cover all workers of a stage, and are as much older as they have waited."""
     relay.report([Report(0, 1, items(1))], {None: (4.0, 3.0)})
     relay.report([Report(1, 1, items(1))], {None: (2.0, 1.0), "Read": (1.0, 0.0)})
     clock.advance(1.5)
@@ -115,7 +115,7 @@ def test_spans_are_joined_and_grow_while_they_wait(relay: Relay, sink: Calls, cl
     ),
     st.integers(1, 4),
 )
-def test_the_actor_knows_the_same_through_gatherers(
+def test_the_actor_knows_the_same_through_relays(
     steps: list[tuple[int, int, int, float]], relays: int
 ) -> None:
     """Whatever workers report, through any relays, the actor ends where direct calls would end it."""
@@ -139,7 +139,7 @@ def test_the_actor_knows_the_same_through_gatherers(
     assert behind.get_progress()["processed"] == direct.get_progress()["processed"]
 
 
-def test_small_runs_have_no_gatherers() -> None:
+def test_small_runs_have_no_relays() -> None:
     """Up to two hundred workers call the actor itself."""
     for workers in (1, 8, 200):
         names, sinks = plan_relays(ActorName("run"), workers)
@@ -148,8 +148,8 @@ def test_small_runs_have_no_gatherers() -> None:
 
 
 @pytest.mark.parametrize(("workers", "relays"), [(201, 3), (1_000, 10), (10_000, 100)])
-def test_large_runs_share_gatherers(workers: int, relays: int) -> None:
-    """Beyond that a hundred workers share a relay, and none calls it more often than that bears."""
+def test_large_runs_share_relays(workers: int, relays: int) -> None:
+    """Beyond that a hundred workers share a relay, and each calls it as often as such a run its actor."""
     names, sinks = plan_relays(ActorName("run"), workers)
     assert len(set(names)) == len(sinks) == relays
     assert all(math.isclose(sink.interval, 0.4) for sink in sinks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import threading
 from typing import Any
@@ -121,12 +122,16 @@ def test_closing_twice_is_once() -> None:
 def test_closing_inside_a_task_leaves_the_task() -> None:
     """A binding that ends inside a task's block does not unbind that task."""
     actor = ProgressActor()
-    binding = set_progress_context(actor)
-    with RecordingSink() as sink:
-        binding.close()
-        report_progress(2)
-    assert (sink.done, processed(actor)) == (2, 0)
-    set_progress_context(None)
+
+    def bind_and_close() -> int:
+        binding = set_progress_context(actor)
+        with RecordingSink() as sink:
+            binding.close()
+            report_progress(2)
+        return sink.done
+
+    assert contextvars.copy_context().run(bind_and_close) == 2
+    assert processed(actor) == 0
 
 
 def test_threads_bind_apart() -> None:

@@ -25,7 +25,7 @@ from speedy_utils._engines.threads import ThreadEngine
 from speedy_utils._instrument import tqdm_capture as adopt
 from speedy_utils._state.ledger import RUN_ITEMS
 from speedy_utils._worker import context
-from speedy_utils._worker.context import counting, owns_terminal, registered, tally_here
+from speedy_utils._worker.context import bind, counting, owns_terminal, registered, tally_here, unbind
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import RecordingSink
 
@@ -222,6 +222,19 @@ def test_spawned_child_does_not_own_the_terminal(tmp_path: Path) -> None:
     child.start()
     child.join(30)
     assert answer.read_text() == "False"
+
+
+def test_a_bound_thread_counts_until_it_is_unbound() -> None:
+    """Between bind() and unbind() a thread, and those it starts, count; the end sends the last counts."""
+    reporter, sink = Reporter("mine"), RecordingSink()
+    bind(reporter, sink)
+    report_progress(4)
+    in_thread(lambda: report_progress(3))
+    unbind(reporter)
+    report_progress(100)
+    in_thread(lambda: report_progress(100))
+    assert sink.reports[-1].counts[RUN_ITEMS] == 7
+    assert tally_here() is None
 
 
 def test_registered_reporters_are_sent_to_their_sink() -> None:

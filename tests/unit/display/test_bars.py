@@ -85,20 +85,6 @@ def test_line_follows_the_width() -> None:
     assert widths == [95, 35, 79]
 
 
-def test_line_names_the_phase() -> None:
-    """Nothing is said of rate and time left while nothing is known, and the phase is named."""
-    (row,) = drawn(reading(0, phase="starting Ray"), columns=96)
-    assert row.startswith(f"{NAME}:   0%|  ")
-    assert row.endswith("| 0/2,948,390 [00:00<?, ? items/s, starting Ray…]")
-
-
-def test_line_learns_its_total() -> None:
-    """A total that becomes known later turns the line into a bar."""
-    (row,) = drawn(reading(5, None, elapsed=1.0), reading(5, 10, elapsed=1.0, final=True))
-    assert " 50%|██" in row
-    assert row.endswith("| 5/10 [00:01<00:01, 5.00 items/s]")
-
-
 def test_line_goes_back_when_an_attempt_was_lost() -> None:
     """A count that shrinks is shown as it is, and ends exact."""
     snapshots = [reading(n, 100, elapsed=n / 10 + 1) for n in (0, 60)]
@@ -120,17 +106,6 @@ def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) ->
     assert row.isascii()
     assert "50%|##" in row
     assert row.endswith("? items/s, starting Ray...]")
-
-
-def test_name_of_wide_characters_fits() -> None:
-    """Wide characters take two columns, in a name that fits and in one that is cut."""
-    run_line = StageSnapshot("データセット", 5, 10, elapsed=1.0)
-    (row,) = drawn(Snapshot(run_line), columns=80)
-    assert row.startswith("データセット:  50%|██")
-    assert disp_len(row) == 79
-    (row,) = drawn(Snapshot(run_line), columns=20)
-    assert row == "データセ…: 50% 5/10"
-    assert disp_len(row) == 19
 
 
 def test_name_draws_on_no_other_line() -> None:
@@ -191,14 +166,6 @@ def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
     assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
     assert len(drawn(over, close=False)) == 2
     assert len(drawn(replace(over, show_run_line=True))) == 3
-
-
-def test_two_lines_of_one_name_are_two() -> None:
-    """A stage that has its run's name has a row and a rate of its own."""
-    run_line = StageSnapshot("Read", 100, 1_000, elapsed=1.0)
-    stage = StageSnapshot("Read", 10, 1_000, elapsed=1.0)
-    rows = drawn(Snapshot(run_line, (stage,)), close=False)
-    assert ["100 items/s" in rows[0], "10.0 items/s" in rows[1]] == [True, True]
 
 
 # the end

@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
+from support.screen import FakeTerminal
 
 from speedy_utils import multi_process
 from speedy_utils._display.terminal.lines import StreamProxy
@@ -132,12 +133,7 @@ def test_a_run_inside_a_task_says_no_more_than_the_task() -> None:
 @pytest.mark.parametrize("screen_first", [True, False])
 def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
     """Whichever comes and goes first, the block is drawn, and the streams are the former ones at the end."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
+    terminal = FakeTerminal()
     with redirect_stdout(terminal), redirect_stderr(terminal):
         screen = Screen(size=lambda: (40, 10))
         if screen_first:

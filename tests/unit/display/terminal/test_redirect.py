@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from support.screen import a_terminal, constant
 
 from speedy_utils._display.terminal import redirect
-from speedy_utils._display.terminal.lines import StreamProxy
+from speedy_utils._display.terminal.lines import StreamProxy, output_filter
+from speedy_utils._display.terminal.redirect import redirect_streams, restore_streams
 
 
 def test_a_proxy_has_its_writer_before_it_is_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +47,25 @@ def test_a_pipe_is_left_alone() -> None:
             screen.finish(1, None)
             assert sys.stdout is other
             assert sys.stderr is terminal
+
+
+def test_the_last_user_restores_the_streams() -> None:
+    """Without a writer pipes are redirected too; each user counts once, however often it says so."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        one, other = object(), object()
+        for user in (one, other, one):
+            redirect_streams(user)
+        restore_streams(one)
+        restore_streams(one)
+        assert isinstance(sys.stdout, StreamProxy)
+        assert sys.stdout.wrapped is out
+        print("shown")
+        token = output_filter.set(lambda: False)
+        print("filtered out")
+        output_filter.reset(token)
+        restore_streams(other)
+        assert (sys.stdout, sys.stderr) == (out, err)
+        assert out.getvalue() == "shown\n"
 
 
 def test_a_stream_that_the_program_puts_in_place_stays_there() -> None:

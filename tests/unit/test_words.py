@@ -1,0 +1,49 @@
+"""Words that the project does not use, as a reader would have to learn them or could take them otherwise."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+INSTEAD = {
+    # Say it plainly.
+    "dear": "expensive",
+    "by rights": "normally",
+    "desk": "writer",
+    "gate": "output_filter, or the checks",
+    "hushed": "nothing: it is gone",
+    # The names of today.
+    "allowance": "minimum redraw interval",
+    "folding": "StageLimit",
+    "whereabouts": "task locations",
+}
+"""Patterns, and what to say instead. Words that begin with a capital letter stand for names: case matters."""
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Return the project's code and prose, by path."""
+    files = {
+        file for room in ("src", "tests", "examples", "benchmarks") for file in ROOT.glob(f"{room}/**/*.py")
+    }
+    files |= {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")}
+    return {
+        str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files - {Path(__file__)}
+    }
+
+
+@pytest.mark.parametrize("word", INSTEAD)
+def test_plainer_words_are_used(word: str) -> None:
+    """No file has a word for which there is a plainer one."""
+    pattern = re.compile(rf"\b(?:{word})\b", 0 if word[:1].isupper() else re.IGNORECASE)
+    found = [
+        f"{path}:{text.count(chr(10), 0, match.start()) + 1}: {match.group()}"
+        for path, text in texts().items()
+        for match in pattern.finditer(text)
+    ]
+    assert not found, f"instead of {word!r} say: {INSTEAD[word]}"

@@ -17,8 +17,6 @@ HEADROOM = 2 << 30
 SCRIPT = """
 import os, pathlib, time
 from speedy_utils import TaskError, multi_process, report_progress
-from speedy_utils.multi_worker import process
-from speedy_utils.testing import RecordingDisplay
 
 greedy = pathlib.Path(os.getcwd()) / "greedy"
 
@@ -30,14 +28,15 @@ def task(i, always):
         while len(held) < 3 * @headroom@ >> 26:  # 64 MB a turn, really touched
             held.append(b"x" * (1 << 26))
             time.sleep(0.01)
-        raise AssertionError("nobody minds")
+        raise AssertionError("there is more memory than expected")
     return i
 
 if __name__ == "__main__":
-    display = RecordingDisplay()
-    process.display_here = lambda progress, leave: display
-    results = multi_process(task, range(4), num_workers=2, total_items=lambda i: 20, always=False)
-    last = display.last
+    shown = []
+    results = multi_process(
+        task, range(4), num_workers=2, total_items=lambda i: 20, progress=shown.append, always=False
+    )
+    last = shown[-1]
     print("FIRST", results, last.done, last.total, last.tasks_failed, last.retries >= 1)
     results = multi_process(task, range(4), num_workers=2, max_retries=0, on_error="continue", always=True)
     print("SECOND", [r for r in results if not isinstance(r, TaskError)])

@@ -21,7 +21,7 @@ from support.recorder import Recorder
 from speedy_utils import TaskError, multi_process, report_progress, track
 from speedy_utils._display.format import format_remarks
 
-LOGGER = "speedy_utils._api.multi_process"
+LOGGER = "speedy_utils"
 
 ITEMS = 1000
 
@@ -33,7 +33,11 @@ def thousand(item: Any) -> int:
 
 def retries(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged about tasks that run again."""
-    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == LOGGER and " runs again" in record.getMessage()
+    ]
 
 
 def kill() -> None:

@@ -1,4 +1,48 @@
-"""Ctrl-C that arrives while a library runs which swallows it."""
+"""Ctrl-C, the cancelling of threads, and forks: what may happen where, and how the code holds against it.
+
+**What is raised.** Two exceptions may be raised at any place in code that knows nothing of them. Ctrl-C
+raises a KeyboardInterrupt in the main thread. A run that ends early raises ``Cancelled`` in the threads that
+still work for it (:func:`raise_in_thread`), as Python has no other way to end a thread. Both are raised
+between two bytecodes, so never within one call of a C function, and at the latest when that returns.
+
+**Where they must not be raised**, or need care:
+
+1. *Between acquiring a lock and the block that releases it*: all that need the lock would wait forever. A
+   ``with`` on a lock that C implements is safe; locks that are taken in Python are not: those of
+   ``Condition``, ``Event`` and ``Queue``, tqdm's and logging's.
+2. *Where the exception is dropped*: in callbacks of weak references and in ``__del__``, and in libraries
+   that take a KeyboardInterrupt for their own error.
+3. *Between a step and the ``try`` that undoes it*, or within what undoes it: a task would stay registered, a
+   reporter be read forever, a thread or a display stay open.
+4. *In a forked child that is about to run another program*: Python would print a traceback there.
+
+**How the code holds against that.**
+
+- :func:`holding` takes tqdm's lock for as long as a function runs, each step within one C call. It is for
+  code that runs in user threads: drawing, and text printed above the lines.
+- Threads wait for each other by ``queue.SimpleQueue`` and ``threading.Lock``, which C implements.
+- :func:`raise_in_thread` looks where the thread stands and raises in user code only; it is called again a
+  few milliseconds later for a thread that is elsewhere. Functions of this package in which user code waits
+  are marked by :func:`interruptible`.
+- What undoes a step is idempotent, and called once more by the next block outside: in ``run_attempt``, in a
+  tracked call that is a run, in ``Run.__exit__`` and ``Poller.__exit__``. What is bound to a context is
+  bound in a context, or a thread, of its own.
+- :func:`keeping_ctrl_c` notes a KeyboardInterrupt while a library runs, and raises it again if that swallows
+  it.
+- :func:`release_locks` releases tqdm's lock before a run that was interrupted waits for its last reading:
+  tqdm's own code may have been interrupted while it held it. And that wait is a short one, as there are
+  other locks.
+- A second Ctrl-C ends each wait of the cleanup: for tasks to end by themselves, and for the last reading.
+
+**What is left.** A thread inside a long C call, or in code that catches BaseException, goes on; a warning
+says so, and it ends with the program. Two Ctrl-C within microseconds can skip both calls of a cleanup. An
+interrupted logging call of the program can leave the lock of its handler held; then the last reading may not
+be shown.
+
+**Forks.** In a forked child only the thread that forked lives on, and a lock that another one held stays
+held. Each module that keeps threads, locks or tasks registers what its child resets by
+:func:`after_fork_in_child`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +57,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import compress, starmap
 from operator import is_, itemgetter, methodcaller
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -21,8 +65,12 @@ T = TypeVar("T")
 
 
 def after_fork_in_child(reset: Callable[[], object]) -> None:
-    """Call a function in each child that this process forks, to reset what belongs to the parent."""
-    if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+    """Call a function in each child that this process forks, to reset what belongs to the parent.
+
+    The functions are called in the order in which they were registered. On Windows, which has no forks, they
+    are never called.
+    """
+    if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=reset)
 
 
@@ -32,7 +80,7 @@ _lock_sources: list[Callable[[], Sequence[Any]]] = []
 
 
 def holding(locks: Callable[[], Sequence[Any]]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a decorator that holds some locks while a function runs, so that Ctrl-C can't leave them held.
+    """Return a decorator that holds some locks while a function runs, and can't leave them held.
 
     A KeyboardInterrupt can only be raised between bytecodes. Acquiring all locks and recording which were
     acquired therefore happens in one C call (``list.extend`` over a ``map``), and so does releasing them.
@@ -74,7 +122,7 @@ def release_locks() -> None:
 
 @contextmanager
 def keeping_ctrl_c() -> Iterator[None]:
-    """Raise again what the block swallows: a KeyboardInterrupt that a library takes for its own error.
+    """Raise again a KeyboardInterrupt that the block swallows, as a library took it for its own error.
 
     Ray does so while it starts, ``datasets`` while it hashes the arguments of a transform, and fsspec while
     it looks whether a file exists.
@@ -101,13 +149,13 @@ def keeping_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, note)
         yield
     except Exception as error:
-        if pressed:  # it is what came of it
+        if pressed:  # the error is what the library made of it
             raise KeyboardInterrupt from error
         raise
     finally:
         try:
             signal.signal(signal.SIGINT, handler)
-        except KeyboardInterrupt:  # it strikes before it is changed
+        except KeyboardInterrupt:  # raised before the handler was changed
             signal.signal(signal.SIGINT, handler)
             raise
     if pressed:
@@ -116,54 +164,58 @@ def keeping_ctrl_c() -> Iterator[None]:
 
 _OURS = __name__.partition(".")[0]
 
+_NOT_INTERRUPTIBLE = {_OURS, "_weakrefset", "importlib", "logging", "tqdm", "weakref"}
+"""Packages whose code is soon left again, and takes locks in Python or drops what is raised (1, 2 above)."""
 
-_BRIEF = {_OURS, "_weakrefset", "importlib", "logging", "tqdm", "weakref"}
-"""Packages whose code is soon left again, and takes locks in Python: what is raised between taking one and
-the block that gives it back lets all that need it wait for ever. Weak references drop what is raised."""
+_WAIT_PACKAGES = {"contextlib", "functools", "multiprocessing", "queue", "threading"}
+"""Packages in which user code waits: it matters what called them. Their :data:`_LOCK_METHODS` take locks."""
+
+_LOCK_METHODS = {"__del__", "__enter__", "__exit__", "_acquire_restore", "acquire", "release"}
+
+_TQDM_WAITS_IN = "__iter__"
+"""The function of tqdm in which user code waits: for the next item of what a bar goes through."""
+
+_interruptible: set[CodeType] = set()
 
 
-_PLUMBING = {"contextlib", "functools", "multiprocessing", "queue", "threading"}
-"""Packages in which user code waits for others, and that take locks in the functions of :data:`_TAKING`."""
-
-
-_WAITING = {("tqdm", "__iter__"), (_OURS, "_sized"), (_OURS, "wait")}
-"""Functions of :data:`_BRIEF` in which user code waits: for what it goes through, or for a run of its own."""
-
-
-_TAKING = {"__del__", "__enter__", "__exit__", "_acquire_restore", "acquire", "release"}
+def interruptible(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function of this package as one in which user code waits, and may be interrupted."""
+    _interruptible.add(function.__code__)
+    return function
 
 
 def raise_in_thread(thread: int, error: type[BaseException]) -> bool:
-    """Raise an exception in a thread, unless it is where that would do harm.
+    """Raise an exception in a thread, if it is in user code.
 
-    It is raised where the thread stands, or once that is back from the C function that it has called.
+    It is raised where the thread is or, if it has called a C function, once that returns.
 
     Args:
         thread: Its ident.
         error: The exception's class.
 
     Returns:
-        Whether it was raised: False where the thread is in the middle of something brief, and may be asked
-        again in a moment.
+        Whether it was raised. If not, the thread has ended, or is for a moment in code that must not be
+        interrupted, and the caller may try again.
     """
     frame = sys._current_frames().get(thread)
-    return frame is not None and _in_user_code(frame) and _raise(thread, frame, error)
+    return frame is not None and _may_interrupt(frame) and _async_raise(thread, frame, error)
 
 
-def _raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:
-    """Raise in a thread whose innermost frame is still the same.
+def _async_raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:
+    """Raise an exception in a thread, if its innermost frame is still this one.
 
-    Between two calls from Python code the thread may run on. So it is looked at once more, and struck, within
-    one call: ``sum`` pulls the blow through ``compress``, which hands it on where the frame is the same.
+    Between looking and raising the thread must not run on, so both happen within one C call: ``compress``
+    yields the arguments only if the frame is the same, and ``sum`` makes the call with them.
     """
     # The one way into another thread that Python has; see PyThreadState_SetAsyncExc in its C API.
-    strike = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    blow = [(ctypes.c_ulong(thread), ctypes.py_object(error))]
-    now = map(itemgetter(thread), starmap(sys._current_frames, [()]))
+    set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    arguments = [(ctypes.c_ulong(thread), ctypes.py_object(error))]
+    frame_now = map(itemgetter(thread), starmap(sys._current_frames, [()]))
+    unchanged = map(is_, frame_now, [innermost])
     collects = gc.isenabled()
     gc.disable()  # it would run Python code within the call
     try:
-        return bool(sum(starmap(strike, compress(blow, map(is_, now, [innermost])))))
+        return bool(sum(starmap(set_async_exc, compress(arguments, unchanged))))
     except KeyError:  # the thread has ended
         return False
     finally:
@@ -171,15 +223,18 @@ def _raise(thread: int, innermost: FrameType, error: type[BaseException]) -> boo
             gc.enable()
 
 
-def _in_user_code(innermost: FrameType) -> bool:
-    """Whether the innermost frame is of user code, or of what that waits in."""
-    if any(_package(frame) == "tqdm" and frame.f_code.co_name == "refresh" for frame in _outwards(innermost)):
-        return False  # it holds tqdm's lock, and writes to a stream that may be anybody's code
-    if _package(innermost) in _PLUMBING and innermost.f_code.co_name in _TAKING:
+def _may_interrupt(innermost: FrameType) -> bool:
+    """Return whether a thread with this innermost frame is in user code, or in what that waits in."""
+    frames = [*_outwards(innermost)]
+    if any(_package(frame) == "tqdm" and frame.f_code.co_name == "refresh" for frame in frames):
+        return False  # it holds tqdm's lock, and may write to a stream that is user code
+    if _package(innermost) in _WAIT_PACKAGES and innermost.f_code.co_name in _LOCK_METHODS:
         return False
-    for frame in _outwards(innermost):
-        if (package := _package(frame)) not in _PLUMBING:
-            return package not in _BRIEF or (package, frame.f_code.co_name) in _WAITING
+    for frame in frames:
+        package = _package(frame)
+        if package not in _WAIT_PACKAGES:
+            waits = package == "tqdm" and frame.f_code.co_name == _TQDM_WAITS_IN
+            return package not in _NOT_INTERRUPTIBLE or waits or frame.f_code in _interruptible
     return False
 
 

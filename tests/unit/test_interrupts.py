@@ -1,15 +1,25 @@
-"""Threads are interrupted in user code, and not where that would leave a lock taken."""
+"""Threads are interrupted in user code only, Ctrl-C is not swallowed, and no lock stays held after it."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from support.forks import in_fork
 
-from speedy_utils._interrupts import raise_in_thread
+from speedy_utils._interrupts import (
+    after_fork_in_child,
+    holding,
+    interruptible,
+    keeping_ctrl_c,
+    raise_in_thread,
+    release_locks,
+)
 
 
 class Stop(BaseException):
@@ -17,7 +27,7 @@ class Stop(BaseException):
 
 
 def function_of(module: str, name: str, body: str) -> Callable[..., Any]:
-    """A function as a module could have it."""
+    """Return a function as a module could have it."""
     scope: dict[str, Any] = {"__name__": module}
     exec(f"def {name}(go, inside, call=None):\n    {body}", scope)
     function: Callable[..., Any] = scope[name]
@@ -30,7 +40,11 @@ CALL = "call(go, inside)"
 
 @contextmanager
 def thread_in(*functions: Callable[..., Any]) -> Iterator[tuple[int, list[str]]]:
-    """A thread that is in the last of some functions, each called by the one before, and what it tells."""
+    """Run a thread that is in the last of some functions, each called by the one before.
+
+    Yields:
+        Its ident, and what became of it: whether it ``"left"`` the functions, and was ``"stopped"``.
+    """
     go: list[None] = []
     inside = threading.Event()
     story: list[str] = []
@@ -85,42 +99,42 @@ def test_what_may_hold_a_lock_is_left_first(module: str, name: str) -> None:
 
 
 def test_a_bar_that_draws_is_left_to_it() -> None:
-    """It holds tqdm's lock while it writes to a stream, which may be user code."""
+    """A bar holds tqdm's lock while it writes to a stream, which may be user code."""
     with thread_in(function_of("tqdm.std", "refresh", CALL), USER) as (thread, story):
         assert not raise_in_thread(thread, Stop)
     assert story == ["left", "stopped"]
 
 
 @pytest.mark.parametrize(
-    "around",
-    [("mine.tasks", "work"), ("tqdm.pandas", "inner"), ("speedy_utils._instrument.dataset_rows", "rows")],
+    "functions",
+    [
+        pytest.param((function_of(module, name, CALL), USER), id=f"user code called by {module}")
+        for module, name in (
+            ("mine.tasks", "work"),
+            ("tqdm.pandas", "inner"),
+            ("speedy_utils._instrument.dataset_rows", "rows"),
+        )
+    ]
+    + [
+        pytest.param((function_of("tqdm.std", "__iter__", SPIN),), id="a bar that waits for items"),
+        pytest.param(
+            (interruptible(function_of("speedy_utils._engines.threads", "wait", SPIN)),),
+            id="a marked function of this package",
+        ),
+    ],
 )
-def test_user_code_is_stopped_where_it_stands(around: tuple[str, str], until: Callable[..., Any]) -> None:
-    """So is user code that the packages have called."""
-    with thread_in(function_of(*around, CALL), USER) as (thread, story):
+def test_user_code_and_what_waits_for_it_is_stopped(
+    functions: tuple[Callable[..., Any], ...], until: Callable[..., Any]
+) -> None:
+    """A thread is stopped in user code, and in functions that may wait for user code forever."""
+    with thread_in(*functions) as (thread, story):
         assert raise_in_thread(thread, Stop)
         until(lambda: story)  # from Python 3.13 on a thread that waits for its turn has a step more
     assert story == ["stopped"]
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        ("tqdm.std", "__iter__"),
-        ("speedy_utils._instrument.loops", "_sized"),
-        ("speedy_utils._engines.threads", "wait"),
-    ],
-)
-def test_what_waits_for_user_code_is_stopped(where: tuple[str, str], until: Callable[..., Any]) -> None:
-    """A bar over what threads bring, and a run in a task, may last for ever."""
-    with thread_in(function_of(*where, SPIN)) as (thread, story):
-        assert raise_in_thread(thread, Stop)
-        until(lambda: story)
-    assert story == ["stopped"]
-
-
 def test_a_thread_that_waits_is_stopped_once_it_wakes() -> None:
-    """Waiting for another thread is user code's: it may last for ever."""
+    """User code that waits for another thread is interrupted, as it may wait forever."""
     awake = threading.Event()
 
     def sleep(go: list[None], inside: threading.Event, call: object = None) -> None:
@@ -135,8 +149,151 @@ def test_a_thread_that_waits_is_stopped_once_it_wakes() -> None:
 
 
 def test_a_thread_that_has_ended_is_not_interrupted() -> None:
-    """Its ident leads nowhere."""
+    """Nothing is raised for the ident of a thread that has ended."""
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
     assert not raise_in_thread(thread.ident or 0, Stop)
+
+
+def free(lock: Any) -> bool:
+    """Return whether another thread can take a lock."""
+    got: list[bool] = []
+
+    def take() -> None:
+        got.append(lock.acquire(blocking=False))
+        if got[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return got[0]
+
+
+LOCKS = [threading.RLock(), threading.RLock()]
+hold_locks = holding(lambda: LOCKS)
+
+
+def test_locks_are_held_while_a_function_runs() -> None:
+    """All the locks are held inside, the result passes, and no lock is held after it, nor after an error."""
+
+    @hold_locks
+    def function(fail: bool) -> list[bool]:
+        if fail:
+            raise KeyboardInterrupt
+        return [free(lock) for lock in LOCKS]
+
+    assert function(False) == [False, False]
+    with pytest.raises(KeyboardInterrupt):
+        function(True)
+    assert [free(lock) for lock in LOCKS] == [True, True]
+
+
+def test_only_the_locks_that_were_acquired_are_released() -> None:
+    """If acquiring one lock is interrupted, those before it are released and it is not."""
+
+    class Interrupted:
+        def acquire(self) -> bool:
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            raise AssertionError("it was not acquired")
+
+    locks: list[Any] = [threading.RLock(), Interrupted()]
+    asked = iter([locks])
+
+    @holding(lambda: next(asked, []))
+    def function() -> None:
+        raise AssertionError("it must not be called")
+
+    with pytest.raises(KeyboardInterrupt):
+        function()
+    assert free(locks[0])
+
+
+def test_locks_that_an_interrupted_library_kept_are_released() -> None:
+    """What this thread still holds is released, however often it was taken; another thread keeps its lock."""
+    mine, others = LOCKS
+    mine.acquire()
+    mine.acquire()
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with others:
+            taken.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(60)
+    release_locks()
+    assert (free(mine), free(others)) == (True, False)
+    over.set()
+    thread.join()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Return what presses Ctrl-C, with Python's own handler for it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize("swallowed", ["silently", "as an error"])
+def test_a_ctrl_c_that_a_library_swallows_is_raised_again(ctrl_c: Callable[[], None], swallowed: str) -> None:
+    """The block ends by KeyboardInterrupt, whether the library goes on or raises an error of its own."""
+
+    def library() -> None:
+        try:
+            ctrl_c()
+        except KeyboardInterrupt:
+            if swallowed == "as an error":
+                raise RuntimeError("no answer") from None
+
+    with pytest.raises(KeyboardInterrupt), keeping_ctrl_c():
+        library()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_errors_pass_and_users_handlers_are_called(ctrl_c: Callable[[], None]) -> None:
+    """Errors of the block pass if no KeyboardInterrupt was raised: the program may handle Ctrl-C otherwise."""
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+
+    def library() -> None:
+        ctrl_c()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), keeping_ctrl_c():
+        library()
+    assert pressed == [signal.SIGINT]
+
+
+def test_other_threads_handle_no_signals() -> None:
+    """In another thread the block changes nothing: only the main thread may set handlers."""
+    handler, inside = signal.getsignal(signal.SIGINT), []
+
+    def block() -> None:
+        with keeping_ctrl_c():
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert inside == [handler]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forked_children_reset_in_order() -> None:
+    """A child calls what was registered, in that order, and its parent does not."""
+    calls: list[str] = []
+    after_fork_in_child(lambda: calls.append("first"))
+    after_fork_in_child(lambda: calls.append("second"))
+
+    def check() -> None:
+        assert calls == ["first", "second"]
+
+    assert in_fork(check) == 0
+    assert calls == []

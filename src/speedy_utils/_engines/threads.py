@@ -9,7 +9,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._interrupts import raise_in_thread
+from .._interrupts import interruptible, raise_in_thread
 from .._run.run import LocalFeed
 from .base import WorkSpec, cpus
 from .task import Attempt, Cancelled, Outcome, run_attempt
@@ -66,6 +66,7 @@ class ThreadEngine(LocalFeed):
         """Hand the attempt to a thread."""
         self._waiting.put((attempt, item))
 
+    @interruptible  # a run in a thread of another run
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Wait for the next attempts to end."""
         ended = [self._ended.get()]

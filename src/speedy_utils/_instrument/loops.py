@@ -11,6 +11,7 @@ from operator import length_hint
 from types import GeneratorType
 from typing import TypeVar
 
+from .._interrupts import interruptible
 from .._state.ledger import Stage
 from .._validation import checked_amount, checked_count, checked_name, shorten
 from .._worker.context import current, tally_here
@@ -240,6 +241,7 @@ class _Sum:
         return self.n
 
 
+@interruptible
 def _sized(iterable: Iterable[T], size: Callable[[T], int], tally: Tally) -> Iterator[T]:
     """Iterate, and count each element as its ``size`` says."""
     done = _Sum()

@@ -258,7 +258,7 @@ def test_a_ctrl_c_that_a_library_swallows_is_raised_again(ctrl_c: Callable[[], N
 
 
 def test_errors_pass_and_users_handlers_are_called(ctrl_c: Callable[[], None]) -> None:
-    """Errors of the block pass if no KeyboardInterrupt was raised: the program may handle Ctrl-C otherwise."""
+    """Errors of the block pass if no KeyboardInterrupt was raised, as a handler of the program's may not."""
     pressed: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
 

@@ -1,1 +1,1 @@
-"""What runs tasks, again where a worker is lost."""
+"""What runs tasks, again if a worker is lost."""

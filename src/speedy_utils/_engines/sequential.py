@@ -40,7 +40,7 @@ class SequentialEngine(LocalFeed):
         reporter = attempt.reporter()
         self.add(reporter)
         try:
-            # In a context of its own, as in a thread: nothing that Ctrl-C leaves bound stays.
+            # In a context of its own, as in a thread: what Ctrl-C leaves bound there does not matter.
             return [(attempt, copy_context().run(self._run, attempt, item, reporter))]
         finally:
             self.remove(reporter)

@@ -1,4 +1,4 @@
-"""What runs around the user's function, in a worker of any engine."""
+"""An attempt at a task, its outcome, and what runs around the user's function in a worker of any engine."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Attempt:
     Attributes:
         task: Position of its item in ``items``.
         attempt: Which attempt it is, from 1.
-        total: Its items, where that is known.
+        total: Its items; None if that is not known.
         counts_items: Whether the run counts items, and not tasks.
-        adopt_tqdm: Whether bars of tqdm that the task makes count for it.
+        adopt_tqdm: Whether tqdm bars that the task makes count for it.
     """
 
     task: int
@@ -40,19 +40,19 @@ class Attempt:
     adopt_tqdm: bool = True
 
     def reporter(self) -> Reporter:
-        """A reporter for this attempt."""
+        """Return a reporter for this attempt."""
         return Reporter(self.task, self.attempt, total=self.total, counts_items=self.counts_items)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an attempt ended, where it gave no value.
+    """How an attempt ended that returned no value.
 
     Attributes:
         reason: One line on what happened.
-        traceback: The traceback in the worker, as text; empty where the worker died.
-        error: The exception, where there was one that could be sent.
-        worker_lost: Whether the worker was lost, rather than the user's code at fault: that is worth a retry.
+        traceback: The traceback in the worker, as text; empty if the worker died.
+        error: The exception; None if there was none, or it could not be sent.
+        worker_lost: Whether the worker was lost, which is worth a retry, and not an error of the user's code.
     """
 
     reason: str
@@ -68,8 +68,8 @@ class Outcome:
     Attributes:
         value: What the function returned.
         failure: Why it returned nothing.
-        counts: What it reported, by stage: without limits where it succeeded, within them where it
-            failed; None where the worker died and could not say.
+        counts: What it reported: ``raw_counts`` if it succeeded, ``capped_counts`` if it failed, None if the
+            worker died.
         timings: How long ago the work on items of each stage started, and last moved.
     """
 
@@ -94,16 +94,16 @@ def run_attempt(
         function: The user's function.
         item: Its first argument.
         kwargs: Its other arguments.
-        reporter: Who counts.
-        sink: Where counts are sent meanwhile; None where somebody else reads them.
-        adopt_tqdm: Whether bars of tqdm that the function makes count for the task.
+        reporter: Counts what the function reports.
+        sink: Where the counts are sent meanwhile; None if a feed of this process reads them.
+        adopt_tqdm: Whether tqdm bars that the function makes count for the task.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
     """
     try:
         return _run_attempt(function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm)
-    finally:  # once more: whoever cancels a task may strike it while it begins to count, or ends
+    finally:  # once more, see _interrupts
         stop_capturing(reporter)
         forget(reporter)
 
@@ -121,12 +121,12 @@ def _run_attempt(
         try:
             with capturing_tqdm() if adopt_tqdm else nullcontext():
                 value = function(item, **kwargs)
-        except (KeyboardInterrupt, Cancelled):  # not the function's: somebody stops the task
+        except (KeyboardInterrupt, Cancelled):  # the run ends, and not the function alone
             raise
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
             failure = Failure(reason, _without_us(error), worker_lost=True)
-        except BaseException as error:  # the user's code may raise anything, and the driver is told
+        except BaseException as error:  # user code may raise anything; the driver decides what it means
             failure = Failure(_reason(error), _without_us(error), error)
         else:
             return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
@@ -136,14 +136,14 @@ def _run_attempt(
 def _reason(error: BaseException) -> str:
     try:
         lines = traceback.format_exception_only(error)
-        # Before it may stand where a syntax error is, set in, and after it the exception's notes.
+        # Before that line there may be the place of a syntax error, indented; after it there may be notes.
         return next(line for line in lines if not line.startswith(" ")).strip()
-    except Exception:  # it asks the exception for more than its text, and that is the user's code
+    except Exception:  # formatting calls methods of the exception, which are user code
         return type(error).__name__
 
 
 def _without_us(error: BaseException) -> str:
-    """The traceback from the user's function on."""
+    """Return the traceback from the user's function on."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     try:
         return "".join(traceback.format_exception(type(error), error, trace))

@@ -1,4 +1,4 @@
-"""Threads of this process: for functions that wait, or that leave the interpreter."""
+"""Threads of this process: for functions that wait, or that release the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ from .worker_logs import ThreadLogs
 
 logger = logging.getLogger("speedy_utils")
 
+CANCEL_GRACE_S = 2.0
+"""Seconds in which the cancelled threads may end before a run goes on without them."""
 
-_GRACE = 2.0
-"""Seconds in which a cancelled thread may end."""
-
-
-_LOOK = 0.005
-"""Seconds between two looks at whether a thread may be cancelled now."""
+CANCEL_RETRY_S = 0.005
+"""Seconds between two attempts to cancel the threads that could not be interrupted where they were."""
 
 
 class ThreadEngine(LocalFeed):
     """Runs attempts in as many threads as there are workers.
 
-    They are daemons, unlike those of ``concurrent.futures``: a program that was interrupted would wait at its
-    end for threads that can't be.
+    The threads are daemons, unlike those of ``concurrent.futures``: an interrupted program would else wait at
+    its end for those that can't be interrupted.
     """
 
     def __init__(self, work: WorkSpec) -> None:
@@ -40,7 +38,7 @@ class ThreadEngine(LocalFeed):
         self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException]] = SimpleQueue()
         self._busy: set[int] = set()
-        self._struck: set[int] = set()
+        self._cancelled: set[int] = set()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
@@ -81,21 +79,20 @@ class ThreadEngine(LocalFeed):
         return outcomes
 
     def cancel(self) -> None:
-        """Raise :class:`~speedy_utils._engines.task.Cancelled` in the threads.
+        """Raise :class:`~speedy_utils._engines.task.Cancelled` in the threads, and wait for them to end.
 
-        One that may hold a lock of tqdm or logging is asked again in a moment. Python can't stop a thread
-        that is inside a long C call. Such a thread is told about after two seconds, and left to end by
-        itself.
+        A thread where that must not be raised (see ``_interrupts``) is tried again. One that is inside a long
+        C call can't be interrupted: after two seconds a warning says so, and it is left to end by itself.
         """
-        self._let_end()
-        deadline = time.monotonic() + _GRACE
+        self._end_idle_threads()
+        deadline = time.monotonic() + CANCEL_GRACE_S
         try:
-            self._strike()
+            self._cancel_busy_threads()
             while (running := self._running()) and time.monotonic() < deadline:
-                running[0].join(_LOOK)
-                self._strike()
-        except KeyboardInterrupt:  # a second Ctrl-C: no more patience
-            self._strike()
+                running[0].join(CANCEL_RETRY_S)
+                self._cancel_busy_threads()
+        except KeyboardInterrupt:  # a second Ctrl-C ends the waiting
+            self._cancel_busy_threads()
             raise
         if running:
             logger.warning(
@@ -105,24 +102,25 @@ class ThreadEngine(LocalFeed):
             )
 
     def close(self) -> None:
-        """Let the threads end, and the streams go."""
+        """Let the threads end, and restore the streams."""
         try:
-            self._let_end()
-            self._strike()  # nobody is busy any more, unless a second Ctrl-C came before the first was heard
+            self._end_idle_threads()
+            self._cancel_busy_threads()  # there are some only if a second Ctrl-C came before cancel() began
         finally:
             self._logs.close()
 
     def _running(self) -> list[threading.Thread]:
         return [each for each in self._threads if each.is_alive()]
 
-    def _strike(self) -> None:
-        """Cancel the threads that are busy, each once, as far as they may be struck where they are."""
-        with self._lock:  # a thread that leaves the user's function waits here
-            self._struck |= {
-                thread for thread in self._busy - self._struck if raise_in_thread(thread, Cancelled)
+    def _cancel_busy_threads(self) -> None:
+        """Interrupt the threads that run an attempt, each once, if they are where that is allowed."""
+        with self._lock:  # a thread that leaves the user's function waits for it
+            self._cancelled |= {
+                thread for thread in self._busy - self._cancelled if raise_in_thread(thread, Cancelled)
             }
 
-    def _let_end(self) -> None:
+    def _end_idle_threads(self) -> None:
+        """Forget the attempts that no thread has taken, and let each thread end once it has no attempt."""
         with suppress(Empty):
             while True:
                 self._waiting.get_nowait()
@@ -135,8 +133,8 @@ class ThreadEngine(LocalFeed):
                 outcome: Outcome | BaseException = self._run_attempt(attempt, item)
             except Cancelled:
                 return
-            # A KeyboardInterrupt that the function itself has raised: signals go to the main thread.
-            except BaseException as error:  # whatever it is, the driver waits for news
+            # Such as a KeyboardInterrupt that the function itself has raised: signals go to the main thread.
+            except BaseException as error:  # the driver waits for an outcome and raises it
                 outcome = error
             self._ended.put((attempt, outcome))
         self._waiting.put(None)  # for the next thread

@@ -17,15 +17,15 @@ from .._validation import shorten
 WorkerLogs = Literal["all", "first", "none"]
 
 
-_SILENCE = 60.0
-"""Seconds after which the first worker may have died, or have no task left, and another takes its place."""
+FIRST_WORKER_SILENCE_S = 60.0
+"""Seconds without a line, after which the first worker may have ended: the next that prints replaces it."""
 
 
 def checked_worker_logs(worker_logs: Any) -> WorkerLogs:
-    """The ``worker_logs`` of a run.
+    """Return a choice of ``worker_logs``.
 
     Raises:
-        ValueError: It is no such choice.
+        ValueError: There is no such choice.
     """
     if worker_logs not in get_args(WorkerLogs):
         known = ", ".join(f'"{choice}"' for choice in get_args(WorkerLogs))
@@ -35,12 +35,12 @@ def checked_worker_logs(worker_logs: Any) -> WorkerLogs:
 
 
 class LogFilter:
-    """Those workers of a run whose lines are shown.
+    """Decides which workers' lines are shown.
 
     Args:
         choice: All of them, one at a time, or none. The one is the first that prints and, once it has been
             silent for a minute, the next that does.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, choice: WorkerLogs, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,12 +51,12 @@ class LogFilter:
         self._lock = threading.Lock()
 
     def allows(self, worker: Hashable) -> bool:
-        """Whether a line of a worker is shown; called for each, and so whoever asks first is the first."""
+        """Return whether a line of a worker is shown. Called for each line: the first caller is the first."""
         if self._choice != "first":
             return self._choice == "all"
         with self._lock:
             now = self._clock()
-            if now - self._heard > _SILENCE:
+            if now - self._heard > FIRST_WORKER_SILENCE_S:
                 self._first = worker
             if self._first != worker:
                 return False
@@ -88,7 +88,7 @@ class ThreadLogs:
 
     @contextmanager
     def of(self, worker: Hashable) -> Iterator[None]:
-        """Take what is printed in this context, until the block ends, for a worker's."""
+        """Attribute what is printed in this context, until the block ends, to a worker."""
         outer, shows = self._outer, partial(self._log_filter.allows, worker)
         token = output_filter.set(shows if outer is None else lambda: outer() and shows())
         try:

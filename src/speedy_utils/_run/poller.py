@@ -1,4 +1,4 @@
-"""The driver's thread that reads snapshots and moves the display; nobody else touches the bar."""
+"""The driver's thread that reads snapshots and moves the display; no other thread touches the bar."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .._validation import checked_interval
 logger = logging.getLogger("speedy_utils")
 
 
-_PATIENCE = 3.0
+LAST_READ_TIMEOUT_S = 3.0
 """Seconds to wait for the last reading after Ctrl-C."""
 
 
 class Source(Protocol):
-    """Whatever can be read."""
+    """What a poller reads: a run, or a progress actor."""
 
     def snapshot(self) -> Snapshot:
-        """The state now."""
+        """Return the state now."""
         ...
 
 
@@ -48,57 +48,57 @@ class Poller:
     def __init__(self, source: Source, display: Display, poll_interval: float = 0.3) -> None:
         self._source, self._display = source, display
         self._interval = checked_interval(poll_interval)
-        # They take no lock in Python, where Ctrl-C may strike.
+        # Queues that take no lock in Python, see _interrupts.
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._shown: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="speedy_utils-poller", daemon=True)
         self._silent = False
         self._failed: set[str] = set()
 
-    def start(self: P, patience: float = 0) -> P:
+    def start(self: P, timeout: float = 0) -> P:
         """Start the thread.
 
         Args:
-            patience: Seconds to wait until it has read and shown for the first time.
+            timeout: Seconds to wait, at most, until it has read and shown for the first time.
 
         Returns:
             The poller itself.
         """
         try:
             self._thread.start()
-            if patience:
+            if timeout:
                 with suppress(Empty):
-                    self._shown.get(timeout=patience)
-        except BaseException as error:  # Ctrl-C may strike once it runs
+                    self._shown.get(timeout=timeout)
+        except BaseException as error:  # Ctrl-C, while the thread runs already
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
-    def stop(self, patience: float | None = None) -> None:
-        """End the thread after one last reading. To do so twice does no harm.
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread after one last reading. Idempotent.
 
         Args:
-            patience: Seconds to wait for that; None for as long as it takes.
+            timeout: Seconds to wait for that; None for as long as it takes.
         """
         self._stop.put(None)
         if self._thread.is_alive():
-            self._thread.join(patience)
+            self._thread.join(timeout)
 
     def poll(self) -> None:
         """Read and show once. The thread calls it; a test may."""
         try:
             snapshot = self._source.snapshot()
-        except Exception as error:  # progress must not end the work it tells of
-            self._tell("read", error)
+        except Exception as error:  # progress must not end the work
+            self._warn("read", error)
             return
         if not self._silent:
-            # The last reading may have been under way when the run ended: none after it tells more.
+            # The last reading may have been under way when the run ended: a later one shows no more.
             self._silent = snapshot.final
             try:
                 self._display.show(snapshot)
             except Exception as error:  # the same: a display may raise anything
                 self._silent = True
-                self._tell("shown", error)
+                self._warn("shown", error)
 
     def _run(self) -> None:
         self.poll()
@@ -109,17 +109,17 @@ class Poller:
         try:
             self._display.close()
         except Exception as error:  # the same
-            self._tell("shown", error)
+            self._warn("shown", error)
 
     def _stopped(self) -> bool:
-        """Wait until the next reading, or until there is no more than one."""
+        """Wait until the next reading, and return whether it is the last one."""
         try:
             self._stop.get(timeout=self._interval)
         except Empty:
             return False
         return True
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception) -> None:
         if what not in self._failed:
             self._failed.add(what)
             logger.warning(
@@ -133,18 +133,18 @@ class Poller:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.stop(patience_after(kind))
-        finally:  # also where Ctrl-C has struck that
+            self.stop(last_read_timeout(kind))
+        finally:  # once more, see _interrupts
             self._stop.put(None)
 
 
-def patience_after(kind: type[BaseException] | None) -> float | None:
-    """How long to wait for a last reading after an exception, or none.
+def last_read_timeout(kind: type[BaseException] | None) -> float | None:
+    """Return how many seconds to wait for the last reading after an exception or none; None for no limit.
 
-    Ctrl-C may have struck this thread where it had taken a lock, of tqdm or of logging, for which the poller
-    waits.
+    Ctrl-C may have interrupted this thread while it held a lock that the poller needs. tqdm's is released;
+    others, such as that of a handler of logging, stay held.
     """
     if kind is None or not issubclass(kind, KeyboardInterrupt):
         return None
     release_locks()
-    return _PATIENCE
+    return LAST_READ_TIMEOUT_S

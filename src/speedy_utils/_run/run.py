@@ -1,4 +1,4 @@
-"""A run: owns the ledger, the clock and the poller, and says what the bar shows."""
+"""A run: it owns the ledger, the clock and the poller, and decides what the bar shows."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .._state.timings import StageClock, StageTimings
 from .._worker.context import owns_terminal
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter
-from .poller import Poller, patience_after
+from .poller import Poller, last_read_timeout
 
 logger = logging.getLogger("speedy_utils")
 
 
 WAITING = "waiting for workers"
-"""The phase in which a run also says how many of them have come."""
+"""The phase of a feed in which a run also shows how many workers have started: "waiting for workers 3/8"."""
 
 
 MAX_STAGES = 50
 """Named stages of a run that have a line each, about as many as a terminal has rows."""
 
 
-_PATIENCE = 1.0
-"""Seconds that a display which is slow to show anything may hold up the start of the work."""
+FIRST_DRAW_TIMEOUT_S = 1.0
+"""Seconds for which the start of the work waits for a slow display to show the bar."""
 
 
 class Feed(Protocol):
-    """Where a run reads live counts: an engine, which all but tests and tracked calls have."""
+    """Where a run reads live counts. An engine is one."""
 
     @property
     def phase(self) -> str:
@@ -86,7 +86,7 @@ class Run:
 
     Args:
         desc: What the bar is called.
-        total: Items in all; None where that is not known.
+        total: Items in all; None if that is not known.
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
         task_unit: What a task is called beside the bar.
@@ -94,10 +94,10 @@ class Run:
         unit: What is counted.
         counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
-        display: What shows it.
+        display: Shows it.
         feed: Where it reads live counts, and what the work waits for; reporters of this process if None.
         poll_interval: Seconds between two readings.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -143,12 +143,12 @@ class Run:
     def commit(
         self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
     ) -> None:
-        """Close a task that succeeded. It counts for exactly its total, where that is known.
+        """Close a task that succeeded. It counts for exactly its total, if that is known.
 
         Args:
             task: The task.
-            counts: What it reported, by stage, without limits.
-            total: Its items, where that is known.
+            counts: What it reported, without limits: ``raw_counts`` of its reporter.
+            total: Its items; None if that is not known.
             timings: How long ago its stages started, and last moved.
         """
         with self._lock:
@@ -164,7 +164,7 @@ class Run:
 
         Args:
             task: The task.
-            counts: What it reported, within its limits; None where it died and could not say.
+            counts: What it reported, within its limits; None if it died, and its last live counts are kept.
             timings: How long ago its stages started, and last moved.
         """
         with self._lock:
@@ -173,7 +173,7 @@ class Run:
             self._failed += 1
 
     def complete(self) -> None:
-        """Note that all tasks have ended: the clock stops and, where none failed, the count is the total."""
+        """Note that all tasks have ended: the clock stops and, if none failed, the count is the total."""
         if not self._failed:
             self._stages.all_succeeded()
         self._ended = self._clock()
@@ -208,15 +208,17 @@ class Run:
             )
 
     def _current_phase(self, sums: Mapping[Key, Count]) -> str:
-        if self._final or self._phase:
-            return "" if self._final else self._phase
+        if self._final:
+            return ""
+        if self._phase:
+            return self._phase
         if None in self._stage_clock:  # items are worked on
             return ""
         phase = self._feed.phase
         if phase != WAITING or not self._workers:
             return phase
-        come = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
-        return f"{WAITING} {come:,}/{self._workers:,}" if come < self._workers else ""
+        started = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
+        return f"{WAITING} {started:,}/{self._workers:,}" if started < self._workers else ""
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
         self._ledger.commit(task, counts)
@@ -224,45 +226,45 @@ class Run:
         self._feed.forget(task)
 
     def __enter__(self) -> Run:
-        # What the work prints goes above the lines: they are there before the work begins.
-        self._poller.start(_PATIENCE)
+        # What the work prints goes above the lines, so they are there before the work begins.
+        self._poller.start(FIRST_DRAW_TIMEOUT_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.end(patience_after(kind))
-        finally:  # also where Ctrl-C has struck that
+            self.end(last_read_timeout(kind))
+        finally:  # once more, see _interrupts
             self._poller.stop(0)
 
-    def end(self, patience: float | None = None) -> None:
-        """Show the last state and let go of the terminal. Only the first call does anything.
+    def end(self, timeout: float | None = None) -> None:
+        """Show the last state and release the terminal. Idempotent.
 
         Args:
-            patience: Seconds to wait for that; None for as long as it takes.
+            timeout: Seconds to wait for that; None for as long as it takes.
         """
         if self._final:
             return
-        with self._lock:  # a reading that is under way is the last one, or none of it
+        with self._lock:  # a snapshot that is being made is either the last one, or not final
             if self._ended is None:
                 self._ended = self._clock()
             self._final = True
-        self._poller.stop(patience)
+        self._poller.stop(timeout)
         if self._stages.excess:
             logger.warning(
-                "%s: counted as no more than that. Where items pass through several steps, name them: "
+                "%s: counted as no more than that. If items pass through several steps, name them: "
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
                 self._stages.excess,
             )
 
 
 def draws_here() -> bool:
-    """Whether a run that starts here may draw: not in a task, a child process or a Ray worker."""
+    """Return whether a run that starts here may draw: not in a task, a child process or a Ray worker."""
     return owns_terminal() and not in_ray_worker()
 
 
 def display_here(progress: Progress, *, leave: bool = True) -> Display:
-    """The display of a run that starts here: a run in a task draws nothing, but may tell a function."""
+    """Return the display of a run that starts here: in a task it draws nothing, but may call a function."""
     silent = not draws_here() and isinstance(progress, bool)
     return choose_display(not silent and progress, leave=leave)

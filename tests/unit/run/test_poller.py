@@ -60,8 +60,25 @@ def test_first_and_last_reading_are_shown() -> None:
     assert display.closed
 
 
+def test_a_display_that_hangs_delays_the_start_for_a_moment_only() -> None:
+    """Starting waits until something was shown, but no longer than it is allowed to."""
+    go = threading.Event()
+
+    class Hanging(RecordingDisplay):
+        def show(self, snapshot: Snapshot) -> None:
+            assert go.wait(60)
+            super().show(snapshot)
+
+    display = Hanging()
+    poller = ProgressPoller(Counter(), display, LONG).start(0.01)
+    assert display.snapshots == []
+    go.set()
+    poller.stop()
+    assert len(display.snapshots) == 2
+
+
 def test_ctrl_c_before_anything_is_shown_ends_the_thread() -> None:
-    """Struck while it waits for the first reading the caller leaves no thread and no open display behind."""
+    """A caller that is interrupted before the first reading leaves no thread and no open display behind."""
 
     class InterruptingDisplay(RecordingDisplay):
         def show(self, snapshot: Snapshot) -> None:
@@ -116,7 +133,9 @@ def test_only_the_pollers_thread_touches_the_display() -> None:
     assert not thread.is_alive()
 
 
-def test_failing_display_is_told_once_and_the_source_still_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_display_is_warned_of_once_and_the_source_still_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A display that fails is logged once, with its cause; it is left alone, and the reading goes on."""
     source, display = Counter(), FailingDisplay()
     with ProgressPoller(source, display, 0.001):
@@ -128,7 +147,7 @@ def test_failing_display_is_told_once_and_the_source_still_read(caplog: pytest.L
     assert display.closed
 
 
-def test_failing_source_is_told_once_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_source_is_warned_of_once_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
     """A source that fails is logged once, with its cause, and shown as soon as it answers again."""
 
     class Flaky(Counter):
@@ -182,17 +201,17 @@ def test_interval_must_be_a_number(interval: Any) -> None:
 
 
 def test_ctrl_c_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Struck once its thread runs, the poller ends, and closes the display."""
+    """A poller that is interrupted once its thread runs ends, and closes the display."""
     display, start = RecordingDisplay(), threading.Thread.start
     started: list[threading.Thread] = []
 
-    def struck(thread: threading.Thread) -> None:
+    def interrupted(thread: threading.Thread) -> None:
         start(thread)
         started.append(thread)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", struck)
+        patch.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ProgressPoller(Counter(), display, LONG).start()
     (thread,) = started
@@ -201,7 +220,7 @@ def test_ctrl_c_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ctrl_c_that_left_tqdms_lock_taken_does_not_hang() -> None:
-    """Struck where it had tqdm's lock, the program's thread gives it back, and the last reading is shown."""
+    """A thread that is interrupted while it has tqdm's lock releases it, and the last reading is shown."""
 
     class Drawing(RecordingDisplay):
         def show(self, snapshot: Snapshot) -> None:
@@ -215,13 +234,13 @@ def test_ctrl_c_that_left_tqdms_lock_taken_does_not_hang() -> None:
         with tqdm.get_lock():  # type: ignore[no-untyped-call]
             free.append(True)
 
-    def struck() -> None:
+    def interrupted() -> None:
         with ProgressPoller(Counter(), display, 0.001):
             tqdm.get_lock().acquire()  # type: ignore[no-untyped-call]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        struck()
+        interrupted()
     assert display.closed
     thread = threading.Thread(target=other)
     thread.start()

@@ -14,7 +14,6 @@ from support.counts import items, own_total, without_total
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
-from speedy_utils._run import run as runs
 from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, draws_here
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
@@ -319,32 +318,38 @@ def test_phase_ends_with_the_first_count(feed: Feed) -> None:
     assert run.snapshot().phase == ""
 
 
-def at_work(task: int, attempt: int = 1) -> Report:
-    """A task that has come to its worker, and counted nothing."""
-    return Report(task, attempt, items(0) | {Key(None, Metric.TASKS_STARTED): 1})
+def at_work(task: int) -> Report:
+    """A task that has started on a worker, and counted nothing."""
+    return Report(task, 1, items(0) | {Key(None, Metric.TASKS_STARTED): 1})
 
 
-def test_a_run_says_how_many_workers_have_come(feed: Feed) -> None:
-    """While workers start the run tells how many have, and no more once all are there."""
-    run = a_run(100, feed=feed, tasks=20, workers=8)
+@pytest.mark.parametrize(
+    ("options", "started", "shown"),
+    [
+        ({"workers": 8}, 0, "waiting for workers 0/8"),
+        ({"workers": 8}, 3, "waiting for workers 3/8"),
+        ({"workers": 8}, 8, ""),
+        ({"workers": 8, "tasks_done": 12}, 0, "waiting for workers 0/8"),  # resumed: those have no worker
+        ({}, 0, "waiting for workers"),
+    ],
+)
+def test_a_run_shows_how_many_workers_have_started(
+    feed: Feed, options: dict[str, int], started: int, shown: str
+) -> None:
+    """While a feed waits for workers the run counts those that have started, until all have."""
     feed.phase = WAITING
-    assert run.snapshot().phase == "waiting for workers 0/8"
-    feed.reports = [at_work(task) for task in range(3)]
-    assert run.snapshot().phase == "waiting for workers 3/8"
-    feed.reports = [at_work(task) for task in range(8)]
-    assert run.snapshot().phase == ""
+    feed.reports = [at_work(task) for task in range(started)]
+    assert a_run(100, feed=feed, tasks=20, **options).snapshot().phase == shown
 
 
 def test_workers_are_waited_for_only_until_something_counts(feed: Feed) -> None:
-    """Once items are worked on, the run has better to tell than who is missing."""
-    run = a_run(100, feed=feed, tasks=20, workers=8)
-    feed.phase = WAITING
-    feed.reports, feed.timings = [at_work(0)], {None: (0.1, 0.1)}
-    assert run.snapshot().phase == ""
+    """Once items are worked on, missing workers are not mentioned."""
+    feed.phase, feed.reports, feed.timings = WAITING, [at_work(0)], {None: (0.1, 0.1)}
+    assert a_run(100, feed=feed, tasks=20, workers=8).snapshot().phase == ""
 
 
-def test_a_worker_that_is_lost_has_not_come(feed: Feed) -> None:
-    """A task that is started again has to come again; one that failed had."""
+def test_a_worker_that_is_lost_has_not_started(feed: Feed) -> None:
+    """A task that is started again has to start anew; one that failed had started."""
     run = a_run(100, feed=feed, tasks=20, workers=3)
     feed.phase = WAITING
     feed.reports = [at_work(0), at_work(1)]
@@ -353,23 +358,6 @@ def test_a_worker_that_is_lost_has_not_come(feed: Feed) -> None:
     assert run.snapshot().phase == "waiting for workers 1/3"
     run.fail(1, {})
     assert run.snapshot().phase == "waiting for workers 1/3"
-
-
-def test_tasks_that_were_done_before_are_no_workers(feed: Feed) -> None:
-    """A resumed run waits for workers as any other does."""
-    run = a_run(100, feed=feed, tasks=20, tasks_done=12, workers=8)
-    feed.phase = WAITING
-    assert run.snapshot().phase == "waiting for workers 0/8"
-
-
-def test_a_run_that_knows_no_workers_only_waits(feed: Feed) -> None:
-    """Where the number of workers is not known the phase has no numbers, and other phases never have."""
-    run = a_run(100, feed=feed)
-    feed.phase = WAITING
-    assert run.snapshot().phase == WAITING
-    run = a_run(100, feed=feed, workers=8)
-    run.enter("stopping")
-    assert run.snapshot().phase == "stopping"
 
 
 def test_bar_is_there_in_the_block_and_closed_after(feed: Feed) -> None:
@@ -407,15 +395,6 @@ def test_the_bar_is_there_before_the_work_begins() -> None:
     with Run("Run", 10, display=display, poll_interval=LONG):
         display.begun.set()
     assert len(display.snapshots) == 1  # the last: the first one was over
-
-
-def test_a_display_that_hangs_holds_up_the_work_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that takes nothing for a while lets the work begin."""
-    monkeypatch.setattr(runs, "_PATIENCE", 0.01)
-    display = SlowDisplay(60)
-    with Run("Run", 10, display=display, poll_interval=LONG):
-        display.begun.set()
-    assert len(display.snapshots) == 2
 
 
 def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:

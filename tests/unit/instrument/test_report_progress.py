@@ -1,0 +1,169 @@
+"""``report_progress`` adds items and counters, refuses what is none, and loses nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speedy_utils import report_progress, track
+from speedy_utils.testing import RecordingSink
+
+
+def test_report_adds() -> None:
+    """Reports add up, and the default is one item."""
+    with RecordingSink() as sink:
+        report_progress()
+        report_progress(5)
+        report_progress(0)
+    assert sink.done == 6
+
+
+def test_report_to_a_stage() -> None:
+    """Items of a named stage are apart from the run's own, to which an empty name belongs."""
+    with RecordingSink() as sink:
+        report_progress(2, desc="Read")
+        report_progress(desc="Write")
+        report_progress(3, desc="Read")
+        report_progress(4, desc=None)
+        report_progress(1, desc="")
+        list(track("ab", desc=""))
+    assert sink.stages == {"Read": 5, "Write": 1}
+    assert sink.done == 7
+
+
+@pytest.mark.parametrize("n", [np.int64(3), np.uint8(200), np.int8(127), np.array(3), 2**63])
+def test_report_takes_any_integer(n: Any) -> None:
+    """NumPy's integers are integers, what is counted is a plain int, and it does not overflow."""
+    with RecordingSink() as sink:
+        report_progress(n)
+        report_progress(n)
+    assert sink.done == 2 * int(n)
+    assert type(sink.done) is int
+
+
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [
+        (True, TypeError),
+        (False, TypeError),
+        (np.True_, TypeError),
+        (1.0, TypeError),
+        (np.float64(1), TypeError),
+        ("3", TypeError),
+        (None, TypeError),
+        ([1], TypeError),
+        (np.array([1, 2]), TypeError),
+        (np.array(1.5), TypeError),
+        (-1, ValueError),
+        (np.int64(-7), ValueError),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_report_refuses_what_is_no_count(n: Any, error: type[Exception], inside: bool) -> None:
+    """What is not an integer of 0 or more is an error that shows it, in a run or not, and counts nothing."""
+    sink = RecordingSink()
+    with sink if inside else nullcontext():
+        with pytest.raises(error) as caught:
+            report_progress(n)
+        with pytest.raises(error):
+            report_progress(n, desc="Read", tokens=5)
+        with pytest.raises(TypeError, match="desc must be a string, not 3"):
+            report_progress(1, desc=3)
+    assert repr(n) in str(caught.value)
+    assert (sink.done, sum(sink.stages.values()), sink.counters) == (0, 0, {})
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, "Read"]), st.integers(0, 10**20) | st.floats(0, 1e100))))
+def test_counters_add_up_by_stage(counted: list[tuple[str | None, float]]) -> None:
+    """Counters are summed, each stage its own, and leave the count of items alone."""
+    expected: dict[str | None, float] = {}
+    with RecordingSink() as sink:
+        for stage, amount in counted:
+            report_progress(2, desc=stage, tokens=amount)
+            expected[stage] = expected.get(stage, 0) + amount
+    assert sink.counters == {stage: {"tokens": amount} for stage, amount in expected.items()}
+    assert sink.done + sum(sink.stages.values()) == 2 * len(counted)
+
+
+def test_counters_have_names_and_need_no_items() -> None:
+    """Any number of counters goes with a report, also with one of no items; the default is one item."""
+    with RecordingSink() as sink:
+        report_progress(0, tokens=5, loss=0.5)
+        report_progress(tokens=2)
+    assert sink.done == 1
+    assert sink.counters == {None: {"tokens": 7, "loss": 0.5}}
+
+
+@pytest.mark.parametrize("amount", [np.int64(3), np.uint8(3), np.float32(3), np.float64(3), np.float16(3)])
+def test_counters_take_numpy_numbers(amount: Any) -> None:
+    """NumPy's numbers are welcome, don't overflow, and what is counted is plain."""
+    with RecordingSink() as sink:
+        for _ in range(100):
+            report_progress(tokens=amount)
+    (counted,) = sink.counters[None].values()
+    assert counted == 300
+    assert type(counted) in (int, float)
+
+
+@pytest.mark.parametrize(
+    ("counters", "error", "says"),
+    [
+        ({"tokens": -1}, ValueError, "tokens must be at least 0, and finite, not -1"),
+        ({"tokens": float("nan")}, ValueError, "tokens must be at least 0, and finite, not nan"),
+        ({"tokens": float("inf")}, ValueError, "tokens must be at least 0, and finite, not inf"),
+        ({"good": 1, "tokens": np.float32("nan")}, ValueError, "tokens must be at least 0, and finite"),
+        ({"tokens": True}, TypeError, r"tokens must be a number, not True \(bool\)"),
+        ({"tokens": np.True_}, TypeError, "tokens must be a number, not "),
+        ({"tokens": "3"}, TypeError, r"tokens must be a number, not '3' \(str\)"),
+        ({"tokens": None}, TypeError, "tokens must be a number, not None"),
+        ({"two words": 1}, ValueError, "a counter needs a name like a variable's, not 'two words'"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_bad_counters_are_refused_whole(
+    counters: dict[str, Any], error: type[Exception], says: str, inside: bool
+) -> None:
+    """A counter that can't be added up is an error in a run and outside alike, and nothing is counted."""
+    sink = RecordingSink()
+    with sink if inside else nullcontext():
+        for stage in (None, "Read"):
+            with pytest.raises(error, match=says):
+                report_progress(5, desc=stage, **counters)
+    assert (sink.done, sum(sink.stages.values()), sink.counters) == (0, 0, {})
+
+
+def test_counters_from_threads_lose_nothing() -> None:
+    """Eight threads that add to the same counters, and to new ones, are counted to the last one."""
+    start = threading.Barrier(8)
+
+    def add(thread: int) -> None:
+        start.wait()
+        for turn in range(1_000):
+            report_progress(1, desc="Read", tokens=3, loss=0.5, **{f"step_{turn % 50}": 1})
+            if turn % 100 == thread:
+                report_progress(0, tokens=1)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with RecordingSink() as sink:
+            threads = [threading.Thread(target=add, args=(thread,)) for thread in range(8)]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                assert sink.counters.get("Read", {}).get("tokens", 0) <= 24_000
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    steps = {f"step_{step}": 160 for step in range(50)}
+    assert sink.counters == {None: {"tokens": 80}, "Read": {"tokens": 24_000, "loss": 4_000} | steps}
+    assert sink.stages == {"Read": 8_000}

@@ -20,7 +20,8 @@ class TrackedCall:
 
     def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
         self._outer = outer
-        # A call without a total is one item; a generator is as many as it yields, whatever its body reports.
+        # Without a total a call is one item. A generator is as many as it yields, or as its body reports if
+        # those are more.
         self.total = total if total is not None or yields else 1
         self.tally = Tally(outer.reporter, outer.stage, self.total or 0, outer.counters)
         self.yielded = 0

@@ -1,0 +1,497 @@
+"""A tracked call counts for exactly its total, in its stage, and is a run of its own outside of any."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import multiprocessing
+import os
+import threading
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tracked_kinds import every_kind
+from tqdm import tqdm
+
+from speedy_utils import report_progress, track, tracked
+from speedy_utils._instrument.decorator import declared_total
+from speedy_utils.testing import RecordingDisplay, RecordingSink
+
+
+class Boom(Exception):
+    """What goes wrong in these tests."""
+
+
+class Reader:
+    """A callable object with a method."""
+
+    def read(self, rows: Any) -> int:
+        """Read."""
+        return 0
+
+    __call__ = read
+
+
+def work(x: int, y: int = 2) -> int:
+    """Multiply."""
+    return x * y
+
+
+@tracked(total="rows")
+def sums(rows: list[int], offset: int = 0) -> int:
+    """Add up."""
+    return sum(track(rows)) + offset
+
+
+@pytest.fixture
+def display(monkeypatch: pytest.MonkeyPatch) -> RecordingDisplay:
+    """What a run that draws shows, in place of a terminal."""
+    display = RecordingDisplay()
+    monkeypatch.setattr(
+        "speedy_utils._run.run.choose_display", lambda progress, leave: display if progress else None
+    )
+    return display
+
+
+@every_kind
+@pytest.mark.parametrize("reported", [0, 3, 10, 25])
+def test_a_call_that_returns_counts_its_total(kind: Any, reported: int) -> None:
+    """A call that returned counts for exactly its total, whatever its body reported."""
+
+    def body() -> None:
+        report_progress(reported)
+        assert sink.done == min(reported, 10)
+
+    with RecordingSink() as sink:
+        kind(body, total=10)()
+        assert sink.done == 10
+
+
+@every_kind
+def test_a_call_without_a_total_is_one_item(kind: Any) -> None:
+    """A call, or a yield, is one item, to which a report in the body adds nothing; a failed call is none."""
+    with RecordingSink() as sink:
+        kind(report_progress)()
+        kind(lambda: None)()
+        with pytest.raises(ZeroDivisionError):
+            kind(lambda: 1 / 0)()
+    assert sink.done == 2
+
+
+@every_kind
+@pytest.mark.parametrize(("reported", "counted"), [(0, 0), (3, 3), (25, 10)])
+def test_a_call_that_fails_counts_what_it_reported(kind: Any, reported: int, counted: int) -> None:
+    """A call that raised counts for what it had reported, within its total, and the error passes."""
+
+    def body() -> None:
+        report_progress(reported, tokens=5)
+        raise Boom
+
+    with RecordingSink() as sink:
+        with pytest.raises(Boom):
+            kind(body, total=10, desc="Pack")()
+        assert (sink.stages, sink.done) == ({"Pack": counted}, 0)
+        assert sink.counters == {"Pack": {"tokens": 5}}
+
+
+@every_kind
+def test_a_call_counts_in_its_stage(kind: Any) -> None:
+    """Calls declare their totals in their stage; reports to it, by name or without, count toward them."""
+
+    def body() -> None:
+        start = sink.stages["Pack"]
+        report_progress(1, desc="Pack", tokens=2)
+        assert sink.stages["Pack"] == start + 1
+        for turn, _ in enumerate(track("ab", desc="Pack")):
+            assert sink.stages["Pack"] == start + 1 + turn
+        for turn, _ in enumerate(track("ab")):
+            assert sink.stages["Pack"] == start + 3 + turn
+        report_progress(2, desc="Read", tokens=0.5)
+
+    with RecordingSink() as sink:
+        call = kind(body, total=10, desc="Pack")
+        call()
+        call()
+        report_progress(0, tokens=100)
+    assert (sink.done, sink.stages, sink.totals) == (0, {"Pack": 20, "Read": 4}, {"Pack": 20})
+    assert sink.counters == {None: {"tokens": 100}, "Pack": {"tokens": 4}, "Read": {"tokens": 1.0}}
+
+
+@every_kind
+def test_calls_in_a_call_count_toward_it(kind: Any) -> None:
+    """Calls within a call are its progress, also in the same stage; only the outermost counts."""
+    seen = []
+
+    def body() -> None:
+        for _ in range(3):
+            inner()
+            seen.append(sink.stages["Pack"])
+
+    with RecordingSink() as sink:
+        inner = tracked(desc="Pack")(lambda: None)
+        outer = kind(lambda: None, total=2, desc="Pack")
+        tracked(total=4, desc="Pack")(body)()
+        assert seen == [1, 2, 3]
+        outer()
+    assert (sink.stages, sink.totals) == ({"Pack": 6}, {"Pack": 6})
+
+
+def test_recursion_counts_the_outermost_call() -> None:
+    """An inner call counts toward the one it is part of, and that counts one."""
+
+    @tracked
+    def factorial(n: int) -> int:
+        return n * factorial(n - 1) if n else 1
+
+    with RecordingSink() as sink:
+        assert factorial(5) == 120
+        assert factorial(1) == 1
+    assert sink.done == 2
+
+
+@pytest.mark.parametrize(
+    ("total", "args", "kwargs", "counted"),
+    [
+        (7, ([1, 2],), {}, 7),
+        (0, ([1, 2],), {}, 0),
+        ("rows", ([1, 2],), {}, 2),
+        ("rows", (), {"rows": "abc"}, 3),
+        ("more", ([1, 2],), {}, 4),
+        ("more", ([1, 2], "x"), {}, 1),
+        ("rest", ([1, 2],), {"a": 1, "b": 2}, 2),
+        (lambda rows, more="", **rest: len(rows) * 10, ([1, 2],), {"a": 1}, 20),
+    ],
+)
+def test_total_comes_from_the_arguments(
+    total: Any, args: tuple[Any, ...], kwargs: dict[str, Any], counted: int
+) -> None:
+    """A total is a number, the length of a parameter, defaults included, or a function of the arguments."""
+
+    @tracked(total=total)
+    def call(rows: Any, more: str = "abcd", **rest: int) -> None:
+        pass
+
+    with RecordingSink() as sink:
+        call(*args, **kwargs)
+    assert sink.done == counted
+    assert declared_total(call, args, kwargs) == counted
+
+
+def test_total_of_a_method_sees_self() -> None:
+    """A total that is a function gets the same arguments as the call, ``self`` included."""
+
+    class Reader:
+        size = 4
+
+        @tracked(total=lambda self, times: self.size * times)
+        def read(self, times: int) -> None:
+            pass
+
+        @tracked(total="rows")
+        @classmethod
+        def all(cls, rows: list[int]) -> None:
+            pass
+
+        @tracked(total="rows")
+        @staticmethod
+        def none(rows: list[int]) -> None:
+            pass
+
+    with RecordingSink() as sink:
+        Reader().read(2)
+        assert sink.done == 8
+        Reader.all([1, 2])
+        Reader().none([1])
+        assert sink.done == 11
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        sums,
+        functools.partial(sums, offset=3),
+        functools.partial(functools.partial(sums), offset=3),
+        tracked(total="rows")(functools.partial(lambda offset, rows: 0, 1)),
+        tracked(total=len)(sorted),
+        tracked(total=lambda self, rows: len(rows))(Reader().read),
+        tracked(total=lambda rows: len(rows))(Reader()),
+        types.MethodType(tracked(total="rows")(lambda self, rows: 0), object()),
+        type("K", (), {"f": tracked(total="rows")(classmethod(lambda cls, rows: 0))}).f,
+        type("K", (), {"f": tracked(total="rows")(staticmethod(lambda rows: 0))})().f,
+        type("K", (), {"f": tracked(total="rows")(functools.lru_cache(lambda self, rows: 0))})().f,
+    ],
+    ids=lambda function: type(function).__name__,
+)
+def test_the_driver_can_ask_for_the_total(function: Any) -> None:
+    """The total of a call is known before it, whatever wraps the tracked function, and the call agrees."""
+    rows = (1, 2, 3)
+    assert declared_total(function, (rows,), {}) == 3
+    with RecordingSink() as sink:
+        function(rows)
+    assert sink.done == 3
+
+
+@pytest.mark.parametrize(
+    "function", [work, tracked(work), tracked(Reader()), functools.partial(work, 1), len]
+)
+def test_without_total_the_driver_gets_none(function: Any) -> None:
+    """Functions that are not tracked, or have no total, declare none."""
+    assert declared_total(function, ([1],), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"total": "lines"}, ValueError, r"total='lines' is no parameter of work\(x, y\)"),
+        ({"total": -1}, ValueError, "total must be at least 0, not -1"),
+        ({"total": 1.5}, TypeError, "total must be an integer, not 1.5"),
+        ({"total": True}, TypeError, "total must be an integer, not True"),
+        ({"every": 0}, ValueError, "every must be at least 1, not 0"),
+        ({"desc": 5}, TypeError, "desc must be a string, not 5"),
+    ],
+)
+def test_bad_options_are_errors_at_decoration(
+    options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    """A bad option raises where the function is defined, for methods of a class too."""
+    for function in (work, staticmethod(work), classmethod(work)):
+        with pytest.raises(error, match=says):
+            tracked(**options)(function)
+
+
+@pytest.mark.parametrize(
+    ("total", "argument", "error", "says"),
+    [
+        ("x", 5, TypeError, r"total='x' of .*: int has no length"),
+        (lambda x: -1, 5, ValueError, "the total of .* must be at least 0, not -1"),
+        (lambda x: 1.5, 5, TypeError, "the total of .* must be an integer, not 1.5"),
+        (lambda x: x / 0, 5, ZeroDivisionError, "division"),
+    ],
+)
+def test_bad_total_of_a_call_is_an_error_before_it_starts(
+    total: Any, argument: Any, error: type[Exception], says: str
+) -> None:
+    """A total that is no count is an error that names the function, before the body runs."""
+    called = []
+    counted = tracked(total=total)(lambda x: called.append(x))
+    with RecordingSink() as sink, pytest.raises(error, match=says):
+        counted(argument)
+    assert (called, sink.done) == ([], 0)
+
+
+@every_kind
+def test_the_outermost_call_is_a_run(kind: Any, display: RecordingDisplay) -> None:
+    """Outside any run a call with a total has a bar that ends at exactly it, with its stages and counters."""
+
+    def body() -> None:
+        report_progress(1, tokens=5)
+        thread = threading.Thread(target=report_progress)
+        thread.start()
+        thread.join()
+        for _ in track("abcde", desc="Read"):
+            pass
+
+    kind(body, total=4)()
+    assert display.closed
+    assert display.snapshots[0].done == 0
+    last = display.last
+    assert (last.desc, last.done, last.total) == ("Processing 4 items", 4, 4)
+    assert (last.final, last.tasks_done, last.tasks_failed) == (True, 1, 0)
+    assert last.run_line.counters == {"tokens": 5}
+    lines = [(line.name, line.done, line.total) for line in last.lines]
+    assert lines == [("Processing 4 items", 4, 4), ("Read", 5, 5)]
+
+
+@every_kind
+def test_a_run_that_fails_leaves_its_bar_short(kind: Any, display: RecordingDisplay) -> None:
+    """A run whose call raised is called what ``desc`` says, ends where it was, and is marked failed."""
+
+    def body() -> None:
+        report_progress(4)
+        raise Boom
+
+    with pytest.raises(Boom):
+        kind(body, total=10, desc="Packing")()
+    last = display.last
+    assert (last.desc, last.done, last.total, last.tasks_failed) == ("Packing", 4, 10, 1)
+    assert display.closed
+
+
+def test_run_counts_threads_of_its_own(display: RecordingDisplay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that the call starts counts for its run; the poller sees it live."""
+    shown = threading.Event()
+    monkeypatch.setattr(display, "show", lambda snapshot: shown.set() if snapshot.done == 2 else None)
+
+    @tracked(total=5)
+    def call() -> bool:
+        thread = threading.Thread(target=lambda: report_progress(2))
+        thread.start()
+        thread.join()
+        return shown.wait(30)
+
+    assert call()
+
+
+def test_nested_calls_draw_one_bar(display: RecordingDisplay) -> None:
+    """A tracked call within a run is part of it and draws nothing."""
+    inner = tracked(total=2)(lambda: None)
+    tracked(total=4)(lambda: [inner(), inner()])()
+    assert {snapshot.desc for snapshot in display.snapshots} == {"Processing 4 items"}
+    assert display.last.done == 4
+
+
+def test_generator_is_a_run_while_it_is_iterated(display: RecordingDisplay) -> None:
+    """A generator with a total has a bar until it ends, and its consumer's own counts are not its."""
+
+    @tracked(total=3)
+    def numbers() -> Iterator[int]:
+        yield from range(3)
+
+    for _ in track(numbers()):
+        report_progress(50)
+        for _ in track("abc"):
+            pass
+    assert (display.last.done, display.last.total, display.last.tasks_failed) == (3, 3, 0)
+
+
+def test_generator_that_is_given_up_leaves_the_bar_short(display: RecordingDisplay) -> None:
+    """A consumer that stops early is no failure: the bar ends short, and is closed."""
+
+    @tracked(total=3)
+    def numbers() -> Iterator[int]:
+        yield from range(3)
+
+    for number in numbers():
+        if number == 1:
+            break
+    assert display.closed
+    assert (display.last.done, display.last.total, display.last.tasks_failed) == (2, 3, 0)
+
+
+def test_bars_of_tqdm_count_for_a_run_of_its_own(
+    display: RecordingDisplay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a call that is a run tqdm's bars count for its lines, as in a task, and draw nothing."""
+
+    @tracked(total="rows")
+    def call(rows: str) -> None:
+        for _ in tqdm(rows):
+            pass
+        for _ in tqdm("abcde", desc="Read"):
+            pass
+
+    call("abc")
+    lines = [(line.name, line.done, line.total) for line in display.last.lines]
+    assert lines == [("Processing 3 items", 3, 3), ("Read", 5, 5)]
+    assert capfd.readouterr() == ("", "")
+    list(tqdm("ab", desc="After"))
+    assert "After: 100%" in capfd.readouterr().err
+
+
+def test_bars_of_a_generators_consumer_are_left_alone(
+    display: RecordingDisplay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While a generator is a run its own bars count for it, and those of its consumer draw as ever."""
+
+    @tracked(total=2)
+    def numbers() -> Iterator[int]:
+        yield from tqdm(range(2), desc="Inside")
+
+    for number in numbers():
+        list(tqdm("ab", desc=f"Outside {number}"))
+    assert [(line.name, line.done) for line in display.last.lines][-1] == ("Inside", 2)
+    drawn = capfd.readouterr().err
+    assert "Outside 0: 100%" in drawn
+    assert "Outside 1: 100%" in drawn
+    assert "Inside" not in drawn
+
+
+def test_bars_draw_after_a_run_that_ends_elsewhere(
+    display: RecordingDisplay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After a generator is closed in another context than the one it began in, bars draw as ever."""
+
+    @tracked(total=3)
+    def numbers() -> Iterator[int]:
+        yield from tqdm(range(3), desc="Inside")
+
+    running = numbers()
+    contextvars.copy_context().run(next, running)
+    running.close()
+    list(tqdm("ab", desc="Outside"))
+    assert "Inside" not in (drawn := capfd.readouterr().err)
+    assert "Outside: 100%" in drawn
+
+
+def test_a_run_that_reports_too_much_warns_once(
+    display: RecordingDisplay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that reports more than its total is clamped, with one warning that names it and the cure."""
+
+    @tracked(total=3)
+    def greedy() -> None:
+        report_progress(5)
+
+    greedy()
+    assert display.last.done == 3
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "greedy reported 5 of 3 items" in record.message
+    assert "desc=" in record.message
+
+
+def test_no_run_without_total(display: RecordingDisplay) -> None:
+    """A call without a total never has a bar."""
+    tracked(work)(2)
+    list(tracked(lambda: iter([1]))())
+    assert display.snapshots == []
+
+
+def test_no_run_in_a_task(display: RecordingDisplay) -> None:
+    """Inside a task, and in its threads, a call with a total only counts."""
+    call = tracked(total=3)(lambda: None)
+    with RecordingSink() as sink:
+        call()
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    assert display.snapshots == []
+    assert sink.done == 6
+
+
+def test_forked_child_draws_nothing(display: RecordingDisplay, tmp_path: Path) -> None:
+    """In a forked child a call with a total works and draws nothing."""
+    answer = tmp_path / "answer"
+    call = tracked(total=3)(lambda: 6)
+
+    def child() -> None:
+        answer.write_text(f"{call()} {len(display.snapshots)}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn where threads are running
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+    process.join(30)
+    assert answer.read_text() == "6 0"
+
+
+def test_spawned_child_draws_nothing(tmp_path: Path) -> None:
+    """In a process of a pool a call with a total works and writes nothing to stderr."""
+    answer = tmp_path / "answer"
+    code = f"""
+import io, sys
+from pathlib import Path
+from speedy_utils import tracked
+sys.stderr = io.StringIO()
+result = tracked(total=3)(lambda: 6)()
+Path({os.fspath(answer)!r}).write_text(str(result) + sys.stderr.getvalue())
+"""
+    process = multiprocessing.get_context("spawn").Process(target=exec, args=(code,))
+    process.start()
+    process.join(30)
+    assert answer.read_text() == "6"

@@ -61,17 +61,6 @@ def test_line_fits_the_terminal(columns: int, line: str) -> None:
     assert disp_len(line) < columns
 
 
-def test_line_fits_a_terminal_without_a_size() -> None:
-    """A pseudo-terminal without a size gets 80 columns, not an endless line."""
-    terminal = EmulatedTerminal(100, 24)
-    bars = BarDisplay(Screen(terminal, size=lambda: (0, 0)))
-    bars.show(HALF)
-    (row,) = terminal.lines()
-    bars.close()
-    assert disp_len(row) == 79
-    assert "1,671,800/2,948,390" in row
-
-
 def test_line_follows_the_width() -> None:
     """A terminal that is made narrower or wider gets lines of its new width."""
     terminal = EmulatedTerminal(96, 24)
@@ -83,15 +72,6 @@ def test_line_follows_the_width() -> None:
         widths.append(disp_len(terminal.lines()[0]))
     bars.close()
     assert widths == [95, 35, 79]
-
-
-def test_line_goes_back_when_an_attempt_was_lost() -> None:
-    """A count that shrinks is shown as it is, and ends exact."""
-    snapshots = [reading(n, 100, elapsed=n / 10 + 1) for n in (0, 60)]
-    snapshots.append(reading(20, 100, elapsed=8.0))
-    assert "20/100 [00:08<" in drawn(*snapshots, close=False)[0]
-    (row,) = drawn(*snapshots, reading(100, 100, elapsed=20.0, final=True))
-    assert row.endswith("█| 100/100 [00:20<00:00, 5.00 items/s]")
 
 
 def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,24 +159,6 @@ def test_lines_that_do_not_stay_leave_nothing(stages: tuple[StageSnapshot, ...])
     assert drawn(run, leave=False) == []
 
 
-def test_what_is_printed_next_has_a_row_of_its_own() -> None:
-    """What is written after a run stands below its lines."""
-    terminal = EmulatedTerminal(100, 24)
-    bars = bars_on(terminal)
-    bars.show(replace(HALF, stages=(READ,)))
-    bars.close()
-    terminal.write("after\n")
-    assert [row[:5] for row in terminal.lines()] == ["Proce", "Read:", "after"]
-
-
 def test_bars_that_showed_nothing_leave_nothing() -> None:
     """A run that ended before its first reading leaves the terminal as it was."""
     assert drawn() == []
-
-
-def test_the_rate_is_the_mean_at_the_end() -> None:
-    """The line that stays has the mean, whatever the last moments were like."""
-    slow_start = [reading(0), reading(10, 1_000, elapsed=9.0), reading(900, 1_000, elapsed=9.5)]
-    assert "100 items/s" not in drawn(*slow_start, close=False)[0]
-    (row,) = drawn(*slow_start, reading(1_000, 1_000, elapsed=10.0, final=True))
-    assert row.endswith("█| 1,000/1,000 [00:10<00:00, 100 items/s]")

@@ -13,7 +13,7 @@ from support.screen import FakeTerminal
 
 from speedy_utils import Snapshot, StageSnapshot, multi_process, track
 from speedy_utils._display.bars import BarDisplay
-from speedy_utils._display.base import CallbackDisplay, Display, NullDisplay, checked_progress, choose_display
+from speedy_utils._display.base import CallbackDisplay, NullDisplay, checked_progress, choose_display
 from speedy_utils._display.log import LogDisplay
 
 
@@ -31,13 +31,34 @@ def reading(done: int, total: int | None = 10, **more: Any) -> Snapshot:
 # which display
 
 
-def test_terminal_gets_bars_and_a_pipe_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bars are for terminals; elsewhere there are log lines, also if there is no stderr at all."""
-    monkeypatch.setattr("sys.stderr", FakeTerminal())
-    assert isinstance(choose_display(True), BarDisplay)
-    for stderr in (io.StringIO(), None):
-        monkeypatch.setattr("sys.stderr", stderr)
-        assert isinstance(choose_display(True), LogDisplay)
+CHOICE = "SPEEDY_UTILS_PROGRESS"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(
+    ("variable", "value", "kinds"),
+    [
+        *((CHOICE, value, (BarDisplay, LogDisplay)) for value in ("", "auto", "Auto")),
+        *((CHOICE, value, (LogDisplay, LogDisplay)) for value in ("log", "LOG")),
+        (CHOICE, "bar", (BarDisplay, BarDisplay)),
+        (CHOICE, "none", (NullDisplay, NullDisplay)),
+        *(("TQDM_DISABLE", value, (NullDisplay, NullDisplay)) for value in ("1", "true", "yes")),
+        *(("TQDM_DISABLE", value, (BarDisplay, LogDisplay)) for value in ("0", "", "False")),
+    ],
+)
+def test_a_terminal_gets_bars_and_a_pipe_log_lines_unless_the_environment_chooses(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, variable: str, value: str, kinds: tuple[type, type]
+) -> None:
+    """``SPEEDY_UTILS_PROGRESS`` chooses a display, and ``TQDM_DISABLE`` silences, whatever stderr is."""
+    monkeypatch.setattr("sys.stderr", FakeTerminal() if terminal else io.StringIO())
+    monkeypatch.setenv(variable, value)
+    assert isinstance(choose_display(True), kinds[not terminal])
+
+
+def test_a_program_without_stderr_gets_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon or a windowed program may have no stderr at all."""
+    monkeypatch.setattr("sys.stderr", None)
+    assert isinstance(choose_display(True), LogDisplay)
 
 
 def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
@@ -80,28 +101,6 @@ def test_widgets_that_fail_give_way_to_log_lines(
     assert "ModuleNotFoundError: import of ipywidgets halted" in record.getMessage()
 
 
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [("bar", BarDisplay), ("log", LogDisplay), ("none", NullDisplay), ("LOG", LogDisplay)],
-)
-@pytest.mark.parametrize("stderr", [FakeTerminal, io.StringIO])
-def test_environment_chooses(
-    monkeypatch: pytest.MonkeyPatch, value: str, kind: type[Display], stderr: type[io.StringIO]
-) -> None:
-    """``SPEEDY_UTILS_PROGRESS`` chooses the display, whatever stderr is."""
-    monkeypatch.setattr("sys.stderr", stderr())
-    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", value)
-    assert isinstance(choose_display(True), kind)
-
-
-@pytest.mark.parametrize("value", ["", "auto", "Auto"])
-def test_environment_may_leave_the_choice(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """``auto``, and an empty value, are the same as none."""
-    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", value)
-    monkeypatch.setattr("sys.stderr", FakeTerminal())
-    assert isinstance(choose_display(True), BarDisplay)
-
-
 def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A display that does not exist is an error that names the variable, the value and the choices."""
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "tqdm")
@@ -109,18 +108,6 @@ def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match="SPEEDY_UTILS_PROGRESS must be one of auto, bar, notebook, log, none, not 'tqdm'"
     ):
         choose_display(True)
-
-
-@pytest.mark.parametrize(
-    ("value", "shows"),
-    [("1", False), ("true", False), ("yes", False), ("0", True), ("", True), ("False", True)],
-)
-def test_tqdm_disable_silences(monkeypatch: pytest.MonkeyPatch, value: str, shows: bool) -> None:
-    """``TQDM_DISABLE`` silences terminals and pipes, whenever it was set."""
-    monkeypatch.setenv("TQDM_DISABLE", value)
-    for stderr in (FakeTerminal(), io.StringIO()):
-        monkeypatch.setattr("sys.stderr", stderr)
-        assert isinstance(choose_display(True), NullDisplay) is not shows
 
 
 @pytest.mark.parametrize("kind", ["bar", "log", "notebook"])

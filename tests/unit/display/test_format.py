@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,65 +50,47 @@ def bar_line(
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"),
+    ("rate", "unit", "text"),
     [
-        (None, "? items/s"),
-        (0.0, "? items/s"),
-        (25_606.9, "25,607 items/s"),
-        (99.96, "100 items/s"),
-        (12.34, "12.3 items/s"),
-        (1.0, "1.00 items/s"),
-        (0.5, "2.00 s/item"),
-        (0.001, "1,000 s/item"),
+        (None, "items", "? items/s"),
+        (0.0, "items", "? items/s"),
+        (25_606.9, "items", "25,607 items/s"),
+        (99.96, "items", "100 items/s"),
+        (12.34, "items", "12.3 items/s"),
+        (1.0, "items", "1.00 items/s"),
+        (0.5, "items", "2.00 s/item"),
+        (0.001, "items", "1,000 s/item"),
+        *((0.5, unit, f"2.00 s/{unit}") for unit in ("batches", "entries", "boxes", "loss", "data", "it")),
     ],
 )
-def test_a_rate_is_written_to_three_digits(rate: float | None, text: str) -> None:
-    """Rates below one a second are turned around."""
-    assert format_rate(rate, "items") == text
+def test_a_rate_has_three_digits(rate: float | None, unit: str, text: str) -> None:
+    """A rate below one a second is turned around; its unit loses a plural ``s`` that is clearly one."""
+    assert format_rate(rate, unit) == text
 
 
 @pytest.mark.parametrize(
-    ("unit", "text"),
+    ("form", "value", "text"),
     [
-        ("rows", "2.00 s/row"),
-        ("files", "2.00 s/file"),
-        ("batches", "2.00 s/batches"),
-        ("entries", "2.00 s/entries"),
-        ("boxes", "2.00 s/boxes"),
-        ("loss", "2.00 s/loss"),
-        ("data", "2.00 s/data"),
-        ("it", "2.00 s/it"),
+        (format_number, 1_234_567.8, "1,234,568"),
+        (format_number, 99.96, "100"),
+        (format_number, 99.94, "99.9"),
+        (format_number, 9.996, "10.0"),
+        (format_number, 9.994, "9.99"),
+        (format_si, 0, "0"),
+        (format_si, 3, "3"),
+        (format_si, 0.25, "0.25"),
+        (format_si, 999.4, "999"),
+        (format_si, 999.6, "1.00k"),
+        (format_si, 51_234, "51.2k"),
+        (format_si, 1.21e9, "1.21G"),
+        (format_si, 10**24, "1.0Y"),
+        (format_si, 10**27, "1e+27"),
+        (format_si, 10**300, "1e+300"),
     ],
 )
-def test_a_slow_rate_is_that_of_one(unit: str, text: str) -> None:
-    """A rate in seconds an item has the unit without its plural ``s``, or whole, if that is unclear."""
-    assert format_rate(0.5, unit) == text
-
-
-def test_numbers_have_separators() -> None:
-    """Large numbers have separators, small ones decimals, and all at least three digits."""
-    values = (1_234_567.8, 99.96, 99.94, 9.996, 9.994)
-    assert [format_number(value) for value in values] == ["1,234,568", "100", "99.9", "10.0", "9.99"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (3, "3"),
-        (0.25, "0.25"),
-        (999.4, "999"),
-        (999.6, "1.00k"),
-        (51_234, "51.2k"),
-        (1.21e9, "1.21G"),
-        (10**24, "1.0Y"),
-        (10**27, "1e+27"),
-        (10**300, "1e+300"),
-    ],
-)
-def test_quantities_are_short(value: float, text: str) -> None:
-    """A quantity takes three or four characters as far as there are prefixes, and few beyond that."""
-    assert format_si(value) == text
+def test_numbers_have_three_digits_or_more(form: Callable[[float], str], value: float, text: str) -> None:
+    """Numbers have separators or decimals; short ones take three or four characters if there is a prefix."""
+    assert form(value) == text
 
 
 def test_bytes_are_rounded_and_items_are_not() -> None:
@@ -288,37 +271,26 @@ def test_line_of_wide_characters_fits() -> None:
 
 NAMES = st.text(st.sampled_from("aZ 9é…：データ漢🙂"), max_size=40)
 NUMBERS = st.integers(0, 10**30)
-
-
-@given(
-    name=NAMES,
-    done=NUMBERS,
-    total=st.none() | NUMBERS,
-    unit=st.sampled_from(["items", "tasks", "B", "文"]),
-    elapsed=st.floats(0, 1e9),
+STAGES = st.builds(
+    StageSnapshot,
+    NAMES,
+    NUMBERS,
+    st.none() | NUMBERS,
+    st.sampled_from(["items", "tasks", "B", "文"]),
+    st.floats(0, 1e9),
     growing=st.booleans(),
-    amounts=st.dictionaries(NAMES, st.floats(0, 1e40), max_size=3),
-    rate=st.just(0.0) | st.floats(1e-9, 1e30),
-    width=st.integers(1, 200),
-    ascii_only=st.booleans(),
+    counters=st.dictionaries(NAMES, st.floats(0, 1e40), max_size=3),
 )
+
+
+@given(STAGES, st.just(0.0) | st.floats(1e-9, 1e30), st.integers(1, 200), st.booleans())
 def test_line_never_exceeds_its_width(
-    name: str,
-    done: int,
-    total: int | None,
-    unit: str,
-    elapsed: float,
-    growing: bool,
-    amounts: dict[str, float],
-    rate: float,
-    width: int,
-    ascii_only: bool,
+    stage: StageSnapshot, rate: float, width: int, ascii_only: bool
 ) -> None:
     """Any line fits, from one column on, and it has the whole count if that fits."""
-    each = StageSnapshot(name, done, total, unit, elapsed, growing=growing, counters=amounts)
-    line = bar_line(each, [], rate, width, ascii_only=ascii_only)
+    line = bar_line(stage, [], rate, width, ascii_only=ascii_only)
     assert disp_len(line) <= width
-    assert (format_count(each) in line) == (disp_len(format_count(each)) <= width)
+    assert (format_count(stage) in line) == (disp_len(format_count(stage)) <= width)
 
 
 # the recent rate
@@ -402,10 +374,13 @@ def test_lines_of_one_name_have_rates_of_their_own() -> None:
     assert [(line.key, line.rate) for line in lines] == [(None, "100 items/s"), ("Read", "10.0 items/s")]
 
 
-@pytest.mark.parametrize(("smooth", "rate"), [(True, "4.62 items/s"), (False, "3.64 items/s")])
-def test_rates_are_recent_or_means(smooth: bool, rate: str) -> None:
-    """The formatter of bars shows recent rates, that of a log, whose lines are far apart, the means."""
+@pytest.mark.parametrize(
+    ("smooth", "final", "rate"),
+    [(True, False, "4.62 items/s"), (True, True, "3.64 items/s"), (False, False, "3.64 items/s")],
+)
+def test_rates_are_recent_or_means(smooth: bool, final: bool, rate: str) -> None:
+    """Bars show recent rates until the end, and then the mean, as a log does, whose lines are far apart."""
     formatter = LineFormatter(smooth=smooth)
     formatter.format(Snapshot(stage(10, 100, elapsed=10.0)))
-    (line,) = formatter.format(Snapshot(stage(40, 100, elapsed=11.0)))
+    (line,) = formatter.format(Snapshot(stage(40, 100, elapsed=11.0), final=final))
     assert line.rate == rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,10 +44,11 @@ def reading(done: int, total: int | None = 100, elapsed: float = 0.0, **more: An
 def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(
     clock: FakeClock, lines: pytest.LogCaptureFixture
 ) -> None:
-    """There is a line when it is time for one, and the last reading has its own."""
-    log = LogDisplay(clock=clock)
+    """There is a line when it is time for one, every ``every`` seconds, and the last reading has its own."""
+    log, other = LogDisplay(clock=clock), LogDisplay(every=30.0, clock=clock)
     for second in range(25):
         log.show(reading(second, elapsed=float(second)))
+        other.show(reading(second, elapsed=float(second)))
         clock.advance(1)
     log.show(reading(100, elapsed=25.0, final=True))
     log.close()
@@ -58,15 +59,6 @@ def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(
     ]
     assert {record.levelno for record in lines.records} == {logging.INFO}
     assert {record.name for record in lines.records} == {"speedy_utils.progress"}
-
-
-def test_how_often_may_be_chosen(clock: FakeClock, lines: pytest.LogCaptureFixture) -> None:
-    """``every`` is the least number of seconds between two lines."""
-    log = LogDisplay(every=3.0, clock=clock)
-    for second in range(8):
-        log.show(reading(second, elapsed=float(second)))
-        clock.advance(1)
-    assert [record.__dict__["done"] for record in lines.records] == [3, 6]
 
 
 def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
@@ -167,13 +159,6 @@ def test_lines_hold_percent_signs_as_they_are(
     assert " 50%s %(done)d: 50% 1/2 in" in capsys.readouterr().err
 
 
-def test_the_programs_level_holds(caplog: pytest.LogCaptureFixture) -> None:
-    """A program that asks for warnings only gets no lines."""
-    caplog.set_level(logging.WARNING)
-    LogDisplay().show(reading(5, 10, final=True))
-    assert caplog.messages == []
-
-
 def test_a_level_holds_where_no_handler_is_set_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,73 +175,47 @@ def test_a_level_holds_where_no_handler_is_set_up(
     assert capsys.readouterr().err == ""
 
 
-@pytest.fixture
-def former() -> Iterator[logging.Logger]:
-    """The logger whose name was documented formerly."""
-    logger = logging.getLogger("speedy_utils.progress.log_lines")
-    yield logger
-    logger.setLevel(logging.NOTSET)
-    logger.filters.clear()
+def rewrite(record: logging.LogRecord) -> bool:
+    """Change a record, as a filter may."""
+    record.msg, record.args = "changed", ()
+    return True
 
 
 @pytest.mark.parametrize("handlers", [True, False])
-@pytest.mark.parametrize("reject", [True, False])
-def test_the_logger_of_the_former_name_still_silences(
+@pytest.mark.parametrize(
+    ("root", "level", "filters", "shown"),
+    [
+        (logging.INFO, logging.WARNING, [], ""),
+        (logging.WARNING, logging.INFO, [], "5/10"),
+        (logging.INFO, logging.NOTSET, [lambda record: False], ""),
+        (logging.INFO, logging.NOTSET, [rewrite], "changed"),
+    ],
+)
+def test_the_logger_of_the_former_name_goes_on_working(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-    former: logging.Logger,
     handlers: bool,
-    reject: bool,
+    root: int,
+    level: int,
+    filters: list[Callable[[logging.LogRecord], bool]],
+    shown: str,
 ) -> None:
-    """A level or filter on ``speedy_utils.progress.log_lines`` goes on working, with and without handlers."""
-    if handlers:
-        caplog.set_level(logging.INFO)
-    else:
-        set_up_no_logging(monkeypatch)
-    LogDisplay().show(reading(5, 10, final=True))
-    if reject:
-        former.addFilter(lambda record: record.__dict__["done"] < 7)
-    else:
-        former.setLevel(logging.WARNING)
-    LogDisplay().show(reading(7, 10, final=True))
-    shown = caplog.text + capsys.readouterr().err
-    assert ("5/10" in shown, "7/10" in shown) == (True, False)
-
-
-@pytest.mark.parametrize("handlers", [True, False])
-def test_a_filter_of_the_former_name_may_change_the_record(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    former: logging.Logger,
-    handlers: bool,
-) -> None:
-    """What a filter makes of the record is what is shown."""
-    if handlers:
-        caplog.set_level(logging.INFO)
-    else:
-        set_up_no_logging(monkeypatch)
-
-    def change(record: logging.LogRecord) -> bool:
-        record.msg, record.args = "changed", ()
-        return True
-
-    former.addFilter(change)
-    LogDisplay().show(reading(5, 10, final=True))
-    shown = caplog.text + capsys.readouterr().err
-    assert "changed" in shown
-    assert "5/10" not in shown
-
-
-def test_a_level_of_the_former_name_lets_lines_through(
-    caplog: pytest.LogCaptureFixture, former: logging.Logger
-) -> None:
-    """A level of its own goes before those of the loggers above it, as with any logger."""
+    """A level or filter of ``speedy_utils.progress.log_lines`` is obeyed, with and without handlers."""
+    caplog.set_level(root)
     caplog.handler.setLevel(logging.NOTSET)
-    former.setLevel(logging.INFO)
-    LogDisplay().show(reading(5, 10, final=True))
-    assert "5/10" in caplog.text
+    if not handlers:
+        set_up_no_logging(monkeypatch)
+    former = logging.getLogger("speedy_utils.progress.log_lines")
+    monkeypatch.setattr(former, "filters", filters)
+    former.setLevel(level)
+    try:
+        LogDisplay().show(reading(5, 10, final=True))
+    finally:
+        former.setLevel(logging.NOTSET)
+    text = caplog.text + capsys.readouterr().err
+    assert shown in text
+    assert bool(shown) == bool(text)
 
 
 @pytest.mark.parametrize("name", ["speedy_utils", "speedy_utils.progress"])

@@ -110,7 +110,7 @@ def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
         (stage("x", 5, None), True, 1.0, "info"),
     ],
 )
-def test_a_bar_is_green_at_its_total_and_red_where_it_ends_short(
+def test_a_bar_is_green_at_its_total_and_red_if_it_ends_short(
     output: Output, of: StageSnapshot, final: bool, bar: float, style: str
 ) -> None:
     """A bar ends as success or danger; without a total to measure by it is full and pale."""
@@ -118,29 +118,6 @@ def test_a_bar_is_green_at_its_total_and_red_where_it_ends_short(
     display.show(run(of, final=final))
     ((_, value, shown, _),) = rows(display)
     assert (value, shown) == (bar, style)
-
-
-def test_a_row_tells_the_speed_of_late_and_at_the_end_the_mean(output: Output) -> None:
-    """A row has the speed that a line in a terminal has: after a slow start that is soon the new one."""
-    display = NotebookDisplay()
-    rates = []
-    for done, elapsed, final in ((10, 10.0, False), (40, 11.0, False), (40, 11.0, True)):
-        display.show(run(StageSnapshot("Read", done, 100, elapsed=elapsed), final=final))
-        rates.append(rows(display)[0][3].partition("[")[2])
-    assert rates == [
-        "00:10&lt;01:30, 1.00 items/s]",
-        "00:11&lt;00:12, 4.62 items/s]",
-        "00:11&lt;00:16, 3.64 items/s]",
-    ]
-    display.close()
-
-
-def test_a_total_that_grows_has_no_share(output: Output) -> None:
-    """While tasks will add to a total there is neither a percentage nor a time left."""
-    display = NotebookDisplay()
-    display.show(run(stage("Read", 10, growing=True)))
-    ((name, _, _, rest),) = rows(display)
-    assert (name, rest) == ("Read:", "10/10+ [00:02, 5.00 items/s]")
 
 
 def test_the_output_is_there_before_the_first_reading(output: Output) -> None:

@@ -41,15 +41,6 @@ def test_lines_are_made_anew_in_another_width() -> None:
     assert block.rows(9, 24) == ["=" * 9, "x" * 9]
 
 
-@pytest.mark.parametrize(
-    ("height", "last"), [(5, "line 4"), (4, "… and 2 more lines"), (1, "… and 5 more lines")]
-)
-def test_rows_that_have_no_room_are_counted(height: int, last: str) -> None:
-    """There are no more rows than the height; the last says how many lines are left out."""
-    rows = block_of(constant(*(f"line {n}" for n in range(5)))).rows(20, height)
-    assert (len(rows), rows[-1]) == (height, last)
-
-
 def test_a_character_that_the_encoding_lacks_is_a_question_mark() -> None:
     """Lines are cut to the terminal's encoding, so that writing them can't fail."""
     block = Block()

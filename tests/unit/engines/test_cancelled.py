@@ -1,0 +1,89 @@
+"""Tasks that are cancelled at any moment, and what they leave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from speedy_utils import multi_process
+from speedy_utils._engines.task import run_attempt
+from speedy_utils._engines.threads import ThreadEngine
+from speedy_utils._instrument import tqdm_capture
+from speedy_utils._worker import context
+from speedy_utils._worker.context import owns_terminal
+from speedy_utils._worker.reporter import Reporter, Tally
+from speedy_utils.testing import RecordingSink
+
+
+@pytest.mark.parametrize(
+    ("location", "step", "sends"),
+    [
+        (context.flusher, "add", True),
+        (context.flusher, "remove", True),
+        (context.flusher, "remove", False),
+        (tqdm_capture, "_patch_tqdm", False),
+        (tqdm_capture._TaskBars, "close", False),
+    ],
+)
+def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, location: Any, step: str, sends: bool
+) -> None:
+    """A task that is interrupted while it starts to count, or ends, leaves no reporter, route or bars."""
+    interrupted: list[None] = []
+    original = getattr(location, step)
+
+    def interrupt(*args: Any) -> None:
+        if step in ("add", "_patch_tqdm") or interrupted:
+            original(*args)
+        if not interrupted:
+            interrupted.append(None)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(location, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_attempt(abs, -1, {}, Reporter(0), RecordingSink() if sends else None)
+    assert not context._active
+    assert not context.flusher._routes
+    assert not tqdm_capture._tasks
+
+
+def test_what_a_task_leaves_bound_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Ctrl-C interrupts a task of "seq" before it has unbound its tally, later runs draw all the same."""
+
+    @contextmanager
+    def never_unbinding(tally: Tally) -> Iterator[None]:
+        context.current.set(tally)
+        yield
+
+    monkeypatch.setattr("speedy_utils._engines.task.counting", never_unbinding)
+    multi_process(abs, range(2), backend="seq", progress=False)
+    assert context.current.get() is None
+    assert owns_terminal()
+
+
+def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it comes before the tasks of "threads" have been cancelled, they are cancelled at the close."""
+    begun = threading.Barrier(2)
+    threads: list[threading.Thread] = []
+
+    def task(i: int) -> None:
+        threads.append(threading.current_thread())
+        begun.wait(240)
+        if i == 0:
+            raise ValueError("as if Ctrl-C was pressed here")
+        while True:
+            pass
+
+    def interrupted(engine: ThreadEngine) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadEngine, "cancel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        multi_process(task, range(2), backend="threads", num_workers=2, progress=False)
+    for thread in threads:
+        thread.join(240)
+        assert not thread.is_alive()

@@ -1,0 +1,98 @@
+"""What kind of process this is, and how SIGTERM ends what a task forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from support.forks import in_fork
+
+from speedy_utils._worker.context import registered
+from speedy_utils._worker.process import in_ray_worker, is_child_process
+from speedy_utils._worker.reporter import Reporter
+
+
+def test_main_process_is_no_child() -> None:
+    """This process is neither a child nor a Ray worker; what it forks is a child."""
+
+    def child() -> None:
+        assert is_child_process()
+
+    assert not is_child_process()
+    assert not in_ray_worker()
+    assert in_fork(child) == 0
+
+
+def test_spawned_child_does_not_own_the_terminal(tmp_path: Path) -> None:
+    """A process that multiprocessing started never draws."""
+    answer = tmp_path / "answer"
+    code = (
+        "from pathlib import Path; from speedy_utils._worker.context import owns_terminal; "
+        f"Path({str(answer)!r}).write_text(str(owns_terminal()))"
+    )
+    child = multiprocessing.get_context("spawn").Process(target=exec, args=(code,))
+    child.start()
+    child.join(240)
+    assert answer.read_text() == "False"
+
+
+def as_rays(signum: int, frame: object) -> None:
+    """Handle a signal as Ray does."""
+    raise SystemExit(1)
+
+
+as_rays.__module__ = "ray._private.worker"
+
+
+def as_users(signum: int, frame: object) -> None:
+    """Handle a signal in another way."""
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "in_task", "ends_with"),
+    [(as_rays, True, -signal.SIGTERM), (as_rays, False, 1), (as_users, True, 3)],
+)
+def test_sigterm_ends_what_a_task_forks(
+    handler: Callable[[int, object], None], in_task: bool, ends_with: int
+) -> None:
+    """A child of a task does not keep Ray's handler of SIGTERM, only any other; nothing else changes."""
+    before = signal.signal(signal.SIGTERM, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with registered(Reporter(0)) if in_task else nullcontext():
+            assert in_fork(lambda: os.kill(os.getpid(), signal.SIGTERM)) == ends_with
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_sigterm_that_comes_early_is_not_lost() -> None:
+    """It ends a child that has not yet reset Ray's handler, whose exception Python would drop."""
+    code = """
+import os, signal
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))  # runs before those of below
+from speedy_utils._worker.context import registered
+from speedy_utils._worker.reporter import Reporter
+def handler(signum, frame):
+    raise SystemExit(1)
+handler.__module__ = "ray._private.worker"
+signal.signal(signal.SIGTERM, handler)
+with registered(Reporter(0)):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGTERM}\n", "")

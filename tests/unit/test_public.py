@@ -122,7 +122,7 @@ def test_ray_is_not_imported_to_count_workers() -> None:
 
 
 def test_types_are_shipped() -> None:
-    """The package says that it is typed."""
+    """The package has the marker file of typed packages."""
     assert resources.files("speedy_utils").joinpath("py.typed").is_file()
 
 
@@ -140,7 +140,7 @@ def test_task_error_says_what_failed() -> None:
 
 
 def test_task_error_pickles() -> None:
-    """A task error travels with all that it says."""
+    """A task error that was pickled has all its attributes and its text."""
     error = TaskError(3, {"a": 1}, 2, "lost", "trace")
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.index, copy.item, copy.attempts, copy.reason, copy.traceback) == (

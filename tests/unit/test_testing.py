@@ -17,8 +17,8 @@ def test_kit_names_what_it_has() -> None:
     assert all(hasattr(testing, name) for name in testing.__all__)
 
 
-def test_clock_moves_when_told() -> None:
-    """A fake clock starts at zero and moves by what it is told, forward only."""
+def test_clock_moves_when_asked() -> None:
+    """A fake clock starts at zero and moves only forward, by what it is asked to."""
     clock = FakeClock()
     assert clock() == clock() == 0
     clock.advance(1.5)
@@ -121,7 +121,7 @@ def test_display_keeps_snapshots() -> None:
 
 
 def test_code_can_be_tested_without_any_of_it() -> None:
-    """Instrumented code works as it is where nobody counts."""
+    """Instrumented code works as it is outside a run."""
 
     @tracked
     def shout(words: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from math import inf
 from typing import NamedTuple
 
 Task = int | str
-"""The number of a task of a run, or the name of a task of users who drive Ray themselves."""
+"""The number of a task of a run; or a name, if user code drives Ray itself."""
 
 
 Stage = str | None
@@ -195,8 +195,8 @@ class Ledger:
     def close(self, task: Task) -> None:
         """Drop a task that another ledger has committed; it counts for nothing here from now on.
 
-        Unlike after :meth:`forget`, reports of it change nothing: the last one of a worker may arrive after
-        the driver has said that the task is committed, and would bring it back for good.
+        Unlike after :meth:`forget`, late reports of it change nothing. A worker's last report may still be on
+        its way when the driver has committed the task: merged here, it would stay forever.
         """
         self.commit(task, {})
 

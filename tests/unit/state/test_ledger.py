@@ -24,19 +24,19 @@ batches = st.lists(reports, max_size=12)
 
 
 def ledger_of(batch: Iterable[Report]) -> Ledger:
-    """A ledger that was told one batch."""
+    """Return a ledger that has merged one batch."""
     ledger = Ledger()
     ledger.merge(batch)
     return ledger
 
 
 def live(ledger: Ledger) -> dict[Any, tuple[int, dict[Key, int]]]:
-    """What a ledger knows of the tasks that are not committed."""
+    """Return what a ledger knows of the tasks that are not committed."""
     return {task: (attempt, dict(counts)) for task, attempt, counts in ledger.changes()}
 
 
 def summed(parts: Iterable[Any]) -> dict[Key, int]:
-    """Counts added up by key, without the zeros."""
+    """Return counts added up by key, without the zeros."""
     total: Counter[Any] = Counter()
     for part in parts:
         total.update(part)
@@ -44,12 +44,12 @@ def summed(parts: Iterable[Any]) -> dict[Key, int]:
 
 
 def sums(ledger: Ledger) -> dict[Key, int]:
-    """The sums of a ledger, without the zeros: a stage that only a dead attempt had shows none."""
+    """Return the sums of a ledger, without the zeros that a lost attempt leaves."""
     return summed([ledger.sums])
 
 
 def state(ledger: Ledger) -> Any:
-    """All that can be seen of a ledger."""
+    """Return all that can be read from a ledger."""
     return live(ledger), sums(ledger)
 
 
@@ -113,7 +113,7 @@ def test_sums_are_the_sum_over_tasks(steps: list[Any]) -> None:
 def test_commit_is_final(
     before: list[Report], after: list[Report], final: dict[Key, int], second: dict[Key, int]
 ) -> None:
-    """A committed task counts for what it was committed with, whatever is said of it later."""
+    """A committed task counts for what it was committed with, whatever is reported of it later."""
     ledger = ledger_of(before)
     ledger.commit(1, final)
     ledger.merge(after)
@@ -146,7 +146,7 @@ def test_a_new_attempt_takes_back_what_the_dead_one_counted() -> None:
 
 @given(st.lists(batches, max_size=6), st.integers(0, 5))
 def test_changes_since_a_version_equal_all_changes(history: list[list[Report]], skipped: int) -> None:
-    """A mirror that is fed only what changed knows all, also where it skipped some rounds."""
+    """A mirror that merges only what changed knows all, also if it skipped some rounds."""
     ledger, mirror, seen = Ledger(), Ledger(), 0
     for turn, batch in enumerate([*history, []]):
         ledger.merge(batch)
@@ -160,7 +160,7 @@ def test_changes_since_a_version_equal_all_changes(history: list[list[Report]], 
 
 
 def test_changes_hold_only_what_changed() -> None:
-    """A task whose count did not grow is not told again."""
+    """A task whose count did not grow is not among the changes."""
     ledger = ledger_of([Report(task, 1, items(1)) for task in range(5)])
     version = ledger.version
     ledger.merge([Report(3, 1, items(2)), Report(1, 1, items(1)), Report(0, 1, {})])
@@ -181,7 +181,7 @@ def test_changes_are_copies() -> None:
 
 @given(batches, st.sets(st.integers(0, 6)))
 def test_forgotten_tasks_leave_no_trace(batch: list[Report], forgotten: set[int]) -> None:
-    """A mirror that forgets tasks is as if it had never heard of them."""
+    """A mirror that forgets tasks is as if it had never known them."""
     ledger = ledger_of(batch)
     ledger.forget(forgotten)
     assert state(ledger) == state(ledger_of([r for r in batch if r.task not in forgotten]))
@@ -192,6 +192,15 @@ def test_stages_keep_the_order_in_which_they_appeared() -> None:
     ledger = ledger_of([Report(0, 1, items(1, Read=1)), Report(1, 1, items(1, Write=1))])
     ledger.merge([Report(1, 1, items(2, Write=9)), Report(0, 2, {})])
     assert list(ledger.sums) == [RUN_ITEMS, *items(Read=1, Write=1)]
+
+
+def test_a_closed_task_does_not_come_back() -> None:
+    """A mirror that closes a task drops its counts, and late reports of it change nothing."""
+    ledger = ledger_of([Report(0, 1, items(4)), Report(1, 1, items(2))])
+    ledger.close(0)
+    ledger.close(7)
+    ledger.merge([Report(0, 2, items(5)), Report(7, 1, items(3))])
+    assert (sums(ledger), [report.task for report in ledger.changes()]) == (items(2), [1])
 
 
 def test_last_knows_running_tasks_only() -> None:
@@ -208,9 +217,11 @@ amounts = st.floats(0, sys.float_info.max) | st.integers(0, 10**30)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), amounts), max_size=12), st.data())
-def test_floats_add_up_exactly_in_any_order(told: list[tuple[int, int, float]], data: st.DataObject) -> None:
+def test_floats_add_up_exactly_in_any_order(
+    counted: list[tuple[int, int, float]], data: st.DataObject
+) -> None:
     """A counter's sum is the exact sum over the living attempts, rounded once, whatever was taken back."""
-    batch = [Report(task, attempt, {TOKENS: amount}) for task, attempt, amount in told]
+    batch = [Report(task, attempt, {TOKENS: amount}) for task, attempt, amount in counted]
     exact = Fraction(0)
     for task in {report.task for report in batch}:
         latest = max(report.attempt for report in batch if report.task == task)
@@ -231,7 +242,7 @@ def test_what_is_taken_back_leaves_no_trace(counted: list[float]) -> None:
 
 
 def test_sums_of_whole_numbers_stay_whole() -> None:
-    """Whole numbers add up to whole ones beyond what a float can tell apart; with a float they are one."""
+    """Whole numbers add up to a whole number of any size; with a float among them the sum is a float."""
     ledger = ledger_of([Report(task, 1, {TOKENS: 2**53 + 1}) for task in range(3)])
     assert ledger.sums == {TOKENS: 3 * (2**53 + 1)}
     ledger.merge([Report(3, 1, {TOKENS: 0.5})])
@@ -239,7 +250,7 @@ def test_sums_of_whole_numbers_stay_whole() -> None:
 
 
 def test_a_sum_beyond_all_floats_is_infinite() -> None:
-    """Floats that add up to more than a float can hold are told as infinite, and can still be taken back."""
+    """Floats that add up to more than a float can hold are infinite, and can still be taken back."""
     ledger = ledger_of([Report(task, 1, {TOKENS: sys.float_info.max}) for task in range(2)])
     assert ledger.sums == {TOKENS: math.inf}
     ledger.forget([1])

@@ -103,7 +103,7 @@ def test_old_names_of_arguments_work_with_a_warning() -> None:
     assert len(seen) == 2
     assert made == Snapshot(RUN, (READ,), False)
     with pytest.raises(TypeError, match="run_line"):
-        Snapshot()  # type: ignore[call-arg] # as the test says
+        Snapshot()  # type: ignore[call-arg] # it lacks the only argument that has no default
 
 
 def test_snapshots_can_be_replaced_and_pickled() -> None:

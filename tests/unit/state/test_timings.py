@@ -1,4 +1,4 @@
-"""Time spans of stages: whatever happens to what is told of them, they end the same."""
+"""When stages started and last moved: the same however the reports of it arrive."""
 
 from __future__ import annotations
 
@@ -9,50 +9,52 @@ from hypothesis import strategies as st
 from speedy_utils._state.timings import StageClock, StageTimings
 from speedy_utils.testing import FakeClock
 
-AGES = st.dictionaries(
+TIMINGS = st.dictionaries(
     st.sampled_from([None, "Read", "Write"]),
     st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda pair: (max(pair), min(pair))),
     max_size=3,
 )
 
 
-@given(st.lists(AGES, max_size=6), st.data())
-def test_order_and_repetition_change_nothing(told: list[StageTimings], data: st.DataObject) -> None:
-    """What is told at one moment may come in any order, any number of times."""
-    mixed = data.draw(st.permutations(told + told))
+@given(st.lists(TIMINGS, max_size=6), st.data())
+def test_order_and_repetition_change_nothing(reported: list[StageTimings], data: st.DataObject) -> None:
+    """What is reported at one moment may arrive in any order, any number of times."""
+    mixed = data.draw(st.permutations(reported + reported))
     one, other = StageClock(FakeClock()), StageClock(FakeClock())
-    for timings in told:
+    for timings in reported:
         one.merge(timings)
     for timings in mixed:
         other.merge(timings)
     assert one.timings() == other.timings()
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), AGES), max_size=6))
-def test_a_span_is_from_the_first_beginning_to_the_last_movement(
-    told: list[tuple[int, StageTimings]],
+@given(st.lists(st.tuples(st.integers(0, 9), TIMINGS), max_size=6))
+def test_a_stage_lasts_from_the_first_start_to_the_last_movement(
+    reported: list[tuple[int, StageTimings]],
 ) -> None:
-    """Merging keeps the earliest beginning and the latest movement of each stage, by the reader's clock."""
+    """Merging keeps the earliest start and the latest movement of each stage, by the reader's clock."""
     clock = FakeClock()
-    spans = StageClock(clock)
-    began: dict[str | None, list[float]] = {}
+    stages = StageClock(clock)
+    started: dict[str | None, list[float]] = {}
     moved: dict[str | None, list[float]] = {}
-    for wait, timings in told:
+    for wait, timings in reported:
         clock.advance(wait)
-        spans.merge(timings)
-        for stage, (since_begun, since_moved) in timings.items():
-            began.setdefault(stage, []).append(clock() - since_begun)
-            moved.setdefault(stage, []).append(clock() - since_moved)
+        stages.merge(timings)
+        for stage, (since_start, since_move) in timings.items():
+            started.setdefault(stage, []).append(clock() - since_start)
+            moved.setdefault(stage, []).append(clock() - since_move)
     now = clock()
-    assert spans.timings() == {stage: (now - min(began[stage]), now - max(moved[stage])) for stage in began}
-    for stage in began:
-        assert spans.elapsed(stage, None) == max(moved[stage]) - min(began[stage])
-        assert spans.elapsed(stage, now) == now - min(began[stage])
+    assert stages.timings() == {
+        stage: (now - min(started[stage]), now - max(moved[stage])) for stage in started
+    }
+    for stage in started:
+        assert stages.elapsed(stage, None) == max(moved[stage]) - min(started[stage])
+        assert stages.elapsed(stage, now) == now - min(started[stage])
 
 
-@given(AGES, st.integers(0, 1_000))
-def test_ages_mean_the_same_by_any_clock(timings: StageTimings, head_start: int) -> None:
-    """StageClock that are handed from clock to clock keep their lengths, however far the clocks are apart."""
+@given(TIMINGS, st.integers(0, 1_000))
+def test_timings_mean_the_same_by_any_clock(timings: StageTimings, head_start: int) -> None:
+    """Timings that go from one clock to another stay the same, however far the clocks are apart."""
     clock, other = FakeClock(), FakeClock()
     other.advance(head_start)
     first, second = StageClock(clock), StageClock(other)
@@ -61,21 +63,21 @@ def test_ages_mean_the_same_by_any_clock(timings: StageTimings, head_start: int)
     assert second.timings() == first.timings() == timings
 
 
-def test_a_beginning_is_never_before_what_is_allowed() -> None:
+def test_a_start_is_never_before_the_reset() -> None:
     """A reader that was reset takes in nothing from before that."""
     clock = FakeClock()
-    spans = StageClock(clock)
+    stages = StageClock(clock)
     clock.advance(10)
-    spans.merge({"Read": (50.0, 3.0), "Write": (50.0, 40.0)}, since=4.0)
-    assert spans.timings() == {"Read": (6, 3), "Write": (6, 6)}
+    stages.merge({"Read": (50.0, 3.0), "Write": (50.0, 40.0)}, since=4.0)
+    assert stages.timings() == {"Read": (6, 3), "Write": (6, 6)}
 
 
-def test_a_stage_that_was_not_begun_has_no_time() -> None:
-    """Nothing is known of a stage before it begins, nor after all was forgotten."""
-    spans = StageClock(FakeClock())
-    assert ("Read" in spans, spans.elapsed("Read", 99.0), spans.timings()) == (False, 0, {})
-    spans.merge({"Read": (5.0, 2.0)})
-    assert "Read" in spans
-    assert spans.elapsed("Read", None) == pytest.approx(3)
-    spans.clear()
-    assert ("Read" in spans, spans.elapsed("Read", None)) == (False, 0)
+def test_a_stage_that_has_not_started_has_no_time() -> None:
+    """Nothing is known of a stage before it starts, nor after all was forgotten."""
+    stages = StageClock(FakeClock())
+    assert ("Read" in stages, stages.elapsed("Read", 99.0), stages.timings()) == (False, 0, {})
+    stages.merge({"Read": (5.0, 2.0)})
+    assert "Read" in stages
+    assert stages.elapsed("Read", None) == pytest.approx(3)
+    stages.clear()
+    assert ("Read" in stages, stages.elapsed("Read", None)) == (False, 0)

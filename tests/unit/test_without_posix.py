@@ -1,0 +1,85 @@
+"""Nothing that only POSIX has is needed: not to import the package, nor to run without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.programs import environment
+
+HIDE = """
+import os, signal, sys
+
+for module in ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"):
+    sys.modules[module] = None  # importing it fails from now on
+for module, names in (
+    (os, ("fork", "getuid", "killpg", "register_at_fork", "sched_getaffinity", "setsid", "ttyname")),
+    (signal, ("SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "pthread_kill", "pthread_sigmask", "setitimer")),
+):
+    for name in names:
+        delattr(module, name)
+
+def no_terminal(*_):
+    raise OSError("no terminal")
+
+os.get_terminal_size = no_terminal
+"""
+
+IMPORT = """
+import importlib, pkgutil
+import speedy_utils
+for module in pkgutil.walk_packages(speedy_utils.__path__, "speedy_utils."):
+    if not module.name.startswith("speedy_utils._ray"):
+        importlib.import_module(module.name)
+from speedy_utils._engines.base import cpus
+assert cpus() == os.cpu_count()
+"""
+
+RUN = """
+from speedy_utils import multi_process, track
+from speedy_utils.errors import TaskError
+seen = []
+def work(n):
+    assert n < 30, n
+    return sum(track(range(n), desc="Sum"))
+for backend in ("seq", "threads"):
+    results = multi_process(
+        work, [10, 20, 30], backend=backend, num_workers=2, total_items=lambda n: n, on_error="continue",
+        progress=seen.append,
+    )
+    assert results[:2] == [45, 190], results
+    assert isinstance(results[2], TaskError), results
+    assert [(line.name, line.done, line.total) for line in seen[-1].lines][-1] == ("Sum", 30, 60), seen[-1]
+    multi_process(abs, [-1, -2], backend=backend, worker_logs="none")
+"""
+
+DATASETS = "from datasets import Dataset, load_from_disk\n"  # huggingface_hub looks for termios by os.name
+
+PROCESS = """
+from speedy_utils import multi_process_dataset, track
+rows = Dataset.from_dict({"n": list(range(10))})
+def double(shard, path):
+    return Dataset.from_list([{"n": 2 * row["n"]} for row in track(shard)])
+out = multi_process_dataset(rows, double, "out", backend="threads", num_workers=2, num_shards=3)
+assert load_from_disk(out)["n"][:] == list(range(0, 20, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [HIDE + IMPORT, HIDE + RUN, DATASETS + HIDE + PROCESS], ids=["import", "run", "dataset"]
+)
+def test_the_package_works_without_posix(tmp_path: Path, program: str) -> None:
+    """Without forks, POSIX's modules, its signals and a terminal's size the package imports and runs."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -188,8 +188,8 @@ def test_generator_passes_send_throw_and_return() -> None:
     assert sink.done == 4
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
-def test_generator_that_is_closed_runs_its_cleanup(inside: bool) -> None:
+@pytest.mark.parametrize("around", [RecordingSink(), nullcontext()], ids=["inside", "outside"])
+def test_generator_that_is_closed_runs_its_cleanup(around: Any) -> None:
     """Closing ends the body at its yield, counts what was yielded, and restores the context."""
     cleaned = []
 
@@ -201,17 +201,12 @@ def test_generator_that_is_closed_runs_its_cleanup(inside: bool) -> None:
         finally:
             cleaned.append(True)
 
-    sink = RecordingSink()
-    if inside:
-        sink.__enter__()
-    going = numbers()
-    next(going)
-    going.close()
-    assert cleaned == [True]
-    assert list(going) == []
-    if inside:
-        sink.__exit__(None, None, None)
-        assert sink.done == 1
+    with around as sink:
+        going = numbers()
+        next(going)
+        going.close()
+        assert (cleaned, list(going)) == ([True], [])
+    assert sink is None or sink.done == 1
 
 
 def test_cleanup_of_a_generator_counts_for_it_and_may_fail() -> None:
@@ -253,22 +248,14 @@ def test_generator_does_not_leak_its_context() -> None:
 def test_interleaved_generators_are_apart() -> None:
     """Two generators that take turns count each for its own."""
 
-    @tracked(total=3, desc="A")
-    def first() -> Iterator[None]:
-        report_progress(1)
-        yield
-        report_progress(1)
-        yield
+    def steps(amount: int) -> Iterator[None]:
+        for _ in range(2):
+            report_progress(amount)
+            yield
 
-    @tracked(total=30, desc="B")
-    def second() -> Iterator[None]:
-        report_progress(10)
-        yield
-        report_progress(10)
-        yield
-
+    first, second = tracked(total=3, desc="A")(steps), tracked(total=30, desc="B")(steps)
     with RecordingSink() as sink:
-        for turn, _ in enumerate(zip(first(), second(), strict=False), 1):
+        for turn, _ in enumerate(zip(first(1), second(10), strict=False), 1):
             assert sink.stages == {"A": turn, "B": 10 * turn}
 
 

@@ -90,11 +90,34 @@ def test_many_names_share_a_stage(sink: RecordingSink) -> None:
     assert sink.stages[OVERFLOW_STAGE] == 960
 
 
-def test_what_was_done_before_does_not_count(sink: RecordingSink) -> None:
-    """``initial`` is neither done by this run nor to be done by it."""
-    with std.tqdm(total=10, initial=4, desc="A") as bar:
-        bar.update(5)
-    assert (sink.stages, sink.totals) == ({"A": 5}, {"A": 6})
+UPDATES: dict[str, tuple[dict[str, Any], list[float], int, int | None]] = {
+    "initial is not of this run": ({"total": 10, "initial": 4}, [5], 5, 6),
+    "a scale": ({"total": 10, "initial": 1, "unit_scale": 32}, [9], 288, 288),
+    "fractions": ({"total": 2.5}, [0.9] + [0.1] * 11, 2, 2),
+    "taken back before it was read": ({"total": 10}, [-3, 8], 5, 10),
+    "no total": ({"total": None}, [3], 3, None),
+    "an infinite total": ({"total": math.inf}, [3], 3, None),
+    "a total of zero that is passed": ({"total": 0}, [3], 3, None),
+    "a negative total": ({"total": -1}, [3], 3, None),
+}
+
+
+@pytest.mark.parametrize(("options", "updates", "done", "total"), UPDATES.values(), ids=UPDATES)
+def test_a_bar_counts_whole_items_of_this_run(
+    options: dict[str, Any], updates: list[float], done: int, total: int | None, sink: RecordingSink
+) -> None:
+    """What a bar shows counts, rounded down; a total that is set later is taken up, and corrected."""
+    bar = std.tqdm(desc="A", **options)
+    for n in updates:
+        bar.update(n)
+    assert (sink.stages, sink.totals) == ({"A": done}, {} if total is None else {"A": total})
+    bar.update(-1)  # what was seen is not taken back
+    assert sink.stages == {"A": done}
+    if total is None:
+        bar.total = 9
+        assert sink.totals == {"A": 9}
+        bar.total = 6.0
+        assert sink.totals == {"A": 6}
 
 
 def test_a_reset_keeps_what_was_counted(sink: RecordingSink) -> None:
@@ -138,38 +161,16 @@ def test_a_bar_that_is_read_while_it_is_reset_counts_once(sink: RecordingSink) -
     assert (sink.stages, sink.totals) == ({"A": 10}, {"A": 16})
 
 
-@pytest.mark.parametrize("total", [None, math.inf, 0, -1])
-def test_a_total_that_is_not_known_may_come_later(total: Any, sink: RecordingSink) -> None:
-    """Where a bar has no total it declares none; a total that is set later is taken up, and corrected."""
-    bar = std.tqdm(total=total, desc="A")
-    bar.update(3)
-    assert (sink.stages, sink.totals) == ({"A": 3}, {})
-    bar.total = 9
-    bar.refresh()
-    assert (sink.stages, sink.totals) == ({"A": 3}, {"A": 9})
-    bar.total = 6.0
-    assert sink.totals == {"A": 6}
-
-
-def test_a_stage_of_bars_without_totals_has_none(sink: RecordingSink) -> None:
-    """A bar that could not tell its total says so at its end."""
-    list(std.tqdm(range(3), desc="A"))
-    list(std.tqdm(iter(range(3)), desc="A"))
-    assert (sink.stages, sink.totals) == ({"A": 6}, {})
-
-
-def test_a_loop_over_nothing_has_a_stage(sink: RecordingSink) -> None:
-    """An empty loop declares that it has no items, and a bar that is never used declares nothing."""
-    list(std.tqdm([], desc="A"))
-    std.tqdm(total=5, desc="B").close()
-    assert (sink.stages, sink.totals) == ({"A": 0}, {"A": 0})
-
-
-def test_the_total_shows_when_the_loop_starts(sink: RecordingSink) -> None:
-    """A stage is there with its total before its first, slow item is finished."""
+def test_loops_declare_their_totals_when_they_start(sink: RecordingSink) -> None:
+    """So does a loop over nothing; one without a length removes the total, and an unused bar has none."""
     for _ in std.tqdm(range(3), desc="A"):
         assert (sink.stages, sink.totals) == ({"A": 0}, {"A": 3})
         break
+    list(std.tqdm([], desc="B"))
+    std.tqdm(total=5, desc="C").close()
+    assert (sink.stages, sink.totals) == ({"A": 0, "B": 0}, {"A": 3, "B": 0})
+    list(std.tqdm(iter(range(3)), desc="A"))
+    assert (sink.stages, sink.totals) == ({"A": 3, "B": 0}, {"B": 0})
 
 
 def test_a_stage_counts_in_the_unit_of_its_bar(sink: RecordingSink) -> None:
@@ -183,36 +184,6 @@ def test_a_stage_counts_in_the_unit_of_its_bar(sink: RecordingSink) -> None:
     list(std.tqdm(range(3), unit="files"))
     assert sink.stages == {"Fetch": 2_000, "Send": 1_000, "Parse": 3, "Pack": 3}
     assert units(sink._reporter) == {"Fetch": "B", "Send": "B", "Parse": "rows"}
-
-
-def test_a_scale_counts_what_the_bar_would_show(sink: RecordingSink) -> None:
-    """With ``unit_scale=32`` an item of the bar stands for 32."""
-    list(std.tqdm(range(9), total=10, initial=1, desc="A", unit="rows", unit_scale=32))
-    assert (sink.stages, sink.totals) == ({"A": 288}, {"A": 288})
-
-
-def test_fractions_are_rounded_down(sink: RecordingSink) -> None:
-    """Whole items count, and the rounding of floats takes none away."""
-    bar = std.tqdm(total=2.5, desc="A")
-    bar.update(0.9)
-    assert sink.stages == {}
-    for _ in range(11):
-        bar.update(0.1)
-    assert (sink.stages, sink.totals) == ({"A": 2}, {"A": 2})
-
-
-def test_what_was_seen_is_not_taken_back(sink: RecordingSink) -> None:
-    """A negative update takes nothing from a count that was read, and makes none negative."""
-    bar = std.tqdm(total=10, desc="A")
-    bar.update(-3)
-    assert sink.stages == {}
-    bar.update(8)
-    assert sink.stages == {"A": 5}
-    bar.update(-2)
-    assert sink.stages == {"A": 5}
-    bar.n = 9
-    bar.refresh()
-    assert sink.stages == {"A": 9}
 
 
 @pytest.mark.parametrize("nonsense", [None, "many", math.nan, math.inf])
@@ -310,10 +281,9 @@ def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
 
 
 def test_a_bar_moved_by_threads_counts(sink: RecordingSink) -> None:
-    """All updates of a bar count, whichever thread makes them."""
+    """All updates of a bar count, from any thread."""
     with std.tqdm(total=4_000, desc="A") as bar, ThreadPoolExecutor(4) as pool:
-        for _ in range(4_000):
-            pool.submit(bar.update)
+        list(pool.map(bar.update, [1] * 4_000))
     assert sink.stages == {"A": 4_000}
 
 

@@ -7,7 +7,7 @@ import gc
 import inspect
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,46 +213,28 @@ def test_an_unnamed_bar_counts_where_nothing_else_does(sink: RecordingSink) -> N
     assert (sink.done, sink.stages, sink.totals) == (7, {}, {})
 
 
-def counted_by_track() -> None:
-    """Bars in a loop that counts."""
-    for _ in track(range(3)):
-        list(std.tqdm(range(5)))
-
-
-def counted_by_a_report() -> None:
-    """A bar and a report."""
+def _beside_a_report() -> None:
     list(std.tqdm(range(5)))
     report_progress(3)
 
 
-def counted_by_a_call() -> None:
-    """A bar and a call."""
-
-    @tracked(total=3)
-    def work() -> None: ...
-
+def _beside_a_call() -> None:
     list(std.tqdm(range(5)))
-    work()
+    tracked(total=3)(lambda: None)()
 
 
-@pytest.mark.parametrize("work", [counted_by_track, counted_by_a_report, counted_by_a_call])
-def test_an_unnamed_bar_is_ignored_where_the_task_counts_by_itself(
-    work: Callable[[], None], sink: RecordingSink
-) -> None:
-    """What the code reports about itself comes before what its unnamed bars show."""
-    work()
-    assert sink.done == 3
+def _in_a_counted_loop() -> None:
+    for _ in track(range(3)):
+        list(std.tqdm(range(5)))
 
 
-def nested_loops() -> None:
-    """Loops in loops."""
+def _in_loops() -> None:
     for _ in std.tqdm(range(3)):
         for _ in std.tqdm(range(5)):
             list(std.tqdm(range(7)))
 
 
-def nested_by_hand() -> None:
-    """A bar moved inside another."""
+def _in_a_bar_moved_by_hand() -> None:
     with std.tqdm(total=3) as outer:
         for _ in range(3):
             inner = std.tqdm(total=5)
@@ -260,39 +242,46 @@ def nested_by_hand() -> None:
             outer.update()
 
 
-def side_by_side() -> None:
-    """Two bars in step."""
+def _in_step() -> None:
     list(zip(std.tqdm(range(3)), std.tqdm(range(3)), strict=True))
 
 
-def with_a_bar_left_open() -> None:
-    """A bar after one that is through."""
+def _after_one_that_was_left_open() -> None:
     bar = std.tqdm(total=2)
     bar.update(2)
     list(std.tqdm(range(1)))
     bar.set_postfix(done=True)
 
 
-@pytest.mark.parametrize("work", [nested_loops, nested_by_hand, side_by_side, with_a_bar_left_open])
-def test_of_nested_unnamed_bars_the_outermost_counts(work: Callable[[], None], sink: RecordingSink) -> None:
-    """Items of a bar inside another are no items of the run; a bar that is through has none inside."""
+@pytest.mark.parametrize(
+    "work",
+    [
+        _beside_a_report,
+        _beside_a_call,
+        _in_a_counted_loop,
+        _in_loops,
+        _in_a_bar_moved_by_hand,
+        _in_step,
+        _after_one_that_was_left_open,
+    ],
+)
+def test_of_unnamed_bars_the_outermost_counts_unless_the_code_does(
+    work: Callable[[], None], sink: RecordingSink
+) -> None:
+    """Items of a bar inside another are no items of the run, and what the code reports comes first."""
     work()
     assert sink.done == 3
 
 
-def test_an_unnamed_bar_inside_a_named_one_counts_nowhere(sink: RecordingSink) -> None:
-    """The run's items are not known to be those of the inner loop."""
+def test_named_bars_count_inside_others_and_unnamed_ones_do_not(sink: RecordingSink) -> None:
+    """Each named bar counts to its own stage; the run's items are not known to be those of an inner loop."""
     for _ in std.tqdm(range(3), desc="Files"):
         list(std.tqdm(range(5)))
     assert (sink.done, sink.stages) == (0, {"Files": 3})
-
-
-def test_named_bars_count_wherever_they_are(sink: RecordingSink) -> None:
-    """Each named bar counts to its own stage, also inside others."""
     for _ in std.tqdm(range(3)):
         for _ in std.tqdm(range(2), desc="Files"):
             list(std.tqdm(range(5), desc="Lines"))
-    assert (sink.done, sink.stages, sink.totals) == (3, {"Files": 6, "Lines": 30}, {"Files": 6, "Lines": 30})
+    assert (sink.done, sink.stages, sink.totals) == (3, {"Files": 9, "Lines": 30}, {"Files": 9, "Lines": 30})
 
 
 def test_bars_in_coroutines_are_not_inside_each_other(sink: RecordingSink) -> None:
@@ -338,21 +327,23 @@ def test_a_call_of_one_item_is_not_moved_by_bars(sink: RecordingSink) -> None:
     assert sink.done == 0
 
 
-COMBINED: dict[str, Callable[[], None]] = {
-    "track over tqdm": lambda: [*track(std.tqdm(range(10), desc="A"), desc="A")] and None,
-    "tqdm over track": lambda: [*std.tqdm(track(range(10), desc="A"), desc="A")] and None,
-    "tqdm over an unsized track": lambda: [*std.tqdm(track(iter(range(10)), total=10, desc="A"), desc="A")]
-    and None,
-    "report in tqdm": lambda: [report_progress(desc="A") for _ in std.tqdm(range(10), desc="A")] and None,
-    "tqdm in track": lambda: [
-        [*std.tqdm("abc", desc="A")] for _ in track(range(10), desc="A")
-    ] and None,
-    "tracked in tqdm": lambda: [tracked(desc="A")(abs)(x) for x in std.tqdm(range(10), desc="A")] and None,
-}  # fmt: skip
+def _in_a(loop: Iterable[Any], work: Callable[..., Any]) -> None:
+    for x in loop:
+        work(x)
+
+
+COMBINED: dict[str, Callable[[], Any]] = {
+    "track over tqdm": lambda: list(track(std.tqdm(range(10), desc="A"), desc="A")),
+    "tqdm over track": lambda: list(std.tqdm(track(range(10), desc="A"), desc="A")),
+    "tqdm over an unsized track": lambda: list(std.tqdm(track(iter("ab" * 5), total=10, desc="A"), desc="A")),
+    "report in tqdm": lambda: _in_a(std.tqdm(range(10), desc="A"), lambda x: report_progress(desc="A")),
+    "tqdm in track": lambda: _in_a(track(range(10), desc="A"), lambda x: list(std.tqdm("abc", desc="A"))),
+    "tracked in tqdm": lambda: _in_a(std.tqdm(range(10), desc="A"), tracked(desc="A")(abs)),
+}
 
 
 @pytest.mark.parametrize("work", COMBINED.values(), ids=COMBINED.keys())
-def test_items_that_are_counted_twice_count_once(work: Callable[[], None], sink: RecordingSink) -> None:
+def test_items_that_are_counted_twice_count_once(work: Callable[[], Any], sink: RecordingSink) -> None:
     """Where a stage is counted by track or report_progress, bars of the same name add nothing to it."""
     work()
     assert sink.stages == {"A": 10}

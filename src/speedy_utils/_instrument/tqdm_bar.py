@@ -246,7 +246,7 @@ class CapturedBar:
             self._declares = tally is not self._home or tally.stage is None
             if unit not in ("", "it"):
                 # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
-                tally.reporter.unit(str(stage), "B" if unit == "iB" else unit)
+                tally.reporter.set_unit(str(stage), "B" if unit == "iB" else unit)
         elif self._nested or self._home.limit in (0, 1):
             return  # a call, or a task, of one item is not moved by the items of a loop in it
         else:

@@ -83,7 +83,7 @@ RUN_ITEMS = Key(None, Metric.ITEMS)
 
 
 Count = int | float
-"""How much. Items are whole numbers; counters need not be."""
+"""An amount. Items are whole numbers; counters need not be."""
 
 
 class Report(NamedTuple):
@@ -102,8 +102,8 @@ class _Live:
 
 
 @dataclass(slots=True)
-class _Numbers:
-    """A set of tasks, small when they finish roughly in order: all below ``floor``, and some above."""
+class _TaskSet:
+    """A set of tasks: all numbers below ``floor``, and some above. Small if tasks end roughly in order."""
 
     floor: int = 0
     above: set[Task] = field(default_factory=set)
@@ -135,7 +135,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._live: dict[Task, _Live] = {}  # in order of their last change, the newest last
-        self._committed = _Numbers()
+        self._committed = _TaskSet()
         self._version = 0
         self._sums: dict[Key, int | Fraction] = {}
 
@@ -146,7 +146,7 @@ class Ledger:
 
     @property
     def version(self) -> int:
-        """Grows with every change; what :meth:`changes` counts from."""
+        """A number that grows with each change; see :meth:`changes`."""
         return self._version
 
     def merge(self, reports: Iterable[Report]) -> None:
@@ -223,7 +223,7 @@ class Ledger:
             since: A :attr:`version` read earlier; 0 for all.
 
         Returns:
-            One report for each changed task. It takes time for each of these, not for each task.
+            One report for each changed task. Takes time in proportion to these, not to all tasks.
         """
         changed: list[Report] = []
         for task in reversed(self._live):

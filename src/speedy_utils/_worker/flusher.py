@@ -1,4 +1,4 @@
-"""Sends on what reporters have counted, in a thread of its own."""
+"""Sends what reporters have counted, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Flusher:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._routes: dict[Reporter, _Route] = {}
-        # Taken without the condition, which takes it in Python: an exception that is raised in this thread,
-        # as a run that ends raises one in its tasks, could come between taking the lock and the block.
+        # Not taken through the condition, which does so in Python: an exception that cancels a task could be
+        # raised between acquiring the lock and the block that releases it.
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -120,9 +120,7 @@ class _Route:
                 return
             if self.sink.send([report], reporter.timings(), last=final):
                 self._sent, self._sent_at = report, now
-        except (
-            Exception
-        ) as error:  # a sink or a tqdm bar may raise anything, and must not end the user's work
+        except Exception as error:  # a sink or a tqdm bar may raise anything; the user's work goes on
             if not self._failed:
                 self._failed = True
                 logger.warning(

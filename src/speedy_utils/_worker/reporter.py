@@ -18,7 +18,7 @@ from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
 
 _key = functools.lru_cache(maxsize=1024)(Key)
-"""Reports have the same few keys again and again, and a call of :class:`Key` costs five look-ups."""
+"""Reports have the same few keys each time, and making one takes as long as looking it up five times."""
 
 
 class Part(Protocol):
@@ -155,7 +155,7 @@ class Reporter:
             declared[name] += inf if total is None else total  # no thread switch in between, as with ``n``
         self.stage(name)
 
-    def unit(self, name: str, unit: str) -> None:
+    def set_unit(self, name: str, unit: str) -> None:
         """Set the unit of a stage that does not count in the run's."""
         self._units[name] = unit
 

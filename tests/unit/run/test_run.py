@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.counts import items, own_total, without_total
+from support.counts import items, own_total
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
@@ -196,58 +196,6 @@ def test_exact_reports_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> No
         run.commit(task, items(10, Read=10) | own_total("Read", 10), total=10, timings={})
     run.complete()
     assert own(run) == (20, 20)
-    assert end(run, caplog) == []
-
-
-def test_named_stages_have_lines(feed: Feed) -> None:
-    """Stages appear in order, each summed over all tasks, with the totals that tasks declared."""
-    run = a_run(None, feed=feed)
-    feed.reports = [
-        Report(0, 1, items(0, Read=3, Write=1) | own_total("Read", 10) | without_total("Write")),
-        Report(1, 1, items(0, Read=4) | own_total("Read", 20)),
-    ]
-    assert stages(run) == [("Read", 7, 30), ("Write", 1, None)]
-    run.commit(
-        0, items(Read=10, Write=2) | own_total("Read", 10) | without_total("Write"), total=None, timings={}
-    )
-    assert stages(run) == [("Read", 14, 30), ("Write", 2, None)]
-
-
-def test_stages_without_totals_of_their_own_have_the_runs() -> None:
-    """All items of a run with a total go through its stages, unless a stage declares another number."""
-    run = a_run(20)
-    run.fail(0, items(0, Read=5, Pack=3) | own_total("Pack", 4))
-    assert stages(run) == [("Read", 5, 20), ("Pack", 3, 4)]
-    tasks = a_run(20, unit="tasks", counts_items=False)
-    tasks.commit(0, items(Read=5) | without_total("Read"), total=1, timings={})
-    assert stages(tasks) == [("Read", 5, None)]
-
-
-def test_over_report_of_a_stage_is_clamped_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    """A stage counts no more than its task's items, or what was declared for it."""
-    run = a_run(10)
-    counts = items(10, Read=12, Pack=9) | own_total("Pack", 4)
-    run.commit(0, counts, total=10, timings={})
-    assert stages(run) == [("Read", 10, 10), ("Pack", 4, 4)]
-    (warning,) = end(run, caplog)
-    assert warning.startswith("task 0 reported 12 of 10 items")
-
-
-def test_declared_totals_of_unnamed_loops_are_the_runs_where_it_has_none(feed: Feed) -> None:
-    """A run without a total shows what its loops declare, and its own total wins where it has one."""
-    feed.reports = [
-        Report(0, 1, items(3) | {Key(None, Metric.TOTAL): 10}),
-        Report(1, 1, items(1) | {Key(None, Metric.TOTAL): 5}),
-    ]
-    assert own(a_run(None, feed=feed)) == (4, 15)
-    assert own(a_run(99, feed=feed)) == (4, 99)
-
-
-def test_declared_total_below_the_tasks_is_no_over_report(caplog: pytest.LogCaptureFixture) -> None:
-    """A loop that declares only a part of its task's items does not make the rest an over-report."""
-    run = a_run(10)
-    run.commit(0, items(10) | {Key(None, Metric.TOTAL): 4}, total=10, timings={})
-    assert own(run) == (10, 10)
     assert end(run, caplog) == []
 
 

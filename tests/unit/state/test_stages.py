@@ -225,6 +225,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         1 counts 50                | Run 54/?
         """,
     ),
+    "the totals that unnamed loops declare add up": (
+        {"total": None, "tasks": 2},
+        """
+        0 starts                   |
+        1 starts                   |
+        0 counts 3 of 10           | Run 3/10
+        1 counts 1 of 5            | Run 4/15
+        """,
+    ),
     "what unnamed loops declare comes on top of what was done before": (
         {"total": None, "tasks": 1, "initial": 100},
         """
@@ -301,7 +310,7 @@ def test_a_stage_may_count_in_a_unit_of_its_own(counts_items: bool) -> None:
     work = Work(10, tasks=1, counts_items=counts_items)
     reporter = work.start(0, 10)
     count(reporter, "Download", 1_024, declared=4_096)
-    reporter.unit("Download", "B")
+    reporter.set_unit("Download", "B")
     count(reporter, "Read", 1)
     units = [(stage.name, stage.unit) for stage in work.read().stages]
     assert units == [("Download", "B"), ("Read", "items")]

@@ -211,7 +211,7 @@ def test_a_report_has_the_totals_of_its_stages(total: int | None) -> None:
 def test_a_report_has_units_and_counters_of_its_stages() -> None:
     """Units are reported as labels, counters as sums; a float stays within what a float can hold."""
     reporter = Reporter(0)
-    reporter.unit("Download", "B")
+    reporter.set_unit("Download", "B")
     reporter.own.add_to_counters({"tokens": 3, "loss": 0.5})
     reporter.own.add_to_counters({"tokens": 4})
     for _ in range(2):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.work import Work, count
 
 from speedy_utils import StageSnapshot
@@ -85,184 +87,120 @@ def shown(work: Work) -> str:
     return ", ".join([run, *map(text, snapshot.stages)])
 
 
-CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "the run's line is hidden while a stage of the same total says all, until something is counted unnamed": (
-        {"total": 10, "tasks": 1},
-        """
-        0 starts with 10           | Run 0/10
-        0 counts 3 in Read         | (Run 0/10), Read 3/10
-        0 counts 1                 | Run 1/10, Read 3/10
-        0 succeeds                 | Run 10/10, Read 3/3
-        """,
-    ),
-    "a task that only named stages does not bring the run's line back when it is credited": (
-        {"total": 10, "tasks": 1},
-        """
-        0 starts with 10           |
-        0 counts 10 in Read        | (Run 0/10), Read 10/10
-        0 succeeds                 | (Run 10/10), Read 10/10
-        all succeeded              | (Run 10/10), Read 10/10
-        """,
-    ),
-    "a stage of items can't say how many tasks are done, with a total or without": (
-        {"total": 2, "tasks": 2, "counts_items": False},
-        """
-        0 starts                   |
-        0 counts 3 in Read of 5    | Run 0/2, Read 3/5+
-        0 counts 3 in Pack         | Run 0/2, Read 3/5+, Pack 3/?
-        0 succeeds                 | Run 1/2, Read 3/3+, Pack 3/?
-        """,
-    ),
-    "a stage with a total of its own does not say all, a second stage may": (
-        {"total": 10, "tasks": 1},
-        """
-        0 starts with 10           |
-        0 counts 1 in Pack of 2    | Run 0/10, Pack 1/2
-        0 counts 3 in Read         | (Run 0/10), Pack 1/2, Read 3/10
-        """,
-    ),
-    "the stages of a resumed run have what is left to do": (
-        {"total": 100, "tasks": 2, "initial": 40},
-        """
-        2 starts with 30           | Run 40/100
-        2 counts 5 in Read         | (Run 40/100), Read 5/60
-        2 counts 25 in Read        |
-        2 succeeds                 | (Run 70/100), Read 30/60
-        3 starts with 30           |
-        3 counts 30 in Read        |
-        3 succeeds                 |
-        all succeeded              | (Run 100/100), Read 60/60
-        """,
-    ),
-    "tasks that were done before don't keep a stage growing": (
-        {"total": None, "tasks": 1, "initial": 40},
-        """
-        3 starts                   |
-        3 counts 1 in Read of 5    | Run 40/?, Read 1/5
-        """,
-    ),
-    "a stage stops growing once each task has come to it, which need not have ended": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        0 counts 1 in Read of 5    | Run 0/?, Read 1/5+
-        1 starts                   | Run 0/?, Read 1/5+
-        1 counts 0 in Read of 4    | Run 0/?, Read 1/9
-        """,
-    ),
-    "a retry takes back what the lost attempt declared, and the task has to come to the stage again": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        0 counts 1 in Read of 5    |
-        1 starts                   |
-        1 counts 3 in Read of 7    | Run 0/?, Read 4/12
-        1 starts again             | Run 0/?, Read 1/5+
-        1 counts 7 in Read of 7    | Run 0/?, Read 8/12
-        """,
-    ),
-    "what a loop declared and did not do leaves the total when its task succeeds": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        1 starts                   |
-        0 counts 2 in Read of 10   |
-        1 counts 1 in Read of 10   | Run 0/?, Read 3/20
-        0 succeeds                 | Run 0/?, Read 3/12
-        """,
-    ),
-    "the same of an unnamed loop": (
-        {"total": None, "tasks": 1},
-        """
-        0 starts                   |
-        0 counts 4 of 9            | Run 4/9
-        0 succeeds                 | Run 4/4
-        """,
-    ),
-    "a failed task leaves its stages and the run short": (
-        {"total": 20, "tasks": 2},
-        """
-        0 starts with 10           |
-        1 starts with 10           |
-        0 counts 2 in Read         |
-        0 counts 1 in Pack of 4    |
-        1 counts 10 in Read        |
-        0 fails                    | (Run 0/20), Read 12/20, Pack 1/4+
-        1 succeeds                 | (Run 10/20), Read 12/20, Pack 1/4
-        """,
-    ),
-    "a loop without a length makes the total of its stage unknown": (
-        {"total": None, "tasks": 1},
-        """
-        0 starts                   |
-        0 counts 2 in Read of 2    | Run 0/?, Read 2/2
-        0 counts 3 in Read of ?    | Run 0/?, Read 5/?
-        """,
-    ),
-    "or that of its task, if it has one": (
-        {"total": 10, "tasks": 1},
-        """
-        0 starts with 10           |
-        0 counts 2 in Read of 2    | Run 0/10, Read 2/2
-        0 counts 3 in Read of ?    | Run 0/10, Read 5/10
-        """,
-    ),
-    "one task without a total makes that of the stage unknown": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        0 counts 1 in Read of 5    | Run 0/?, Read 1/5+
-        1 starts                   |
-        1 counts 3 in Read         | Run 0/?, Read 4/?
-        """,
-    ),
-    "the total that unnamed loops declare is dropped once others count beyond it": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        0 counts 4 of 4            | Run 4/4
-        1 starts                   |
-        1 counts 50                | Run 54/?
-        """,
-    ),
-    "the totals that unnamed loops declare add up": (
-        {"total": None, "tasks": 2},
-        """
-        0 starts                   |
-        1 starts                   |
-        0 counts 3 of 10           | Run 3/10
-        1 counts 1 of 5            | Run 4/15
-        """,
-    ),
-    "what unnamed loops declare comes on top of what was done before": (
-        {"total": None, "tasks": 1, "initial": 100},
-        """
-        0 starts                   | Run 100/?
-        0 counts 4 of 9            | Run 104/109
-        """,
-    ),
-    "the run's own total is stronger than what its loops declare": (
-        {"total": 99, "tasks": 1},
-        """
-        0 starts                   |
-        0 counts 4 of 9            | Run 4/99
-        0 succeeds                 | Run 4/99
-        all succeeded              | Run 99/99
-        """,
-    ),
+CASES = {
+    "the run's line is hidden while a stage says the same, until something is counted unnamed": """
+        total=10, tasks=1
+        0 starts with 10 | Run 0/10
+        0 counts 3 in Read | (Run 0/10), Read 3/10
+        0 counts 1 | Run 1/10, Read 3/10
+        0 succeeds | Run 10/10, Read 3/3
+    """,
+    "a task that only named stages does not bring the run's line back when it is credited": """
+        total=10, tasks=1
+        0 starts with 10, 0 counts 10 in Read | (Run 0/10), Read 10/10
+        0 succeeds | (Run 10/10), Read 10/10
+        all succeeded | (Run 10/10), Read 10/10
+    """,
+    "a stage of items can't say how many tasks are done, with a total or without": """
+        total=2, tasks=2, counts_items=False
+        0 starts, 0 counts 3 in Read of 5 | Run 0/2, Read 3/5+
+        0 counts 3 in Pack | Run 0/2, Read 3/5+, Pack 3/?
+        0 succeeds | Run 1/2, Read 3/3+, Pack 3/?
+    """,
+    "a stage with a total of its own does not say all, a second stage may": """
+        total=10, tasks=1
+        0 starts with 10, 0 counts 1 in Pack of 2 | Run 0/10, Pack 1/2
+        0 counts 3 in Read | (Run 0/10), Pack 1/2, Read 3/10
+    """,
+    "the stages of a resumed run have what is left to do": """
+        total=100, tasks=2, initial=40
+        2 starts with 30 | Run 40/100
+        2 counts 5 in Read | (Run 40/100), Read 5/60
+        2 counts 25 in Read, 2 succeeds | (Run 70/100), Read 30/60
+        3 starts with 30, 3 counts 30 in Read, 3 succeeds, all succeeded | (Run 100/100), Read 60/60
+    """,
+    "tasks that were done before don't keep a stage growing": """
+        total=None, tasks=1, initial=40
+        3 starts, 3 counts 1 in Read of 5 | Run 40/?, Read 1/5
+    """,
+    "a stage stops growing once each task has come to it, which need not have ended": """
+        total=None, tasks=2
+        0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
+        1 starts | Run 0/?, Read 1/5+
+        1 counts 0 in Read of 4 | Run 0/?, Read 1/9
+    """,
+    "a retry takes back what the lost attempt declared, and the task has to come to the stage again": """
+        total=None, tasks=2
+        0 starts, 0 counts 1 in Read of 5, 1 starts, 1 counts 3 in Read of 7 | Run 0/?, Read 4/12
+        1 starts again | Run 0/?, Read 1/5+
+        1 counts 7 in Read of 7 | Run 0/?, Read 8/12
+    """,
+    "what a loop declared and did not do leaves the total when its task succeeds": """
+        total=None, tasks=2
+        0 starts, 1 starts, 0 counts 2 in Read of 10, 1 counts 1 in Read of 10 | Run 0/?, Read 3/20
+        0 succeeds | Run 0/?, Read 3/12
+    """,
+    "the same of an unnamed loop": """
+        total=None, tasks=1
+        0 starts, 0 counts 4 of 9 | Run 4/9
+        0 succeeds | Run 4/4
+    """,
+    "a failed task leaves its stages and the run short": """
+        total=20, tasks=2
+        0 starts with 10, 1 starts with 10, 0 counts 2 in Read | (Run 0/20), Read 2/20
+        0 counts 1 in Pack of 4 | (Run 0/20), Read 2/20, Pack 1/4+
+        1 counts 10 in Read, 0 fails | (Run 0/20), Read 12/20, Pack 1/4+
+        1 succeeds | (Run 10/20), Read 12/20, Pack 1/4
+    """,
+    "a loop without a length makes the total of its stage unknown": """
+        total=None, tasks=1
+        0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2
+        0 counts 3 in Read of ? | Run 0/?, Read 5/?
+    """,
+    "or that of its task, if it has one": """
+        total=10, tasks=1
+        0 starts with 10, 0 counts 2 in Read of 2 | Run 0/10, Read 2/2
+        0 counts 3 in Read of ? | Run 0/10, Read 5/10
+    """,
+    "one task without a total makes that of the stage unknown": """
+        total=None, tasks=2
+        0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
+        1 starts, 1 counts 3 in Read | Run 0/?, Read 4/?
+    """,
+    "the total that unnamed loops declare is dropped once others count beyond it": """
+        total=None, tasks=2
+        0 starts, 0 counts 4 of 4 | Run 4/4
+        1 starts, 1 counts 50 | Run 54/?
+    """,
+    "the totals that unnamed loops declare add up": """
+        total=None, tasks=2
+        0 starts, 1 starts, 0 counts 3 of 10 | Run 3/10
+        1 counts 1 of 5 | Run 4/15
+    """,
+    "what unnamed loops declare comes on top of what was done before": """
+        total=None, tasks=1, initial=100
+        0 starts | Run 100/?
+        0 counts 4 of 9 | Run 104/109
+    """,
+    "the run's own total is stronger than what its loops declare": """
+        total=99, tasks=1
+        0 starts, 0 counts 4 of 9 | Run 4/99
+        0 succeeds | Run 4/99
+        all succeeded | Run 99/99
+    """,
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_the_lines_show(case: tuple[dict[str, Any], str]) -> None:
-    """After each action the lines are those beside it."""
-    options, script = case
-    work = Work(**options)
-    for line in script.strip().splitlines():
-        action, _, expected = map(str.strip, line.partition("|"))
-        play(work, action)
-        if expected:
-            assert f"{action} | {shown(work)}" == f"{action} | {expected}"
+def test_what_the_lines_show(case: str) -> None:
+    """After the actions of each row the lines are those beside them."""
+    options, *rows = map(str.strip, case.strip().splitlines())
+    work = Work(**eval(f"dict({options})"))
+    for row in rows:
+        actions, _, _ = row.partition(" | ")
+        for action in actions.split(", "):
+            play(work, action)
+        assert f"{actions} | {shown(work)}" == row
 
 
 @pytest.mark.parametrize(
@@ -408,3 +346,107 @@ def test_sums_of_a_lost_attempt_show_nothing() -> None:
         ("Write", StageSums()),
         ("Read", StageSums(items=5, unit="kB")),
     ]
+
+
+STAGES = st.sampled_from([None, "Read", "Write"])
+STEP = st.tuples(STAGES, st.integers(0, 12), st.none() | st.integers(0, 12))
+PLAN = st.lists(st.tuples(st.integers(0, 10), st.lists(STEP, max_size=4)), min_size=1, max_size=5)
+KIND = st.sampled_from(["items", "run total only", "unknown", "tasks"])
+
+
+def work_of(kind: str, totals: list[int]) -> tuple[Work, list[int | None]]:
+    """Return work of some kind, and the totals that its tasks know."""
+    tasks = len(totals)
+    if kind == "tasks":
+        return Work(tasks, tasks=tasks, counts_items=False), [None] * tasks
+    if kind == "items":
+        return Work(sum(totals), tasks=tasks), list(totals)
+    return Work(None if kind == "unknown" else sum(totals), tasks=tasks), [None] * tasks
+
+
+@given(KIND, PLAN)
+def test_no_line_is_ever_ahead_and_all_are_full_at_a_clean_end(kind: str, plan: list[Any]) -> None:
+    """Whatever tasks declare and count, no line passes its total, and a clean end leaves none short of it."""
+    work, totals = work_of(kind, [total for total, _ in plan])
+
+    def never_ahead() -> None:
+        snapshot = work.read()
+        for line in (snapshot.run_line, *snapshot.stages):
+            assert line.total is None or line.done <= line.total
+
+    running = [work.start(task, total) for task, total in enumerate(totals)]
+    for reporter, (_, steps) in zip(running, plan, strict=True):
+        for stage, n, declared in steps:
+            count(reporter, stage, n, declared=declared)
+            never_ahead()
+    for reporter in running:
+        work.finish(reporter)
+        never_ahead()
+    work.stages.all_succeeded()
+    last = work.read()
+    for line in (last.run_line, *last.stages):
+        assert line.total in (None, line.done)
+        assert not line.growing
+    if kind != "unknown":
+        assert last.done == last.total
+
+
+@given(PLAN, st.data())
+def test_a_stage_of_the_runs_total_loses_what_ended_tasks_left_out(
+    plan: list[Any], data: st.DataObject
+) -> None:
+    """A stage's total is the run's, less what each task that succeeded has and did not count there."""
+    totals = [total for total, _ in plan]
+    work = Work(sum(totals), tasks=len(totals))
+    running = [work.start(task, total) for task, total in enumerate(totals)]
+    done = [data.draw(st.integers(0, total)) for total in totals]
+    for reporter, n in zip(running, done, strict=True):
+        count(reporter, "Read", n)
+    expected = sum(totals)
+    for reporter, n, total in zip(running, done, totals, strict=True):
+        assert (work.stage("Read").done, work.stage("Read").total) == (sum(done), expected)
+        work.finish(reporter)
+        expected -= total - n
+    assert (work.stage("Read").done, work.stage("Read").total) == (sum(done), sum(done))
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["finish", "fail", "skip"])), min_size=1))
+def test_declared_totals_add_up_and_grow_until_every_task_has_come(tasks: list[tuple[int, str]]) -> None:
+    """A stage with declared totals has their sum, and grows until each task has come to it or ended."""
+    work = Work(None, tasks=len(tasks))
+    expected = tasks[0][0]
+    count(first := work.start(0), "Read", 0, declared=expected)
+    for task, (declared, end) in enumerate(tasks[1:], start=1):
+        assert work.stage("Read").growing
+        reporter = work.start(task)
+        if end != "skip":
+            count(reporter, "Read", declared, declared=declared)
+            expected += declared
+            assert work.stage("Read").total == expected
+        (work.fail if end == "fail" else work.finish)(reporter)
+        assert work.stage("Read").total == expected
+    assert not work.stage("Read").growing
+    count(first, "Read", tasks[0][0])
+    assert (work.stage("Read").done, work.stage("Read").total) == (expected, expected)
+
+
+AMOUNTS = st.floats(0, 1e300) | st.integers(0, 10**20)
+
+
+@given(st.lists(st.tuples(AMOUNTS, st.booleans()), min_size=1, max_size=6))
+def test_counters_add_up_and_a_retry_leaves_no_trace(tasks: list[tuple[float, bool]]) -> None:
+    """What a lost attempt added to a counter is gone to the last bit; all others add up."""
+    kept, hit = Work(None, tasks=len(tasks)), Work(None, tasks=len(tasks))
+    for task, (amount, dies) in enumerate(tasks):
+        if dies:
+            with counting(hit.start(task).own):
+                report_progress(1, desc="Read", tokens=amount / 3)
+            hit.read()
+        for work in (kept, hit):
+            reporter = work.start(task, attempt=1 + (dies and work is hit))
+            with counting(reporter.own):
+                report_progress(1, desc="Read", tokens=amount)
+            work.read()
+            work.finish(reporter)
+    found, expected = (float(work.stage("Read").counters["tokens"]) for work in (hit, kept))
+    assert found == expected == pytest.approx(sum(amount for amount, _ in tasks))

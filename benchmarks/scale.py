@@ -142,6 +142,12 @@ class _Watched(BarDisplay):
         self.drawn.append((time.monotonic(), snapshot.done))
 
 
+class _Feed(ActorReader):
+    """The actor as the feed of a run, which is otherwise the engine."""
+
+    phase = ""
+
+
 def simulate(workers: int, seconds: float, *, direct: bool = False) -> Scale:
     """Let workers report to an actor of their own for some seconds, and see what it costs.
 
@@ -162,7 +168,7 @@ def simulate(workers: int, seconds: float, *, direct: bool = False) -> Scale:
         host.remote(actor, range(part, workers, HOSTS), relays, interval, start, end)
         for part in range(min(HOSTS, workers))
     ]
-    display, feed = _Watched(), ActorReader(actor)
+    display, feed = _Watched(), _Feed(actor)
     with Run("Simulated", 10**15, display=display, feed=feed):
         time.sleep(start + WARM_UP - time.monotonic())
         before, own_before = cpu_of(process), cpu_seconds()

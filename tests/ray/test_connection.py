@@ -34,85 +34,64 @@ def test_a_running_ray_is_used_and_left_running(ray_session: None) -> None:
     assert ray.get_runtime_context().get_job_id() == job
 
 
-WHERE = """
-import os, ray
+NODE = """
+import os, threading, ray
 from speedy_utils import multi_process
-def nodes(i):
+def node(i):
     import ray
     return ray.get_runtime_context().get_node_id()
+"""
+
+
+NODES = (
+    NODE
+    + """
 options = {"resources": {"here": 1}} if os.environ.get("HERE") else None
-print(*sorted(set(multi_process(nodes, range(3), num_workers=3, ray_options=options))))
+print(*sorted(set(multi_process(node, range(3), num_workers=3, ray_options=options))))
 print(int(ray.cluster_resources()["CPU"]))
 """
+)
 
 
-AT_ONCE = """
-import threading, ray
-from speedy_utils import multi_process
-def node(i):
-    import ray
-    return ray.get_runtime_context().get_node_id()
-nodes = []
-threads = [threading.Thread(target=lambda: nodes.extend(multi_process(node, range(2), num_workers=2)))
-           for _ in range(3)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(len(nodes), len(set(nodes)))
-"""
-
-
-def test_runs_in_threads_start_one_ray(driver: Driver) -> None:
-    """Runs that start at once in several threads of a program share the Ray that the first of them starts."""
-    done = driver(AT_ONCE)
-    assert (done.returncode, done.stdout) == (0, "6 1\n"), done.stderr
-
-
-THREAD = """
-import threading, ray
-from speedy_utils import multi_process
-def node(i):
-    import ray
-    return ray.get_runtime_context().get_node_id()
+THREADS = (
+    NODE
+    + """
 nodes = []
 def run():
-    nodes.extend(multi_process(node, [0], num_workers=1))
-for _ in range(2):
-    thread = threading.Thread(target=run)
+    nodes.extend(multi_process(node, range(2), num_workers=2))
+threads = [threading.Thread(target=run) for _ in range(2)]
+for thread in threads:
     thread.start()
+    IN_TURN and thread.join()
+for thread in threads:
     thread.join()
 run()
 print(len(nodes), len(set(nodes)))
 """
+)
 
 
-def test_a_ray_outlives_the_thread_that_started_it(driver: Driver) -> None:
-    """A Ray that a run in a thread has started serves later runs, in other threads and in the main one."""
-    done = driver(THREAD)
-    assert (done.returncode, done.stdout) == (0, "3 1\n"), done.stderr
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_runs_in_threads_share_the_ray_that_the_first_starts(driver: Driver, in_turn: bool) -> None:
+    """It serves runs that start at the same time, and others once the thread that started it has ended."""
+    done = driver(f"IN_TURN = {in_turn}\n{THREADS}")
+    assert (done.returncode, done.stdout) == (0, "6 1\n"), done.stderr
 
 
 def test_ray_address_is_obeyed_and_that_ray_left_running(head: Any, driver: Driver) -> None:
     """The Ray at RAY_ADDRESS runs the tasks, and still runs for the next program."""
-    first, second = (driver(WHERE, env={"RAY_ADDRESS": head.address, "HERE": "1"}) for _ in range(2))
+    first, second = (driver(NODES, env={"RAY_ADDRESS": head.address, "HERE": "1"}) for _ in range(2))
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[1] == "2"
     assert second.stdout == first.stdout
 
 
-def test_a_ray_of_this_machine_is_found(head: Any, driver: Driver) -> None:
-    """A Ray that ``ray start`` has started on this machine is used without an address."""
-    done = driver(WHERE, env={"RAY_TMPDIR": head.folder, "HERE": "1"})
+@pytest.mark.parametrize(("env", "cpus"), [({"HERE": "1"}, "2"), ({"RAY_ADDRESS": "local"}, "3")])
+def test_a_ray_of_this_machine_is_found(head: Any, driver: Driver, env: dict[str, str], cpus: str) -> None:
+    """One that ``ray start`` has started is used without an address, and not with RAY_ADDRESS=local."""
+    done = driver(NODES, env={"RAY_TMPDIR": head.folder} | env)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1] == "2"
-
-
-def test_ray_address_local_starts_a_ray(head: Any, driver: Driver) -> None:
-    """RAY_ADDRESS=local starts a Ray even if one runs on this machine, with a CPU for each worker."""
-    done = driver(WHERE, env={"RAY_TMPDIR": head.folder, "RAY_ADDRESS": "local"})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1] == "3"
+    assert done.stdout.splitlines()[1] == cpus
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

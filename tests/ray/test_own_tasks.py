@@ -48,30 +48,14 @@ def progress(actor: Any) -> dict[str, Any]:
 
 
 def test_an_actor_counts_what_is_added(actor: Any) -> None:
-    """update() adds items and returns the sum; get_progress() returns the state."""
+    """update() adds items; set_total() changes the total; reset() starts over at zero and keeps the total."""
     import ray
 
-    assert progress(actor) == {
-        "processed": 0,
-        "total": 100,
-        "elapsed": 0.0,
-        "rate": 0.0,
-        "desc": "Mine",
-        "counters": {},
-        "stages": {},
-    }
     assert ray.get([actor.update.remote(30), actor.update.remote()]) == [30, 31]
     state = progress(actor)
     assert (state["processed"], state["total"], state["desc"]) == (31, 100, "Mine")
-    assert state["elapsed"] > 0
     assert state["rate"] == pytest.approx(31 / state["elapsed"])
-
-
-def test_an_actor_can_be_given_another_total_and_start_over(actor: Any) -> None:
-    """set_total() changes the total; reset() starts over at zero and keeps the total."""
-    import ray
-
-    ray.get([actor.update.remote(30), actor.set_total.remote(50), actor.reset.remote()])
+    ray.get([actor.set_total.remote(50), actor.reset.remote()])
     state = progress(actor)
     assert (state["processed"], state["total"], state["elapsed"], state["rate"]) == (0, 50, 0.0, 0.0)
     assert ray.get(actor.update.remote(2)) == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import waiting
+from support import rows, waiting
 from support.programs import run_program, unignore_signals
 from support.recorder import Recorder
 from support.waiting import wait_until
@@ -142,6 +142,7 @@ def _ray() -> Iterator[None]:
     # Workers can't import test modules, so their functions travel with their code.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.cloudpickle.register_pickle_by_value(waiting)
+    ray.cloudpickle.register_pickle_by_value(rows)
     yield
     ray.shutdown()
     if address is not None:

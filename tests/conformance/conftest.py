@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(params=["mp", "seq"])
+@pytest.fixture(params=["threads", "seq"])
 def local(request: pytest.FixtureRequest) -> str:
     """Return each backend that needs no Ray."""
     return str(request.param)

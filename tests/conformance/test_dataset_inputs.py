@@ -94,7 +94,7 @@ def test_the_output_is_what_one_loop_would_write(
         tmp_path_factory.mktemp("property") / "out",
         num_workers=workers,
         num_shards=shards,
-        backend="mp",
+        backend="threads",
         progress=False,
     )
     assert ids(path) == list(range(0, rows, keep))
@@ -318,7 +318,7 @@ def test_debug_takes_the_first_rows(
     assert (recorder.last.total, recorder.last.desc) == (rows, f"Processing {rows} items")
 
 
-@pytest.mark.parametrize("local", ["mp"], indirect=True)
+@pytest.mark.parametrize("local", ["threads"], indirect=True)
 def test_formats_reach_the_function(local: str, out: Path) -> None:
     """A shard has the format of the dataset, so a function sees the values it would see without us."""
     kinds = set()

@@ -208,7 +208,7 @@ def process(dataset, output_path):
         time.sleep(0.01)
     return dataset
 if __name__ == "__main__":
-    multi_process_dataset(Dataset.from_dict({"id": [0, 1]}), process, "out", num_workers=1, backend="mp",
+    multi_process_dataset(Dataset.from_dict({"id": [0, 1]}), process, "out", num_workers=1, backend="threads",
                           overwrite=True)
 """
 

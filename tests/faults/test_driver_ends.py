@@ -1,6 +1,6 @@
 """A driver that is ended from outside: nothing stays behind, and the same call goes on.
 
-SIGKILL and a single Ctrl-C are in test_dataset_faults.py.
+SIGKILL and a single Ctrl-C are in test_dataset_kills.py.
 """
 
 from __future__ import annotations

@@ -17,18 +17,6 @@ from support.screen import EmulatedTerminal, SecondFile, a_terminal, constant
 from speedy_utils._display.terminal.screen import Screen
 
 
-def test_half_a_line_waits_for_its_end() -> None:
-    """Nothing is written before the line is complete."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a"))
-        print("half", end=" ")
-        assert terminal.lines() == ["a"]
-        print("whole\nrest", end="")
-        assert terminal.lines() == ["half whole", "a"]
-        screen.finish(1, None)
-        assert terminal.lines() == ["half whole", "rest"]
-
-
 def test_a_flushed_beginning_is_shown_and_continued() -> None:
     """A text that is flushed without an end is a row directly above the block, until its line is whole."""
     with a_terminal() as (terminal, screen):

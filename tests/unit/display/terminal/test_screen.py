@@ -20,7 +20,7 @@ from speedy_utils._display.terminal.screen import MAX_REDRAWS, REDRAW_PERIOD_S, 
 
 
 def test_an_owner_has_its_rows_at_the_bottom() -> None:
-    """Lines that are shown again take the place of the former, in one write, with the cursor on the first."""
+    """Lines take the place of the former, in one write, with the cursor on the first; prints go above."""
     with a_terminal() as (terminal, screen):
         print("before")
         screen.show(1, constant("a 1", "b 1"))
@@ -30,37 +30,18 @@ def test_an_owner_has_its_rows_at_the_bottom() -> None:
         assert len(terminal.writes) == count + 2
         assert terminal.lines() == ["before", "a 3", "b 3", "c 3"]
         assert terminal.emulator.cursor == (0, 1)
+        print("one")
+        print("two\nthree", file=sys.stderr)
+        assert terminal.lines() == ["before", "one", "two", "three", "a 3", "b 3", "c 3"]
         screen.finish(1, constant("a 4", "b 4"))
         print("after")
-        assert terminal.lines() == ["before", "a 4", "b 4", "after"]
-
-
-def test_lines_may_vanish() -> None:
-    """An owner that finishes without lines leaves nothing."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a", "b"))
-        print("said")
-        screen.finish(1, None)
-        assert terminal.lines() == ["said"]
-        print("after")
-        assert terminal.lines() == ["said", "after"]
-
-
-def test_a_printed_line_goes_above() -> None:
-    """What is printed on either stream stands above the block, and the block is there again with it."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a", "b"))
-        print("one")
-        assert terminal.lines() == ["one", "a", "b"]
-        print("two\nthree", file=sys.stderr)
-        assert terminal.lines() == ["one", "two", "three", "a", "b"]
-        screen.finish(1, None)
+        assert terminal.lines() == ["before", "one", "two", "three", "a 4", "b 4", "after"]
 
 
 def test_owners_stand_below_each_other() -> None:
     """Owners keep the order in which they came, and may finish in any; the last restores the streams."""
     with a_terminal() as (terminal, screen):
-        first, second = object(), object()
+        first, second = [1], [1]  # equal, but not identical
         screen.show(first, constant("first"))
         screen.show(second, constant("second"))
         screen.show(first, constant("first again"))
@@ -75,17 +56,6 @@ def test_owners_stand_below_each_other() -> None:
         screen.finish(first, constant("end"))
         assert sys.stdout is sys.stderr is terminal
         assert terminal.lines() == ["first at last", "said", "end"]
-
-
-def test_equal_owners_are_not_one() -> None:
-    """Owners that are equal but not identical have lines of their own."""
-    with a_terminal() as (terminal, screen):
-        one, other = [1], [1]
-        screen.show(one, constant("one"))
-        screen.show(other, constant("other"))
-        screen.finish(one, None)
-        assert terminal.lines() == ["other"]
-        screen.finish(other, None)
 
 
 def test_finishing_unseen_prints_the_lines() -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from support.screen import a_bar, a_terminal, constant
 from tqdm import tqdm
 
+from speedy_utils._display.terminal.screen import MAX_REDRAWS, Screen
+
 
 def test_a_bar_of_the_program_keeps_its_row() -> None:
     """The block goes below a bar that was there before, prints go above it, and it goes on afterwards."""
@@ -48,37 +50,19 @@ def test_a_bar_wider_than_the_terminal_leaves_no_half_with_each_print() -> None:
         screen.finish(1, None)
 
 
-def test_bars_made_meanwhile_get_rows_above_the_block() -> None:
-    """Bars that are made while the block is there draw in rows of their own, nested too, and close there."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a", "b"))
-        outer = a_bar(sys.stderr, "outer")
-        assert terminal.lines() == ["outer 0/3", "a", "b"]
-        for n in range(1, 4):
-            inner = a_bar(sys.stdout, "inner", leave=False)
-            assert terminal.lines() == [
-                *(f"said {m}" for m in range(1, n)),
-                f"outer {n - 1}/3",
-                "inner 0/3",
-                "a",
-                "b",
-            ]
-            inner.update()
-            inner.refresh()
-            print(f"said {n}")
-            tail = [f"said {n}", f"outer {n - 1}/3", "inner 1/3", "a", "b"]
-            assert terminal.lines()[-5:] == tail
-            screen.show(1, constant("a", "b"))
-            assert terminal.lines()[-5:] == tail
-            inner.close()
-            outer.update()
-            outer.refresh()
-            screen.show(1, constant("a", "b"))
-            assert terminal.lines()[-4:] == [f"said {n}", f"outer {n}/3", "a", "b"]
-        outer.close()
-        assert terminal.lines()[-3:] == ["outer 3/3", "a", "b"]
-        screen.finish(1, constant("end"))
-        assert terminal.lines() == ["said 1", "said 2", "said 3", "outer 3/3", "end"]
+def test_a_bar_that_draws_during_a_flood_of_lines_leaves_nothing_behind() -> None:
+    """While lines no longer draw the block again a bar may draw itself, and is erased all the same."""
+    with a_terminal(40, 12) as (terminal, _), tqdm(total=3, file=terminal) as bar:
+        screen = Screen(terminal, size=terminal.size, clock=lambda: 0.0)
+        screen.show(1, constant("a"))
+        for n in range(MAX_REDRAWS + 3):
+            print(n)
+            bar.refresh()
+        screen.show(1, constant("a"))
+        lines = terminal.lines()
+        assert lines[:-2] == [str(n) for n in range(MAX_REDRAWS + 3)]
+        assert lines[-1] == "a"
+        screen.finish(1, None)
 
 
 def test_a_bar_may_outlive_the_block() -> None:
@@ -188,8 +172,8 @@ def test_bars_and_the_block_keep_to_their_rows(operations: list[Any]) -> None:
             if kind == "open":
                 leave, early = details
                 name = f"bar{next(names):02}"
-                # A bar of before has the terminal itself; all others have what is stderr now.
-                file = terminal if early and not bars else sys.stderr
+                # A bar of before has the terminal itself; all others have one of the proxies.
+                file = terminal if early and not bars else sys.stdout if len(bars) % 2 else sys.stderr
                 bars.append((a_bar(file, name, leave=leave), name))
                 if file is terminal:
                     screen.show(1, constant(*block))
@@ -202,7 +186,8 @@ def test_bars_and_the_block_keep_to_their_rows(operations: list[Any]) -> None:
                 if bar.leave:
                     above.append(f"{name} {bar.n}/3")
                 bar.close()
-                screen.show(1, constant(*block))
+                if not bar.leave:  # its row is empty until the block is drawn again
+                    screen.show(1, constant(*block))
             elif kind == "print":
                 above.append(f"said {next(names)}")
                 print(above[-1], file=sys.stderr if details[0] else sys.stdout)

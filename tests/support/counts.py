@@ -30,3 +30,18 @@ def without_total(stage: str) -> dict[Key, Count]:
 def by_stage(counts: Mapping[Key, Count], metric: Metric) -> dict[Stage, Count]:
     """Return the counts of one metric by stage."""
     return {key.stage: count for key, count in counts.items() if key.metric is metric}
+
+
+class Fixed:
+    """A part of a tally that has counted a number of items.
+
+    Args:
+        done: The number.
+    """
+
+    def __init__(self, done: int) -> None:
+        self.done = done
+
+    def read(self) -> int:
+        """Return the items finished so far."""
+        return self.done

@@ -186,17 +186,18 @@ class Ledger:
         """
         if task in self._committed:
             return
-        self.forget([task])
+        if (live := self._live.pop(task, None)) is not None:
+            self._take_back(live.counts)
         for key, done in counts.items():
             self._move(key, 0, done)
         self._committed.add(task)
         self._version += 1
 
     def close(self, task: Task) -> None:
-        """Drop a task that another ledger has committed; it counts for nothing here from now on.
+        """Drop the counts of a task that another ledger has committed, so that this one stays small.
 
-        Unlike after :meth:`forget`, late reports of it change nothing. A worker's last report may still be on
-        its way when the driver has committed the task: merged here, it would stay forever.
+        Late reports of it change nothing: a worker's last one may still be on its way when the driver has
+        committed the task, and would stay here forever.
         """
         self.commit(task, {})
 
@@ -204,17 +205,6 @@ class Ledger:
         """Return the last known counts of a task that is not committed; empty if there are none."""
         live = self._live.get(task)
         return dict(live.counts) if live else {}
-
-    def forget(self, tasks: Iterable[Task]) -> None:
-        """Drop the live counts of tasks.
-
-        Args:
-            tasks: The tasks to drop; unknown ones are ignored.
-        """
-        for task in tasks:
-            live = self._live.pop(task, None)
-            if live is not None:
-                self._take_back(live.counts)
 
     def changes(self, since: int = 0) -> list[Report]:
         """Return the tasks that changed after a version, as reports for another ledger.

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from support.counts import Fixed
 from support.waiting import wait_until
 
 from speedy_utils._state.ledger import RUN_ITEMS, Report
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.flusher import RESEND_AFTER_S, Flusher
 from speedy_utils._worker.reporter import Reporter
-from speedy_utils.testing import FailingSink, FakeClock, RecordingSink
+from speedy_utils.testing import FakeClock, RecordingSink
 
 
 class HandFlusher(Flusher):
@@ -23,14 +24,26 @@ class HandFlusher(Flusher):
         pass
 
 
-class BusySink(RecordingSink):
-    """Takes states only while it is not busy."""
+class Sink(RecordingSink):
+    """A recording sink that may be busy, lose what it was sent last, or fail."""
 
-    busy = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.timings: list[StageTimings] = []
+        self.busy = self.loses = self.fails = False
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-        """Keep the reports, unless an earlier one is under way."""
-        return (last or not self.busy) and super().send(reports, timings, last=last)
+        """Keep the reports and timings, unless an earlier report is on its way."""
+        if self.fails:
+            raise OSError("cable cut")
+        if self.busy and not last:
+            return False
+        self.timings.append(timings)
+        return super().send(reports, timings, last=last)
+
+    def lost(self) -> bool:
+        """Return what the test has set."""
+        return self.loses
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def test_unchanged_state_is_sent_again_after_two_seconds(flusher: Flusher, clock
 
 def test_busy_sink_gets_the_newest_state_later(flusher: Flusher) -> None:
     """States that a sink does not take are dropped for the newest one, not queued."""
-    reporter, sink = Reporter(0), BusySink()
+    reporter, sink = Reporter(0), Sink()
     flusher.add(reporter, sink)
     sink.busy = True
     for _ in range(3):
@@ -107,7 +120,7 @@ def test_last_state_is_sent_on_request(flusher: Flusher) -> None:
 
 def test_last_state_is_sent_even_to_a_busy_sink(flusher: Flusher) -> None:
     """The final state can't wait for an earlier one to arrive: there is no later for it."""
-    reporter, sink = Reporter(0), BusySink()
+    reporter, sink = Reporter(0), Sink()
     flusher.add(reporter, sink)
     sink.busy = True
     reporter.own.n += 5
@@ -115,39 +128,33 @@ def test_last_state_is_sent_even_to_a_busy_sink(flusher: Flusher) -> None:
     assert counts(sink) == [5]
 
 
-def test_failing_sink_is_logged_once(flusher: Flusher, caplog: pytest.LogCaptureFixture) -> None:
-    """A sink that fails is logged once, with its cause and the task, and the others get their states."""
-    reporter, sink, good = Reporter(7), FailingSink(OSError("cable cut")), RecordingSink()
+@pytest.mark.parametrize(
+    ("broken", "cause"), [("sink", "OSError: cable cut"), ("part", "ValueError: no count")]
+)
+def test_what_fails_is_logged_once_and_sent_later(
+    flusher: Flusher, caplog: pytest.LogCaptureFixture, broken: str, cause: str
+) -> None:
+    """A sink or a part that fails is logged once, with its cause and the task, and hurts no other task."""
+
+    class Broken(Fixed):
+        def read(self) -> int:
+            raise ValueError("no count")
+
+    reporter, sink, good = Reporter(7), Sink(), RecordingSink()
+    sink.fails, part = broken == "sink", Broken(0) if broken == "part" else Fixed(0)
+    reporter.own.open(part)
     flusher.add(reporter, sink)
     flusher.add(Reporter(8), good)
     for _ in range(3):
-        reporter.own.n += 1
         flusher.flush()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "task 7" in record.message
-    assert "OSError: cable cut" in record.message
-    assert sink.calls == 3
-    assert counts(good) == [0]
-
-
-def test_a_part_that_cannot_be_read_ends_no_flusher(
-    flusher: Flusher, caplog: pytest.LogCaptureFixture
-) -> None:
-    """If reading a count fails, as that of a tqdm bar may, that is logged and the others' states are sent."""
-
-    class Broken:
-        def read(self) -> int:
-            raise RuntimeError("no count")
-
-    reporter, good = Reporter(7), RecordingSink()
-    reporter.own.open(Broken())
-    flusher.add(reporter, RecordingSink())
-    flusher.add(Reporter(8), good)
+    assert record.message.startswith(f"the progress of task 7 can't be sent ({cause})")
+    assert (counts(sink), counts(good)) == ([], [0])
+    sink.fails = False
+    reporter.own.close(part, 0)
     flusher.flush()
-    assert "task 7" in caplog.text
-    assert "RuntimeError: no count" in caplog.text
-    assert counts(good) == [0]
+    assert (counts(sink), len(caplog.records)) == ([0], 1)
 
 
 def test_without_a_thread_the_work_goes_on(
@@ -172,36 +179,9 @@ def test_without_a_thread_the_work_goes_on(
     flusher.remove(reporter)
 
 
-def test_sink_that_recovers_gets_the_state(flusher: Flusher, caplog: pytest.LogCaptureFixture) -> None:
-    """What a failing sink missed is sent again, also if it has not changed since."""
-
-    class Flaky(RecordingSink):
-        fails = True
-
-        def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-            if self.fails:
-                raise ConnectionError("not yet")
-            return super().send(reports, timings, last=last)
-
-    sink = Flaky()
-    flusher.add(Reporter(0), sink)
-    flusher.flush()
-    sink.fails = False
-    flusher.flush()
-    assert counts(sink) == [0]
-    assert len(caplog.records) == 1
-
-
 def test_a_state_that_is_known_to_be_lost_goes_again_at_once(flusher: Flusher) -> None:
     """A state whose receiver was gone is sent once more without delay, changed or not."""
-
-    class Losing(RecordingSink):
-        loses = False
-
-        def lost(self) -> bool:
-            return self.loses
-
-    sink = Losing()
+    sink = Sink()
     flusher.add(Reporter(0), sink)
     flusher.flush()
     flusher.flush()
@@ -216,20 +196,13 @@ def test_a_state_that_is_known_to_be_lost_goes_again_at_once(flusher: Flusher) -
 
 def test_timings_are_sent_with_the_state(flusher: Flusher, clock: FakeClock) -> None:
     """A sink gets how long ago a task started work on items, from the first state that has some."""
-    received: list[StageTimings] = []
-
-    class Receiving(RecordingSink):
-        def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-            received.append(timings)
-            return True
-
-    reporter = Reporter(0, clock=clock)
-    flusher.add(reporter, Receiving())
+    reporter, sink = Reporter(0, clock=clock), Sink()
+    flusher.add(reporter, sink)
     flusher.flush()
     clock.advance(1)
     reporter.own.n += 1
     flusher.flush()
-    assert received == [{}, {None: (1, 0)}]
+    assert sink.timings == [{}, {None: (1, 0)}]
 
 
 def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:

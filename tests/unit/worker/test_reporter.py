@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
-from support.counts import by_stage
+from support.counts import Fixed, by_stage
 
 from speedy_utils._state.ledger import Count, Key, Metric, Stage
+from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import FakeClock
-
-
-class Fixed:
-    """A part that has counted a number of items."""
-
-    def __init__(self, done: int) -> None:
-        self.done = done
-
-    def read(self) -> int:
-        """Items finished so far."""
-        return self.done
 
 
 def items(reporter: Reporter) -> tuple[dict[Stage, Count], dict[Stage, Count]]:
@@ -30,19 +20,20 @@ def items(reporter: Reporter) -> tuple[dict[Stage, Count], dict[Stage, Count]]:
     return by_stage(reporter.capped_counts(), Metric.ITEMS), by_stage(reporter.raw_counts(), Metric.ITEMS)
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-def tiny_switches() -> Iterator[None]:
-    """Threads take turns as often as Python allows."""
+def in_threads(work: Callable[[], None], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Call a function in eight threads at once, which take turns as often as Python allows."""
+    start = threading.Barrier(9)
+    threads = [threading.Thread(target=lambda: (start.wait(), work())) for _ in range(8)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
+    try:
+        for thread in threads:
+            thread.start()
+        start.wait()
+        while any(thread.is_alive() for thread in threads):
+            meanwhile()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_tally_adds_its_parts() -> None:
@@ -99,14 +90,11 @@ def test_reading_during_a_close_is_never_ahead() -> None:
     assert max(seen) <= 5
 
 
-@pytest.mark.usefixtures("tiny_switches")
 def test_threads_that_add_to_one_tally_lose_nothing() -> None:
-    """Eight threads that add and open parts at once are counted to the item, and never ahead."""
-    tally = Reporter(0).own
-    start, high = threading.Barrier(9), []
+    """Threads that add and open parts at once are counted to the item, and never ahead."""
+    tally, seen = Reporter(0).own, [0]
 
     def add() -> None:
-        start.wait()
         for turn in range(3_000):
             tally.n += 1
             if turn % 10 == 0:
@@ -114,35 +102,21 @@ def test_threads_that_add_to_one_tally_lose_nothing() -> None:
                 tally.open(part)
                 tally.close(part, 2)
 
-    threads = [threading.Thread(target=add) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    while any(thread.is_alive() for thread in threads):
-        high.append(tally.capped_count())
-    for thread in threads:
-        thread.join()
+    in_threads(add, lambda: seen.append(tally.capped_count()))
     assert tally.capped_count() == 8 * (3_000 + 600)
-    assert max(high, default=0) <= tally.capped_count()
+    assert max(seen) <= tally.capped_count()
 
 
-@pytest.mark.usefixtures("tiny_switches")
 def test_threads_that_declare_at_once_lose_nothing() -> None:
-    """A stage's total is the sum of what all threads of a task declare for it, and clamps to no less."""
+    """A stage's total is the sum of what all threads of a task declare for it, and caps no item."""
     reporter = Reporter(0)
-    start = threading.Barrier(8)
 
     def add() -> None:
-        start.wait()
         for _ in range(4_000):
             reporter.declare("Read", 1)
             reporter.stage("Read").n += 1
 
-    threads = [threading.Thread(target=add) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(add)
     counts = reporter.capped_counts()
     assert (counts[Key("Read", Metric.ITEMS)], counts[Key("Read", Metric.TOTAL)]) == (32_000, 32_000)
 
@@ -248,72 +222,48 @@ def test_a_run_over_tasks_leaves_out_unnamed_items() -> None:
     assert items(reporter) == ({"Read": 3}, {"Read": 3})
 
 
-def test_clock_starts_at_the_last_reading_that_showed_nothing(clock: FakeClock) -> None:
-    """Work began when the count was last seen at zero: later than the start, never after the first item."""
+@pytest.mark.parametrize(
+    ("actions", "timings"),
+    [
+        pytest.param("10, read, 1, count run", {}, id="unknown before a reading"),
+        pytest.param("10, read, 1, count run, read", {None: (1, 0)}, id="since the last reading"),
+        pytest.param("read, 1, count run, read, 2, read", {None: (3, 2)}, id="moved with its last item"),
+        pytest.param("3, count run, read", {None: (3, 0)}, id="since the start of the attempt"),
+        pytest.param("1, start run, 1, start run", {None: (1, 1)}, id="since the first marked start"),
+        pytest.param(
+            "read, 60, start Read, 1, count Read, read",
+            {None: (1, 0), "Read": (1, 0)},
+            id="an item does not move a start that was marked",
+        ),
+        pytest.param(
+            "start Read, 1, count Read, read, 4, read, start Write, 2, tokens Write, read",
+            {None: (7, 0), "Read": (7, 6), "Write": (2, 0)},
+            id="each stage has its own, and the run covers them all",
+        ),
+    ],
+)
+def test_timings_of_stages(actions: str, timings: StageTimings) -> None:
+    """A stage starts when that was marked or, if it was not, after the last reading that had none of it."""
+    clock = FakeClock()
     reporter = Reporter(0, clock=clock)
-    assert reporter.timings() == {}
-    clock.advance(10)
-    reporter.report()
-    clock.advance(0.05)
-    reporter.own.n += 1
-    assert reporter.timings() == {}
-    reporter.report()
-    assert reporter.timings() == {None: (pytest.approx(0.05), 0)}
-    clock.advance(2)
-    reporter.report()
-    assert reporter.timings() == {None: (pytest.approx(2.05), 2)}
+    for action in actions.split(", "):
+        match action.replace("run", "").split(" "):
+            case ["read"]:
+                reporter.report()
+            case ["start", stage]:
+                reporter.mark_started(stage or None)
+            case ["count", stage]:
+                reporter.stage(stage or None).n += 1
+            case ["tokens", stage]:
+                reporter.stage(stage).add_to_counters({"tokens": 3})
+            case _:
+                clock.advance(float(action))
+    assert reporter.timings() == timings
 
 
-def test_clock_starts_with_the_attempt_if_nothing_was_read(clock: FakeClock) -> None:
-    """Without any reading at zero, work began with the attempt."""
-    clock.advance(5)
-    reporter = Reporter(0, clock=clock)
-    clock.advance(3)
-    reporter.own.n += 1
-    reporter.report()
-    assert reporter.timings() == {None: (3, 0)}
-
-
-def test_the_first_start_counts(clock: FakeClock) -> None:
-    """A loop that starts marks the time, and the first one counts."""
-    reporter = Reporter(0, clock=clock)
-    clock.advance(1)
-    reporter.mark_started(None)
-    clock.advance(1)
-    reporter.mark_started(None)
-    assert reporter.timings() == {None: (1, 1)}
-
-
-def test_a_count_does_not_move_a_start_that_was_marked(clock: FakeClock) -> None:
-    """If a loop marked its start, its first items don't move that back to the last reading."""
-    reporter = Reporter(0, clock=clock)
-    reporter.report()
-    clock.advance(60)
-    reporter.mark_started("Read")
-    clock.advance(1)
-    reporter.stage("Read").n += 5
-    reporter.report()
-    assert reporter.timings() == {None: (1, 0), "Read": (1, 0)}
-
-
-def test_stages_have_clocks_of_their_own(clock: FakeClock) -> None:
-    """Each stage starts with its own first item and moves with its own last one; the run covers them all."""
-    reporter = Reporter(0, clock=clock)
-    reporter.mark_started("Read")
-    clock.advance(1)
-    reporter.stage("Read").n += 1
-    reporter.report()
-    clock.advance(4)
-    reporter.report()
-    reporter.mark_started("Write")
-    clock.advance(2)
-    reporter.stage("Write").add_to_counters({"tokens": 3})
-    reporter.report()
-    assert reporter.timings() == {None: (7, 0), "Read": (7, 6), "Write": (2, 0)}
-
-
-def test_a_task_that_reports_nothing_has_final_timings(clock: FakeClock) -> None:
+def test_a_task_that_reports_nothing_has_final_timings() -> None:
     """At its end an attempt has worked since its first item, or since its start if it reported none."""
+    clock = FakeClock()
     silent, busy = Reporter(0, clock=clock), Reporter(1, clock=clock)
     clock.advance(4)
     busy.mark_started(None)

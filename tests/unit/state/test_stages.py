@@ -66,10 +66,14 @@ def play(work: Work, action: str) -> None:
             count(work.reporters[int(task)], stage, int(n))
         case [task, "counts", n, "in", stage, "of", total]:
             count(work.reporters[int(task)], stage, int(n), declared=int(total))
+        case [task, "declares", total, "in", stage]:
+            work.reporters[int(task)].declare(stage, int(total))
         case [task, "succeeds"]:
             work.finish(work.reporters[int(task)])
         case [task, "fails"]:
             work.fail(work.reporters[int(task)])
+        case ["wait", seconds]:
+            work.clock.advance(int(seconds))
         case ["all", "succeeded"]:
             work.stages.all_succeeded()
         case _:
@@ -77,11 +81,12 @@ def play(work: Work, action: str) -> None:
 
 
 def shown(work: Work) -> str:
-    """Return the lines as text: the run's in brackets if it is hidden, a total that grows with a plus."""
+    """Return the lines as text, with the run's in brackets if it is hidden, and a plus if a total grows."""
     snapshot = work.read()
 
     def text(line: StageSnapshot) -> str:
-        return f"{line.name} {line.done}/{'?' if line.total is None else line.total}{'+' * line.growing}"
+        total = "?" if line.total is None else f"{line.total}{'+' * line.growing}"
+        return f"{line.name} {line.done}/{total}" + (f" {line.elapsed:.0f}s" if line.elapsed else "")
 
     run = text(snapshot.run_line) if snapshot.show_run_line else f"({text(snapshot.run_line)})"
     return ", ".join([run, *map(text, snapshot.stages)])
@@ -188,6 +193,29 @@ CASES = {
         0 succeeds | Run 4/99
         all succeeded | Run 99/99
     """,
+    "the clock of a finished stage stops: later stages don't slow its rate": """
+        total=10, tasks=1
+        0 starts with 10, wait 60, 0 counts 0 in Read | (Run 0/10), Read 0/10
+        wait 2, 0 counts 4 in Read | (Run 0/10 2s), Read 4/10 2s
+        wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10 5s
+        wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
+    """,
+    "the clock of a full stage does not stop while tasks are to come to it": """
+        total=None, tasks=2
+        0 starts, 0 counts 5 in Read of 5 | Run 0/?, Read 5/5+
+        wait 3 | Run 0/? 3s, Read 5/5+ 3s
+        1 starts, 1 counts 0 in Read of 0, wait 4 | Run 0/? 7s, Read 5/5 3s
+    """,
+    "the clock of a stage without a total stops at a clean end": """
+        total=None, tasks=1
+        0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s
+        wait 20 | (Run 0/? 25s), Read 10/? 25s
+        0 succeeds, all succeeded | (Run 0/? 25s), Read 10/? 5s
+    """,
+    "a stage that was only declared has no time": """
+        total=10, tasks=1
+        0 starts with 10, 0 declares 5 in Read, wait 3 | Run 0/10, Read 0/5
+    """,
 }
 
 
@@ -254,60 +282,6 @@ def test_a_stage_may_count_in_a_unit_of_its_own(counts_items: bool) -> None:
     assert units == [("Download", "B"), ("Read", "items")]
     work.finish(reporter)
     assert work.stage("Download").unit == "B"
-
-
-def test_the_clock_of_a_finished_stage_stops() -> None:
-    """A stage's clock runs from its first item to its last: later stages don't slow its rate."""
-    work = Work(10, tasks=1)
-    reporter = work.start(0, 10)
-    work.clock.advance(60)
-    reporter.mark_started("Read")
-    work.clock.advance(2)
-    count(reporter, "Read", 4)
-    assert work.stage("Read").elapsed == 2
-    work.clock.advance(3)
-    count(reporter, "Read", 6)
-    assert work.stage("Read").elapsed == 5
-    work.clock.advance(100)
-    reporter.mark_started("Write")
-    work.clock.advance(4)
-    count(reporter, "Write", 1)
-    assert (work.stage("Read").elapsed, work.stage("Read").rate) == (5, 2)
-    assert (work.stage("Write").elapsed, work.read().elapsed) == (4, 109)
-
-
-def test_a_full_stage_that_grows_is_not_finished() -> None:
-    """While tasks are to come to a stage it is not finished, nor does its clock stop."""
-    work = Work(None, tasks=2)
-    count(work.start(0), "Read", 5, declared=5)
-    assert (work.stage("Read").done, work.stage("Read").finished) == (5, False)
-    work.clock.advance(3)
-    assert work.stage("Read").elapsed == 3
-    count(work.start(1), "Read", 0, declared=0)
-    work.clock.advance(4)
-    assert (work.stage("Read").finished, work.stage("Read").elapsed) == (True, 3)
-
-
-def test_the_clock_of_a_stage_without_a_total_stops_at_a_clean_end() -> None:
-    """Such a stage ends with the run, and its clock with its last item."""
-    work = Work(None, tasks=1)
-    reporter = work.start(0)
-    reporter.mark_started("Read")
-    work.clock.advance(5)
-    count(reporter, "Read", 10)
-    work.read()
-    work.clock.advance(20)
-    assert work.stage("Read").elapsed == 25
-    work.finish(reporter)
-    work.stages.all_succeeded()
-    assert (work.stage("Read").elapsed, work.stage("Read").rate) == (5, 2)
-
-
-def test_a_stage_without_items_has_no_time() -> None:
-    """A stage that was only declared has neither time nor rate."""
-    work = Work(10, tasks=1)
-    work.start(0, 10).declare("Read", 5)
-    assert (work.stage("Read").elapsed, work.stage("Read").rate) == (0, 0)
 
 
 class CountedIterations(dict[Any, Any]):

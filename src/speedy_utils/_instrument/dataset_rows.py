@@ -19,14 +19,12 @@ Python objects take several times the memory of their Arrow bytes (a bool 64 tim
 has to stay far below what a worker can spare.
 """
 
-
 _MAX_SUMMED_CHUNKS = 64
 """In tables of more chunks, the size is estimated from every :data:`_SAMPLE_STEP`-th row.
 
 A shuffled dataset makes tables with one chunk per row. Adding up their sizes would cost more than converting
 them.
 """
-
 
 _SAMPLE_STEP = 16
 

@@ -20,7 +20,6 @@ from .dataset_rows import row_batches
 
 T = TypeVar("T")
 
-
 _here = current.get
 
 

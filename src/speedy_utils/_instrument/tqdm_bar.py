@@ -17,18 +17,14 @@ from .._worker.reporter import Tally
 MAX_STAGES = 20
 """How many stages the bars of a task may name: a bar a file, named after it, must not make a stage a file."""
 
-
 _STALE_AFTER_S = 0.2
 """How long a bar's ``n`` may stay the same before tqdm is made to look at the time with its next item."""
-
 
 _ROUNDING = 1e-6
 """How much sums of floats may lack: ten times 0.1 are one item."""
 
-
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|\(\d+/\d+[^()]*\)\s*$|\s+")
 """Colours, a count such as ``(0/1 shards)`` at the end, and line breaks."""
-
 
 lock = threading.RLock()
 """Guards captured bars against the thread that reads them.

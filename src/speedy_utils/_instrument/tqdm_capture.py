@@ -29,7 +29,6 @@ from .tqdm_silence import draws_elsewhere, is_silenced, options_by_name, silence
 _ATTRIBUTE = "_speedy_utils_captured"
 """The attribute of a bar that holds its :class:`CapturedBar`."""
 
-
 _FILE_BARS = (
     "Computing checksums",
     "Counting rows for split=",
@@ -49,18 +48,14 @@ _FILE_BARS = (
 )
 """How ``datasets`` describes its bars for reading and writing files. All its others are for work on rows."""
 
-
 _enclosing: ContextVar[tuple[CapturedBar, ...]] = ContextVar("speedy_utils_bars", default=())
 """The bars that were made in this context and may still be open: a new bar may be inside them."""
-
 
 _tasks: dict[Reporter, _TaskBars] = {}
 """The tasks whose bars are captured."""
 
-
 _threads_belong_to_task = False
 """Whether a thread without a context works for the task of this process, as in a Ray worker."""
-
 
 _forked_by_task = False
 """Whether a task forked this process. Then its bars draw nothing, and only its parent counts."""
@@ -188,7 +183,6 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "set_description_str": _set_description,
 }
 """What runs in place of methods of tqdm: each is called with the original, and then like it."""
-
 
 _patches: set[object] = set()
 """The functions that were put in place of methods of tqdm."""

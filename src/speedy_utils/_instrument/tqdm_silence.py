@@ -13,7 +13,6 @@ from tqdm import std
 OFFSCREEN_POSITION = 1_000_000
 """The position of silent bars. No terminal has it, so they take none from other bars and write nothing."""
 
-
 _MAX_INTERVAL_S = 0.1
 """How often a silent bar writes down how far its loop is, at least: tqdm's default ``mininterval``."""
 

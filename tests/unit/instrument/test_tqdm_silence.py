@@ -7,11 +7,6 @@ import io
 import sys
 
 import pytest
-import tqdm.asyncio
-import tqdm.auto
-import tqdm.autonotebook
-import tqdm.contrib
-import tqdm.contrib.concurrent
 import tqdm.notebook
 from tqdm import std
 

@@ -10,12 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import tqdm.asyncio
 import tqdm.auto
-import tqdm.autonotebook
 import tqdm.contrib
 import tqdm.contrib.concurrent
-import tqdm.notebook
 from support.screen import bars_drawn
 from tqdm import std
 

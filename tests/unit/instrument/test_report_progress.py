@@ -48,22 +48,12 @@ def test_report_takes_any_integer(n: Any) -> None:
     assert type(sink.done) is int
 
 
+NOT_INTEGERS = [True, False, np.True_, 1.0, np.float64(1), "3", None, [1], np.array([1, 2]), np.array(1.5)]
+
+
 @pytest.mark.parametrize(
     ("n", "error"),
-    [
-        (True, TypeError),
-        (False, TypeError),
-        (np.True_, TypeError),
-        (1.0, TypeError),
-        (np.float64(1), TypeError),
-        ("3", TypeError),
-        (None, TypeError),
-        ([1], TypeError),
-        (np.array([1, 2]), TypeError),
-        (np.array(1.5), TypeError),
-        (-1, ValueError),
-        (np.int64(-7), ValueError),
-    ],
+    [*((n, TypeError) for n in NOT_INTEGERS), (-1, ValueError), (np.int64(-7), ValueError)],
     ids=repr,
 )
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
@@ -102,28 +92,21 @@ def test_counters_have_names_and_need_no_items() -> None:
     assert sink.counters == {None: {"tokens": 7, "loss": 0.5}}
 
 
-@pytest.mark.parametrize("amount", [np.int64(3), np.uint8(3), np.float32(3), np.float64(3), np.float16(3)])
+@pytest.mark.parametrize("amount", [np.uint8(3), np.float16(3)])
 def test_counters_take_numpy_numbers(amount: Any) -> None:
-    """NumPy's numbers are welcome, don't overflow, and what is counted is plain."""
+    """NumPy's numbers are added up as Python's, and don't overflow."""
     with RecordingSink() as sink:
         for _ in range(100):
             report_progress(tokens=amount)
     (counted,) = sink.counters[None].values()
-    assert counted == 300
-    assert type(counted) in (int, float)
+    assert (counted, type(counted) in (int, float)) == (300, True)
 
 
 @pytest.mark.parametrize(
     ("counters", "error", "says"),
     [
-        ({"tokens": -1}, ValueError, "tokens must be at least 0, and finite, not -1"),
-        ({"tokens": float("nan")}, ValueError, "tokens must be at least 0, and finite, not nan"),
-        ({"tokens": float("inf")}, ValueError, "tokens must be at least 0, and finite, not inf"),
-        ({"good": 1, "tokens": np.float32("nan")}, ValueError, "tokens must be at least 0, and finite"),
+        ({"good": 1, "tokens": float("nan")}, ValueError, "tokens must be at least 0, and finite, not nan"),
         ({"tokens": True}, TypeError, r"tokens must be a number, not True \(bool\)"),
-        ({"tokens": np.True_}, TypeError, "tokens must be a number, not "),
-        ({"tokens": "3"}, TypeError, r"tokens must be a number, not '3' \(str\)"),
-        ({"tokens": None}, TypeError, "tokens must be a number, not None"),
         ({"two words": 1}, ValueError, "a counter needs a name like a variable's, not 'two words'"),
     ],
 )

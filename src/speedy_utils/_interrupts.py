@@ -76,7 +76,6 @@ def after_fork_in_child(reset: Callable[[], object]) -> None:
 
 _acquire, _release = methodcaller("acquire"), methodcaller("release")
 _PLAIN_LOCK = type(threading.Lock())
-_lock_sources: list[Callable[[], Sequence[Any]]] = []
 
 
 def holding(locks: Callable[[], Sequence[Any]]) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -88,7 +87,6 @@ def holding(locks: Callable[[], Sequence[Any]]) -> Callable[[Callable[P, T]], Ca
     Args:
         locks: Returns the locks, at each call of the decorated function.
     """
-    _lock_sources.append(locks)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
@@ -108,12 +106,12 @@ def holding(locks: Callable[[], Sequence[Any]]) -> Callable[[Callable[P, T]], Ca
     return decorate
 
 
-def release_locks() -> None:
-    """Release the locks of :func:`holding` that this thread still holds.
+def release_locks(locks: Sequence[Any]) -> None:
+    """Release those of some locks that this thread still holds, however often it has acquired them.
 
-    A KeyboardInterrupt in the code of a library that takes the same lock may have skipped its release.
+    A KeyboardInterrupt in the code of a library that takes them may have skipped the release.
     """
-    for lock in [lock for locks in _lock_sources for lock in locks()]:
+    for lock in locks:
         # A plain lock does not know its owner; the others refuse to be released by another thread.
         with suppress(RuntimeError, AssertionError):
             while not isinstance(lock, _PLAIN_LOCK):

@@ -227,7 +227,7 @@ def test_locks_that_an_interrupted_library_kept_are_released() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     assert taken.wait(60)
-    release_locks()
+    release_locks(LOCKS)
     assert (free(mine), free(others)) == (True, False)
     over.set()
     thread.join()

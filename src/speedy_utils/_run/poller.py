@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -146,5 +147,8 @@ def last_read_timeout(kind: type[BaseException] | None) -> float | None:
     """
     if kind is None or not issubclass(kind, KeyboardInterrupt):
         return None
-    release_locks()
+    if "tqdm" in sys.modules:  # else no thread holds its lock
+        from .._display.terminal.tqdm_bars import tqdm_locks
+
+        release_locks(tqdm_locks())
     return LAST_READ_TIMEOUT_S

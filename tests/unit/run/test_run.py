@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from support.counts import items, own_total
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
 from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, draws_here
-from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Count, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.context import counting
 from speedy_utils._worker.reporter import Reporter
@@ -65,26 +64,95 @@ def own(run: Run) -> tuple[int, int | None]:
     return snapshot.done, snapshot.total
 
 
-def stages(run: Run) -> list[tuple[str, int, int | None]]:
-    """The named lines."""
-    return [(stage.name, stage.done, stage.total) for stage in run.snapshot().stages]
-
-
 def test_new_run_shows_zero() -> None:
     """Before anything happens there is one line at zero, whose clock stands."""
-    run = a_run(10, tasks=3)
-    snapshot = run.snapshot()
+    snapshot = a_run(10, tasks=3).snapshot()
     assert snapshot.lines == (StageSnapshot("Run", 0, 10),)
     assert (snapshot.elapsed, snapshot.rate, snapshot.tasks_total, snapshot.final) == (0.0, 0.0, 3, False)
 
 
-def test_live_counts_are_shown(feed: Feed) -> None:
-    """What tasks report is added up while they run."""
-    run = a_run(100, feed=feed)
-    feed.reports = [Report(0, 1, items(5)), Report(1, 1, items(7))]
-    assert own(run) == (12, 100)
-    feed.reports = [Report(1, 1, items(9))]
-    assert own(run) == (14, 100)
+Event = Callable[[Run], None]
+COMPLETE: Event = Run.complete
+
+
+def succeeds(task: int, counts: Mapping[Key, Count], total: int | None = None) -> Event:
+    """The end of a task that succeeded."""
+    return lambda run: run.commit(task, counts, total=total, timings={})
+
+
+def fails(task: int, counts: Mapping[Key, Count]) -> Event:
+    """The end of a task that failed."""
+    return lambda run: run.fail(task, counts)
+
+
+class Case(NamedTuple):
+    """What happens in a run, and what it then shows.
+
+    Attributes:
+        total: The run's total.
+        events: What happens.
+        shown: Count and total of the run's line.
+        warning: How the one warning begins; empty if there is none.
+        options: More of the run.
+    """
+
+    total: int | None
+    events: Sequence[Event]
+    shown: tuple[int, int | None]
+    warning: str = ""
+    options: Mapping[str, Any] = {}
+
+
+TASKS = {"unit": "tasks", "counts_items": False}
+
+CASES = {
+    "without totals what was reported counts, and the total stays unknown": Case(
+        None, [succeeds(0, items(5)), succeeds(1, items(7)), COMPLETE], (12, None)
+    ),
+    "a total of the run alone is not credited before its end": Case(100, [succeeds(0, items(60))], (60, 100)),
+    "it is credited at a clean end": Case(100, [succeeds(0, items(60)), COMPLETE], (100, 100)),
+    "it is not where a task has failed": Case(
+        100, [succeeds(0, items(60)), fails(1, items(5)), COMPLETE], (65, 100)
+    ),
+    "over-reports of tasks are clamped, and the first is named": Case(
+        20,
+        [succeeds(7, items(1_012), 10), succeeds(8, items(11), 10), COMPLETE],
+        (20, 20),
+        warning="task 7 reported 1,012 of 10 items",
+    ),
+    "so is an over-report of the run": Case(
+        20,
+        [succeeds(0, items(15)), succeeds(1, items(10))],
+        (20, 20),
+        warning="the tasks reported 25 of 20 items",
+    ),
+    "exact reports are not warned of": Case(
+        20,
+        [*(succeeds(task, items(10, Read=10) | own_total("Read", 10), 10) for task in (0, 1)), COMPLETE],
+        (20, 20),
+    ),
+    "where tasks are counted each that succeeds is one": Case(
+        3,
+        [succeeds(0, {}, 1), succeeds(1, items(Read=500), 1), fails(2, items(Read=5)), COMPLETE],
+        (2, 3),
+        options=TASKS,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_a_run_shows_after(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks count for what is known of them, and one warning tells of the first that reported too much."""
+    run = a_run(case.total, **case.options)
+    for event in case.events:
+        event(run)
+    assert own(run) == case.shown
+    run.end()
+    run.end()
+    assert [message[: len(case.warning)] for message in caplog.messages] == [case.warning][
+        : bool(case.warning)
+    ]
+    assert all('desc="Tokenize"' in message for message in caplog.messages)  # the cure
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), min_size=1, max_size=8))
@@ -97,117 +165,39 @@ def test_tasks_with_totals_end_exactly_at_their_sum(tasks: list[tuple[int, int]]
     assert own(run) == (sum(total for total, _ in tasks),) * 2
 
 
-def test_without_totals_what_was_reported_counts() -> None:
-    """Where no total is known, what was reported is the count, and the total stays unknown."""
-    run = a_run(None)
-    run.commit(0, items(5), total=None, timings={})
-    run.commit(1, items(7), total=None, timings={})
-    run.complete()
-    assert own(run) == (12, None)
-
-
-def test_total_of_the_run_is_credited_at_a_clean_end() -> None:
-    """Where only the run's total is known, a clean end counts for exactly that, and not before."""
-    run = a_run(100)
-    run.commit(0, items(60), total=None, timings={})
-    assert own(run) == (60, 100)
-    run.complete()
-    assert own(run) == (100, 100)
-
-
-def test_a_failed_task_leaves_the_bar_short() -> None:
-    """Where a task failed nothing is credited: the bar ends short of its total."""
-    run = a_run(100, tasks=2)
-    run.commit(0, items(60), total=None, timings={})
-    run.fail(1, items(5))
-    run.complete()
-    assert own(run) == (65, 100)
-    assert (run.snapshot().tasks_done, run.snapshot().tasks_failed) == (1, 1)
-
-
-def test_a_task_that_died_keeps_what_was_seen_of_it(feed: Feed) -> None:
-    """A task that could not say what it had done keeps its last live count."""
+def test_live_counts_are_shown(feed: Feed) -> None:
+    """What tasks report is added up while they run."""
     run = a_run(100, feed=feed)
-    run.attempt(0, 1)
-    feed.reports = [Report(0, 1, items(30))]
-    run.snapshot()
-    run.fail(0, None)
-    assert own(run) == (30, 100)
-    assert feed.forgotten == [0]
+    feed.reports = [Report(0, 1, items(5)), Report(1, 1, items(7))]
+    assert own(run) == (12, 100)
+    feed.reports = [Report(1, 1, items(9))]
+    assert own(run) == (14, 100)
 
 
-def test_a_retry_takes_back_the_dead_attempts_count(feed: Feed) -> None:
-    """A second attempt starts at zero at once, whatever the first one reports late, and is told."""
+def test_an_attempt_that_was_lost_counts_until_the_next_one_starts(feed: Feed) -> None:
+    """A second attempt starts at zero, whatever the first reports late; one that is lost keeps its count."""
     run = a_run(100, feed=feed)
     run.attempt(0, 1)
     feed.reports = [Report(0, 1, items(30))]
     assert own(run) == (30, 100)
     run.attempt(0, 2)
     assert own(run) == (0, 100)
-    assert run.snapshot().retries == 1
-    run.commit(0, items(100), total=100, timings={})
-    assert own(run) == (100, 100)
+    feed.reports = [Report(0, 2, items(20))]
+    assert own(run) == (20, 100)
+    run.fail(0, None)
+    assert own(run) == (20, 100)
+    snapshot = run.snapshot()
+    assert (snapshot.retries, snapshot.tasks_done, snapshot.tasks_failed) == (1, 0, 1)
+    assert feed.forgotten == [0]
 
 
-def test_commit_is_final_and_forgotten_by_the_feed(feed: Feed) -> None:
-    """Late reports of a committed task change nothing, and the feed need not remember it."""
+def test_a_task_that_has_ended_is_forgotten_by_the_feed(feed: Feed) -> None:
+    """Late reports of a task that has ended change nothing, and the feed need not remember it."""
     run = a_run(None, feed=feed)
     run.commit(3, items(5), total=None, timings={})
     feed.reports = [Report(3, 1, items(99))]
     assert own(run) == (5, None)
-    assert feed.forgotten == [3]
-
-
-def end(run: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """End a run, and say what it warned of."""
-    run.end()
-    assert all(record.levelno == logging.WARNING for record in caplog.records)
-    return caplog.messages
-
-
-def test_over_report_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Tasks that report too much count for their totals; one warning names the first and the cure."""
-    run = a_run(20, tasks=2)
-    run.commit(7, items(1_012), total=10, timings={})
-    run.commit(8, items(11), total=10, timings={})
-    run.complete()
-    assert own(run) == (20, 20)
-    (warning,) = end(run, caplog)
-    assert warning.startswith("task 7 reported 1,012 of 10 items")
-    assert 'desc="Tokenize"' in warning
-    run.end()
-    assert len(caplog.messages) == 1
-
-
-def test_over_report_of_a_run_is_clamped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Where only the run's total is known, more than that is clamped and told."""
-    run = a_run(20)
-    run.commit(0, items(15), total=None, timings={})
-    run.commit(1, items(10), total=None, timings={})
-    assert own(run) == (20, 20)
-    (warning,) = end(run, caplog)
-    assert warning.startswith("the tasks reported 25 of 20 items")
-
-
-def test_exact_reports_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """A run whose tasks report what they should ends silently."""
-    run = a_run(20)
-    for task in range(2):
-        run.commit(task, items(10, Read=10) | own_total("Read", 10), total=10, timings={})
-    run.complete()
-    assert own(run) == (20, 20)
-    assert end(run, caplog) == []
-
-
-def test_run_over_tasks_counts_tasks() -> None:
-    """Where tasks are counted, each that succeeds is one, whatever it reported."""
-    run = a_run(3, tasks=3, unit="tasks", counts_items=False)
-    run.commit(0, {}, total=1, timings={})
-    run.commit(1, items(Read=500), total=1, timings={})
-    assert own(run) == (2, 3)
-    run.fail(2, items(Read=5))
-    run.complete()
-    assert own(run) == (2, 3)
+    assert (feed.forgotten, run.snapshot().tasks_done) == ([3], 1)
 
 
 def test_items_done_before_count_but_not_for_the_rate(clock: FakeClock) -> None:
@@ -233,7 +223,7 @@ def test_clock_leaves_out_the_start(clock: FakeClock, feed: Feed) -> None:
 
 
 def test_clock_is_that_of_the_eldest_task(clock: FakeClock) -> None:
-    """A task that is told of late, but began earlier, moves the start back."""
+    """A task that is reported late, but began earlier, moves the start back."""
     run = a_run(100, clock=clock)
     clock.advance(60)
     run.commit(0, items(1), total=1, timings={None: (1.0, 0.0)})
@@ -243,7 +233,7 @@ def test_clock_is_that_of_the_eldest_task(clock: FakeClock) -> None:
 
 
 def test_clock_stops_at_the_end(clock: FakeClock) -> None:
-    """The last reading is final, and its clock stands."""
+    """The last snapshot is final, and its clock stands."""
     run = a_run(1, clock=clock)
     run.commit(0, items(1), total=1, timings={None: (0.0, 0.0)})
     clock.advance(5)
@@ -367,37 +357,14 @@ def test_local_feed_reads_its_reporters(clock: FakeClock) -> None:
     assert timings == {None: (1, 0)}
 
 
-def test_a_run_without_a_feed_reads_this_process() -> None:
-    """A run reads the reporters of its own process where nothing else is said."""
-    run = Run("Run", None, display=NullDisplay(), poll_interval=LONG)
-    assert own(run) == (0, None)
-
-
-def test_only_the_outermost_run_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that starts inside a task shows nothing."""
-    display = RecordingDisplay()
-    monkeypatch.setattr(
-        "speedy_utils._run.run.choose_display",
-        lambda progress, leave: display if progress else NullDisplay(),
-    )
-    assert display_here(True) is display
+def test_only_the_outermost_run_draws() -> None:
+    """A run that starts inside a task draws nothing, but calls a function that asked for its snapshots."""
+    assert not isinstance(display_here(True), NullDisplay)
+    assert isinstance(display_here(False), NullDisplay)
+    seen: list[Snapshot] = []
+    snapshot = Snapshot(StageSnapshot("Run", 0, 10))
     with counting(Reporter(0).own):
         assert not draws_here()
         assert isinstance(display_here(True), NullDisplay)
-
-
-def test_a_function_is_told_also_in_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run inside a task draws nothing, but a function that asked for its snapshots gets them."""
-    asked: list[tuple[Any, bool]] = []
-
-    def choose(progress: Any, leave: bool) -> RecordingDisplay:
-        asked.append((progress, leave))
-        return RecordingDisplay()
-
-    monkeypatch.setattr("speedy_utils._run.run.choose_display", choose)
-    seen: list[Any] = []
-    with counting(Reporter(0).own):
-        display_here(seen.append, leave=False)
-        display_here(True)
-    display_here(False)
-    assert asked == [(seen.append, False), (False, True), (False, True)]
+        display_here(seen.append).show(snapshot)
+    assert seen == [snapshot]

@@ -126,27 +126,6 @@ def test_an_empty_dataset_gives_an_empty_output(
     assert names(out.parent) == ["out"]
 
 
-def test_rows_that_no_shard_keeps_give_an_empty_output(local: str, out: Path) -> None:
-    """If every row is dropped, by functions that lose the columns too, the output still loads."""
-    dataset = numbered(6)
-    multi_process_dataset(
-        dataset, lambda shard, path: Dataset.from_list([]), out, num_workers=2, backend=local, progress=False
-    )
-    assert len(load_from_disk(str(out))) == 0
-
-
-@pytest.mark.parametrize("as_path", [str, Path])
-def test_a_dataset_may_be_given_by_its_path(
-    as_path: Callable[[Path], Any], local: str, out: Path, tmp_path: Path
-) -> None:
-    """The path of a saved dataset stands for the dataset."""
-    saved(numbered(5), tmp_path / "data")
-    multi_process_dataset(
-        as_path(tmp_path / "data"), upper, out, num_workers=2, backend=local, progress=False
-    )
-    assert ids(out) == list(range(5))
-
-
 def test_relative_paths_are_those_of_the_caller(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

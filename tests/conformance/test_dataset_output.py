@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, Features, Sequence, Value, load_from_disk
+from datasets import Dataset, load_from_disk
 from support.recorder import Recorder
 from support.rows import ids, names, never, numbered, saved
 from support.waiting import wait_until
@@ -107,22 +107,6 @@ def test_shards_that_do_not_fit_name_column_and_types_and_stay(
     assert says in str(caught.value)
     assert names(out.parent) == ["out.partial"]
     assert len(list(out.parent.glob("out.partial/shards/*/record.json"))) == 2
-
-
-def test_a_null_column_takes_the_type_of_another_shard(local: str, out: Path) -> None:
-    """A column without a value in the first shard, and a list without items, take another shard's type."""
-
-    def process(dataset: Any, output_path: str) -> Dataset:
-        if dataset[0]["id"] == 0:
-            return Dataset.from_list([{"n": None, "tags": []}])
-        return Dataset.from_list([{"n": dataset[0]["id"], "tags": ["a"]}])
-
-    dataset = numbered(3)
-    multi_process_dataset(dataset, process, out, num_workers=2, num_shards=3, backend=local, progress=False)
-    merged = load_from_disk(str(out))
-    assert merged.features == Features({"n": Value("int64"), "tags": Sequence(Value("string"))})
-    assert list(merged["n"]) == [None, 1, 2]
-    assert list(merged["tags"]) == [[], ["a"], ["a"]]
 
 
 @pytest.mark.parametrize("kind", ["dataset", "file", "folder"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +77,6 @@ def test_files_are_linked_and_only_those_that_do_not_fit_rewritten(tmp_path: Pat
     assert load_from_disk(str(merge_shards(workspace, plan)))["v"][:] == [1, None, 2]
     output = [file.stat().st_ino for file in sorted((tmp_path / "out").glob("*.arrow"))]
     assert [ours == theirs for ours, theirs in zip(output, shards, strict=True)] == [True, False, True]
-
-
-def test_a_full_disk_keeps_the_shards_and_the_merge_can_be_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A merge that fails half way leaves no output and every shard; the next one succeeds."""
-    workspace, plan = finished(tmp_path / "out", [[A], [B]])
-    link, calls = os.link, []
-
-    def fail_second(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", fail_second)
-    with pytest.raises(OSError, match="No space left"):
-        merge_shards(workspace, plan)
-    assert not (tmp_path / "out").exists()
-    assert load_from_disk(str(merge_shards(workspace, plan))).to_list() == [A, B]
 
 
 def several_files(path: Path) -> Path:
@@ -247,16 +227,6 @@ def test_the_same_shards_have_the_same_fingerprint_and_others_another(tmp_path: 
     assert one._fingerprint not in {Dataset.from_list([row])._fingerprint for row in (A, B)}
 
 
-def test_overwriting_replaces_the_old_data_once_the_new_is_whole(tmp_path: Path) -> None:
-    """With overwrite=True the old dataset is there until the new one takes its place."""
-    merged(tmp_path / "out", [[A]])
-    workspace, plan = finished(tmp_path / "out", [[B], [C]], overwrite=True)
-    assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
-    merge_shards(workspace, plan)
-    assert load_from_disk(str(tmp_path / "out")).to_list() == [B, C]
-    assert os.listdir(tmp_path) == ["out"]
-
-
 def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     """A dataset that another program saved at output_path during the run stays, and so do the shards."""
     workspace, plan = finished(tmp_path / "out", [[B]])
@@ -266,48 +236,6 @@ def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     assert load_from_disk(str(tmp_path / "out")).to_list() == [A]
     assert not plan.missing
     assert workspace.shard_dir(plan.specs[0]).exists()
-
-
-class Killed(BaseException):
-    """A process that ends at this point."""
-
-
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the given rename of a swap be the end of the process: nothing after it runs, no clean-up either."""
-    rename, calls = os.rename, []
-
-    def last_rename(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) > step:
-            raise Killed
-        rename(source, target)
-        if len(calls) == step:
-            raise Killed
-
-    monkeypatch.setattr(os, "rename", last_rename)
-    return lambda: monkeypatch.setattr(os, "rename", rename)
-
-
-@pytest.mark.parametrize("step", [1, 2])
-def test_a_swap_that_was_killed_loses_no_data(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed after either rename of an overwrite, the next call finds the old data or the new, and ends."""
-    merged(tmp_path / "out", [[A]])
-    workspace, plan = finished(tmp_path / "out", [[B], [C]], overwrite=True)
-    revive = killed_at(step, monkeypatch)
-    with pytest.raises(Killed):
-        merge_shards(workspace, plan)
-    revive()
-    workspace.close()
-    fingerprint = Fingerprint("dataset", 2, "func", "code", {})
-    with pytest.raises(FileExistsError):
-        start(tmp_path / "out", fingerprint)
-    assert load_from_disk(str(tmp_path / "out")).to_list() == ([A] if step == 1 else [B, C])
-    again = start(tmp_path / "out", fingerprint, overwrite=True)
-    assert again[1].missing == []
-    assert load_from_disk(str(merge_shards(*again))).to_list() == [B, C]
-    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_failing_swap_puts_the_old_data_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,16 +273,3 @@ def test_what_can_not_be_deleted_yet_is_no_failure(tmp_path: Path, monkeypatch: 
     again = finished(tmp_path / "out", [[C]], overwrite=True)
     assert load_from_disk(str(merge_shards(*again))).to_list() == [C]
     assert os.listdir(tmp_path) == ["out"]
-
-
-def test_what_is_not_the_runs_own_is_left_in_its_folder(tmp_path: Path) -> None:
-    """Cleaning up deletes what the run made; a file that the user put beside it stays."""
-    workspace, plan = finished(tmp_path / "out", [[A]])
-    (workspace.folder / "notes.txt").write_text("mine")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "keep").touch()
-    (workspace.shard_dir(plan.specs[0]) / "link").symlink_to(outside)
-    merge_shards(workspace, plan)
-    assert os.listdir(workspace.folder) == ["notes.txt"]
-    assert os.listdir(outside) == ["keep"]

@@ -89,42 +89,6 @@ def test_a_shard_without_rows_finishes_without_files(rows: Dataset, saved: bool,
     assert read_record(shard_dir, SPEC) == record
 
 
-def test_a_path_elsewhere_is_copied_and_left_alone(shard_dir: Path, tmp_path: Path) -> None:
-    """Files outside the shard's folder are copied: changing them later doesn't change the shard."""
-    mine = save(ROWS, tmp_path / "mine")
-    output = begin_shard(shard_dir)
-    record = finish_shard(mine, output, SPEC)
-    assert record.source == str(mine.resolve())
-    save(Dataset.from_list([{"id": -1, "text": "other"}]), mine)
-    assert contents(record, shard_dir) == ROWS.to_list()
-    assert len(load_from_disk(str(mine))) == 1
-
-
-@pytest.mark.parametrize("how", ["linked folder", "linked file", "dotted name", "absolute name"])
-def test_a_path_that_leads_outside_in_disguise_is_copied(how: str, shard_dir: Path, tmp_path: Path) -> None:
-    """Symbolic links, ``..`` and absolute names in the metadata lead to copies, never to the file itself."""
-    mine = save(ROWS, tmp_path / "mine")
-    file = mine / "data-00000-of-00001.arrow"
-    output = begin_shard(shard_dir)
-    if how == "linked folder":
-        output.symlink_to(mine)
-    else:
-        save(ROWS, output)
-        (output / file.name).unlink()
-        if how == "linked file":
-            (output / file.name).symlink_to(file)
-        else:
-            name = str(file) if how == "absolute name" else f"../../../../mine/{file.name}"
-            state = json.loads((output / "state.json").read_text())
-            state["_data_files"] = [{"filename": name}]
-            (output / "state.json").write_text(json.dumps(state))
-    record = finish_shard(None, output, SPEC)
-    ((name, _),) = record.files
-    assert (shard_dir / name).resolve().is_relative_to(shard_dir.resolve())
-    assert (shard_dir / name).stat().st_ino != file.stat().st_ino
-    assert contents(record, shard_dir) == ROWS.to_list()
-
-
 def test_files_that_other_tools_wrote_are_cast_to_their_features(shard_dir: Path) -> None:
     """A folder whose Arrow types are not those of its features is rewritten as loading it would cast it."""
     output = begin_shard(shard_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from speedy_utils import multi_process_dataset
 from speedy_utils._interrupts import keeping_ctrl_c
 from speedy_utils._sharding.saved_dataset import silence_datasets
-from speedy_utils._sharding.shards import ShardSpec, cut_shard, plan_shards, resolve_dataset
+from speedy_utils._sharding.shards import LazyShards, ShardSpec, cut_shard, plan_shards, resolve_dataset
 
 ROWS = 20_000
 
@@ -71,45 +72,44 @@ def test_a_shard_names_its_rows() -> None:
     assert str(ShardSpec(0, 0, 0)) == "shard 0 (no rows)"
 
 
-def test_a_mapped_shard_ships_as_file_names(mapped: Dataset) -> None:
-    """A shard of memory-mapped data pickles to about a kilobyte and holds its rows."""
-    arrived, size = shipped(cut_shard(mapped, ShardSpec(1, 5_000, 10_000)))
-    assert arrived["id"][:] == list(range(5_000, 10_000))
-    assert size < 4_000
+# How many bytes a shard of 1,000 rows may take on its way, beside how many of its rows.
+SHIPPED: dict[str, tuple[Callable[[Dataset, Dataset], Dataset], int, int]] = {
+    "mapped: file names": (lambda mapped, memory: mapped, 4_000, 0),
+    "shuffled: its order too": (lambda mapped, memory: mapped.shuffle(seed=1), 24_000, 0),
+    "an order in memory": (lambda mapped, memory: mapped.shuffle(seed=1, keep_in_memory=True), 24_000, 0),
+    "in memory: its rows": (lambda mapped, memory: memory, 4_000, 2_300),
+    "in memory, shuffled": (lambda mapped, memory: memory.shuffle(seed=1), 4_000, 2_300),
+    "a column in memory: its slice": (
+        lambda mapped, memory: mapped.add_column("more", [1] * ROWS),
+        24_000,
+        0,
+    ),
+}
 
 
-def test_a_shard_in_memory_ships_its_rows_alone(in_memory: Dataset) -> None:
-    """A shard of in-memory data pickles to the size of its own rows, not of the table."""
-    arrived, size = shipped(cut_shard(in_memory, ShardSpec(1, 1_000, 2_000)))
-    assert arrived[0] == in_memory[1_000]
-    assert arrived["id"][:] == list(range(1_000, 2_000))
-    assert size < 2.3 * in_memory.data.nbytes * 1_000 / ROWS + 4_000
+@pytest.mark.parametrize(("make", "most_bytes", "most_rows"), SHIPPED.values(), ids=SHIPPED.keys())
+def test_a_shard_ships_what_it_needs(
+    make: Callable[[Dataset, Dataset], Dataset],
+    most_bytes: int,
+    most_rows: int,
+    mapped: Dataset,
+    in_memory: Dataset,
+) -> None:
+    """A shard of each kind of dataset arrives with its rows, and takes no more bytes than they need."""
+    dataset = make(mapped, in_memory)
+    arrived, size = shipped(cut_shard(dataset, ShardSpec(1, 1_000, 2_000)))
+    assert arrived[:] == dataset[1_000:2_000]
+    assert size < most_bytes + most_rows * in_memory.data.nbytes / ROWS
 
 
-def test_a_shuffled_mapped_shard_ships_its_order_alone(mapped: Dataset) -> None:
-    """A shuffled memory-mapped shard ships at most 8 bytes a row, and keeps the shuffled order."""
-    for keep_in_memory in (False, True):
-        shuffled = mapped.shuffle(seed=1, keep_in_memory=keep_in_memory)
-        arrived, size = shipped(cut_shard(shuffled, ShardSpec(1, 1_000, 2_000)))
-        assert arrived["id"][:] == shuffled["id"][1_000:2_000]
-        assert size < 2 * 8 * 1_000 + 8_000
-
-
-def test_a_shuffled_shard_in_memory_ships_its_rows_alone(in_memory: Dataset) -> None:
-    """A shuffled shard of in-memory data is gathered, so that the rest of the table stays behind."""
-    shuffled = in_memory.shuffle(seed=1)
-    shard = cut_shard(shuffled, ShardSpec(0, 300, 2_500))
-    arrived, size = shipped(shard)
-    assert arrived["id"][:] == shuffled["id"][300:2_500]
-    assert size < 2.3 * in_memory.data.nbytes * 2_200 / ROWS + 4_000
-
-
-def test_a_column_in_memory_beside_mapped_ones_ships_its_slice(mapped: Dataset) -> None:
-    """A column that was added in memory to a memory-mapped dataset ships its slice alone."""
-    wider = mapped.add_column("extra", list(range(ROWS, 2 * ROWS)))
-    arrived, size = shipped(cut_shard(wider, ShardSpec(0, 100, 200)))
-    assert arrived[0] == {**mapped[100], "extra": ROWS + 100}
-    assert size < 12_000
+def test_shards_are_cut_when_they_are_looked_up(in_memory: Dataset, tmp_path: Path) -> None:
+    """The sequence of shards has each with its rows and its folder, and is named as errors name it."""
+    specs = plan_shards(ROWS, 4)
+    shards = LazyShards(in_memory, specs[1:], lambda spec: tmp_path / str(spec.index))
+    assert len(shards) == 3
+    assert repr(list(shards)) == repr(list(shards[:])) == str([*map(str, specs[1:])]).replace("'", "")
+    assert shards[0].dataset["id"][:] == list(range(specs[1].start, specs[1].stop))
+    assert shards[0].folder == tmp_path / "1"
 
 
 @settings(max_examples=15, deadline=None)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
@@ -36,19 +35,6 @@ def save(output: Path, rows: int = 10) -> None:
         Dataset.from_dict({"id": list(range(rows))}).save_to_disk(str(output))
 
 
-def test_a_run_begins_with_nothing_finished_and_ends_with_the_output_alone(output: Path) -> None:
-    """A new run has all shards to do; when it is merged only the output is left."""
-    workspace, plan = start(output)
-    with workspace:
-        assert [spec.num_rows for spec in plan.missing] == [3, 3, 2, 2]
-        work(workspace, plan)
-        assert plan.missing == []
-        assert merge_shards(workspace, plan) == output
-    assert workspace.published
-    assert load_from_disk(str(output))["id"][:] == list(range(0, 20, 2))
-    assert os.listdir(output.parent) == ["out"]
-
-
 def test_the_same_call_again_has_only_the_missing_shards_to_do(output: Path) -> None:
     """Finished shards of an interrupted run are kept, with their records and their cut."""
     leave_interrupted(output, 0, 2)
@@ -58,6 +44,8 @@ def test_the_same_call_again_has_only_the_missing_shards_to_do(output: Path) -> 
         assert [spec.index for spec in plan.missing] == [1, 3]
         work(workspace, plan)
         assert load_from_disk(str(merge_shards(workspace, plan)))["id"][:] == list(range(0, 20, 2))
+        assert workspace.published
+    assert os.listdir(output.parent) == ["out"]
 
 
 def cut_off(shard: Path) -> None:
@@ -94,23 +82,6 @@ def test_a_refused_run_changes_nothing_and_leaves_two_ways_on(output: Path) -> N
     with workspace:
         assert sorted(plan.finished) == [0, 1]
     workspace, plan = start(output, overwrite=True)
-    with workspace:
-        assert plan.finished == {}
-        assert os.listdir(folder / "shards") == []
-
-
-def test_a_change_without_finished_shards_is_no_matter(output: Path) -> None:
-    """After a first call that finished nothing the function may be mended and called again."""
-    leave_interrupted(output, 99)
-    workspace, plan = start(output, CHANGED, num_shards=2)
-    with workspace:
-        assert len(plan.missing) == 2
-
-
-def test_without_resume_the_run_starts_over(output: Path) -> None:
-    """resume=False gives up the finished shards, also those of the very same call."""
-    folder = leave_interrupted(output, 0)
-    workspace, plan = start(output, resume=False)
     with workspace:
         assert plan.finished == {}
         assert os.listdir(folder / "shards") == []
@@ -158,17 +129,6 @@ def test_the_manifest_names_the_version_that_wrote_it(
     folder = leave_interrupted(output)
     written = json.loads((folder / "manifest.json").read_text())["written_by"]
     assert written == ("7.8.9" if installed else "unknown")
-
-
-def test_an_output_that_exists_is_refused_before_any_work(output: Path) -> None:
-    """A dataset at output_path is a FileExistsError, and nothing is left beside it."""
-    save(output)
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        Workspace.open(output)
-    assert os.listdir(output.parent) == ["out"]
-    with Workspace.open(output, overwrite=True):
-        assert load_from_disk(str(output))["id"][:] == list(range(10))
-    assert os.listdir(output.parent) == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["files", "file", "link"])
@@ -225,46 +185,15 @@ def test_a_folder_that_is_not_ours_is_not_touched(
     assert sorted(os.walk(tmp_path)) == before
 
 
-def test_a_second_run_is_refused_with_the_name_of_the_first(output: Path) -> None:
-    """While a run is at work a second one on the same output_path is refused; afterwards it may."""
-    workspace, plan = start(output)
-    with workspace:
-        with pytest.raises(BusyError, match=rf"out'.*\(process {os.getpid()} on "):
-            Workspace.open(output, overwrite=True)
-        work(workspace, plan, 0)
-    workspace, plan = start(output)
-    with workspace:
-        assert list(plan.finished) == [0]
-
-
-def test_closing_twice_leaves_the_folder_to_the_next_run(output: Path) -> None:
-    """A workspace that was closed doesn't touch what another run has made there since."""
+def test_a_folder_is_one_runs_at_a_time(output: Path) -> None:
+    """A second run is refused by the name of the first; a workspace that was closed touches nothing more."""
     first = Workspace.open(output)
     first.close()
-    with Workspace.open(output) as second:
+    with Workspace.open(output):
         first.close()
-        assert (second.folder / "lock").exists()
-        with pytest.raises(BusyError):
-            Workspace.open(output)
-
-
-def test_the_lock_is_taken_once_and_the_output_checked_twice(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run has one lock from its beginning to its end, and looks at the output first and last."""
-    seen: list[str] = []
-    for name in ("_lock_folder", "_refuse_existing", "undo_swap"):
-        function = getattr(workspace_module, name)
-
-        def noted(*args: Any, _name: str = name, _function: Any = function, **options: Any) -> Any:
-            seen.append(_name)
-            return _function(*args, **options)
-
-        monkeypatch.setattr(workspace_module, name, noted)
-    workspace, plan = start(output)
-    work(workspace, plan)
-    merge_shards(workspace, plan)
-    assert seen == ["_lock_folder", "undo_swap", "_refuse_existing", "_refuse_existing"]
+        with pytest.raises(BusyError, match=rf"out'.*\(process {os.getpid()} on "):
+            Workspace.open(output, overwrite=True)
+    assert os.listdir(output.parent) == []
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -334,11 +263,3 @@ def test_a_path_that_names_no_folder_is_refused(path: str) -> None:
     """A remote path, an empty one and the root are a ValueError."""
     with pytest.raises(ValueError, match="output_path"):
         Workspace.open(path)
-
-
-def test_missing_parents_are_made(tmp_path: Path) -> None:
-    """The folders above output_path need not exist."""
-    workspace, plan = start(tmp_path / "a" / "b" / "out")
-    with workspace:
-        work(workspace, plan)
-        assert merge_shards(workspace, plan) == tmp_path / "a" / "b" / "out"

@@ -100,3 +100,19 @@ def test_python_in_documents_is_right(path: Path) -> None:
 def test_the_readme_is_short() -> None:
     """README.md has at most 8,000 bytes: what is longer belongs in docs."""
     assert (ROOT / "README.md").stat().st_size <= 8_000
+
+
+def test_the_drawing_of_the_rooms_names_every_module() -> None:
+    """The tree on the page of the architecture has each folder of the package, with its modules alone."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.partition("src/speedy_utils/\n")[2].partition("```")[0]
+    drawn = {
+        folder: set(re.findall(r"\w+", modules.partition(":")[0]))
+        for folder, modules in re.findall(r"^ +(\w+)/ +(.+)$", tree, re.MULTILINE)
+    }
+    package = ROOT / "src" / "speedy_utils"
+    assert drawn == {
+        folder.name: {module.stem for module in folder.glob("*.py")} - {"__init__"}
+        for folder in package.rglob("*")
+        if folder.is_dir() and folder.name != "__pycache__"
+    }

@@ -1,0 +1,151 @@
+"""The loop that submits, waits and retries, on an engine that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from speedy_utils import Snapshot
+from speedy_utils._display.base import choose_display
+from speedy_utils._engines.driver import drive
+from speedy_utils._engines.task import Attempt, Failure, Outcome
+from speedy_utils._run.run import LocalFeed, Run
+
+LOST = Outcome(failure=Failure("the worker was lost", worker_lost=True))
+FAILED = Outcome(failure=Failure("ValueError: no", error=ValueError("no")))
+
+
+class ScriptedEngine(LocalFeed):
+    """Ends one attempt a call of ``wait``, the newest first, as a script says.
+
+    Args:
+        script: The outcomes of a task's attempts, by task; further ones succeed with the item as value.
+        broken: The method that raises ZeroDivisionError.
+    """
+
+    def __init__(self, script: dict[int, list[Outcome]] | None = None, broken: str = "") -> None:
+        super().__init__()
+        self.log: list[Any] = []
+        self.most = 0
+        self._script, self._broken = script or {}, broken
+        self._running: list[tuple[Attempt, Any]] = []
+
+    def _note(self, call: Any) -> None:
+        self.log.append(call)
+        if call == self._broken:
+            raise ZeroDivisionError
+
+    def start(self) -> None:
+        """Note it."""
+        self._note("start")
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Note which attempt at which item it is."""
+        self._note((attempt.task, attempt.attempt, item))
+        self._running.append((attempt, item))
+        self.most = max(self.most, len(self._running))
+
+    def wait(self) -> Iterable[tuple[Attempt, Outcome]]:
+        """End an attempt."""
+        attempt, item = self._running.pop()
+        outcomes = self._script.get(attempt.task, [])
+        return [(attempt, outcomes.pop(0) if outcomes else Outcome(item))]
+
+    def cancel(self) -> None:
+        """Note it."""
+        self._note("cancel")
+
+    def close(self) -> None:
+        """Note it."""
+        self._note("close")
+
+
+Drive = Callable[..., list[tuple[int, int, Any]]]
+
+
+@pytest.fixture
+def shown() -> list[Snapshot]:
+    """What the run has shown."""
+    return []
+
+
+@pytest.fixture
+def driven(shown: list[Snapshot]) -> Drive:
+    """Drive some items on an engine; the task, attempt and value, or reason, of what finished."""
+
+    def run_items(
+        engine: Any, items: str, *, workers: int = 2, stop: bool = False
+    ) -> list[tuple[int, int, Any]]:
+        finished: list[tuple[int, int, Any]] = []
+
+        def finish(ended: Attempt, outcome: Outcome) -> None:
+            result = outcome.failure.reason if outcome.failure else outcome.value
+            finished.append((ended.task, ended.attempt, result))
+            if stop:
+                raise InterruptedError
+
+        def attempt(task: int, number: int) -> Attempt:
+            return Attempt(task, number, 1, counts_items=True)
+
+        display = choose_display(shown.append)
+        with Run("Run", len(items), tasks=len(items), display=display, feed=engine) as run:
+            drive(engine, run, items, attempt, finish, workers=workers, max_retries=2)
+        return finished
+
+    return run_items
+
+
+def test_each_item_is_run_once_and_at_most_so_many_at_once(driven: Drive) -> None:
+    """Tasks start in the order of their items, as workers become free, between the engine's start and end."""
+    engine = ScriptedEngine()
+    assert sorted(driven(engine, "abcd", workers=3)) == [(0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d")]
+    assert engine.most == 3
+    assert engine.log == ["start", (0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d"), "close"]
+
+
+def test_a_lost_attempt_is_run_again_before_new_tasks(
+    driven: Drive, shown: list[Snapshot], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task whose worker was lost starts again at once, and a warning says which, and why."""
+    engine = ScriptedEngine({0: [LOST, LOST]})
+    assert driven(engine, "ab", workers=1) == [(0, 3, "a"), (1, 1, "b")]
+    assert [call[:2] for call in engine.log[1:-1]] == [(0, 1), (0, 2), (0, 3), (1, 1)]
+    assert caplog.messages == [
+        f"task 0 (item 'a') runs again, attempt {attempt} of 3: the worker was lost" for attempt in (2, 3)
+    ]
+    assert (shown[-1].retries, shown[-1].done, shown[-1].tasks_failed) == (2, 2, 0)
+
+
+@pytest.mark.parametrize(("outcomes", "attempts"), [([LOST] * 9, 3), ([FAILED], 1)])
+def test_a_task_fails_for_good_after_its_retries_or_by_an_error_of_its_own(
+    driven: Drive, shown: list[Snapshot], outcomes: list[Outcome], attempts: int
+) -> None:
+    """The failure of one task does not end the others, and the bar ends short of its total."""
+    engine = ScriptedEngine({0: [*outcomes]})
+    failure = outcomes[0].failure
+    assert failure is not None
+    assert sorted(driven(engine, "ab")) == [(0, attempts, failure.reason), (1, 1, "b")]
+    assert (shown[-1].done, shown[-1].total, shown[-1].tasks_failed) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "stop", "error"), [("start", False, ZeroDivisionError), ("", True, InterruptedError)]
+)
+def test_an_exception_cancels_what_runs_and_closes_the_engine(
+    driven: Drive, broken: str, stop: bool, error: type[Exception]
+) -> None:
+    """Whether the engine can't start or an outcome ends the run, nothing goes on without it."""
+    engine = ScriptedEngine(broken=broken)
+    with pytest.raises(error):
+        driven(engine, "abc", stop=stop)
+    assert engine.log[-2:] == ["cancel", "close"]
+
+
+def test_an_engine_that_fails_to_cancel_is_closed(driven: Drive) -> None:
+    """A second Ctrl-C, or another error while the engine cancels, leaves nothing open."""
+    engine = ScriptedEngine(broken="cancel")
+    with pytest.raises(ZeroDivisionError):
+        driven(engine, "abc", stop=True)
+    assert engine.log[-1] == "close"

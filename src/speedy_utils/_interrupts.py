@@ -21,7 +21,7 @@ between two bytecodes, so never within one call of a C function, and at the late
 - :func:`holding` takes tqdm's lock for as long as a function runs, each step within one C call. It is for
   code that runs in user threads: drawing, and text printed above the lines.
 - Threads wait for each other by ``queue.SimpleQueue`` and ``threading.Lock``, which C implements.
-- :func:`raise_in_thread` looks where the thread stands and raises in user code only; it is called again a
+- :func:`raise_in_thread` looks what the thread runs and raises in user code only; it is called again a
   few milliseconds later for a thread that is elsewhere. Functions of this package in which user code waits
   are marked by :func:`interruptible`.
 - What undoes a step is idempotent, and called once more by the next block outside: in ``run_attempt``, in a

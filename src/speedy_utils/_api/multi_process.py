@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,8 +13,6 @@ from .._instrument.decorator import declared_total
 from .._run.run import Run, display_here
 from .._validation import checked_count, shorten
 from .options import Backend, RunOptions
-
-logger = logging.getLogger("speedy_utils")
 
 
 def multi_process(
@@ -48,12 +45,12 @@ def multi_process(
         backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
             another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
-            ``len``. Where None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
+            ``len``. If None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
         desc: What the bar is called.
-        unit: What is counted, in the plural: ``"items"`` where None, or ``"tasks"`` where tasks are counted.
+        unit: What is counted, in the plural. None for ``"items"``, or ``"tasks"`` if tasks are counted.
         leave: Whether the bars stay when the run is over.
-        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
-            seconds at first, and every second after ten.
+        poll_interval: Seconds between two looks at the count. Workers on Ray send theirs every 0.2 seconds,
+            and less often if there are more than 50.
         progress: False to show nothing; a function gets each :class:`Snapshot`, in a thread of its own.
         adopt_tqdm: Whether bars that ``func`` makes with tqdm count for the stages that they name, and draw
             nothing. False leaves them alone.
@@ -153,7 +150,7 @@ multi_process.__module__ = "speedy_utils"
 def _totals(
     func: Callable[..., Any], items: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
 ) -> list[int] | None:
-    """The items of each task; None where the run counts tasks."""
+    """Return the items of each task; None if the run counts tasks."""
     if total_items is not None:
         return [checked_count(total_items(item), f"total_items({shorten(item, 40)})") for item in items]
     first = declared_total(func, (items[0],), kwargs)

@@ -74,13 +74,13 @@ def multi_process_dataset(
         process_func_kwargs: Sent to the workers once, not with each shard.
         num_workers: How many shards are processed at once; None for the number of CPUs.
         backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
-        num_shards: How many shards to cut; one a worker where None. More of them balance uneven rows, and
+        num_shards: How many shards to cut; None for one a worker. More of them balance uneven rows, and
             lose less when a worker dies.
         seed: Shuffles the rows with this seed.
         debug: Processes only the first ``debug_size`` rows.
         debug_size: How many rows that is.
-        poll_interval: Seconds between two looks at the count. What Ray's workers report comes every 0.2
-            seconds at first, and every second after ten.
+        poll_interval: Seconds between two looks at the count. Workers on Ray send theirs every 0.2 seconds,
+            and less often if there are more than 50.
         desc: What the bar is called.
         unit: What is counted, in the plural.
         leave: Whether the bars stay when the run is over.
@@ -184,7 +184,7 @@ def multi_process_dataset(
                     merge_shards(workspace, plan)
         except ShardError:  # it says itself what is kept
             raise
-        except BaseException:  # Ctrl-C too: whoever stops a run wants to know what is kept
+        except BaseException:  # Ctrl-C too: the user wants to know what is kept
             if not workspace.published:
                 logger.warning(
                     "stopped: %d of %d shards are finished, and kept in %s; "
@@ -202,7 +202,7 @@ multi_process_dataset.__module__ = "speedy_utils"
 
 @keeping_ctrl_c()
 def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
-    """The rows to process, in their order."""
+    """Return the rows to process, in their order."""
     if seed is not None:
         # In memory: the indices of a saved dataset would be cached in the user's own folder.
         dataset = dataset.shuffle(seed=seed, keep_in_memory=True)

@@ -1,4 +1,4 @@
-"""What runs tasks: one module an engine, behind one small protocol."""
+"""The protocol of engines, and the registry that opens each by its name."""
 
 from __future__ import annotations
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
 from .._run.run import Run
 from .._validation import shorten
-from .._worker.flusher import logger
 from ..errors import TaskError
 from .base import Engine
 from .task import Attempt, Failure, Outcome
+
+logger = logging.getLogger("speedy_utils")
 
 
 def drive(

@@ -95,7 +95,7 @@ class Run:
         counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
         display: Shows it.
-        feed: Where it reads live counts, and what the work waits for; reporters of this process if None.
+        feed: Live counts, and what the work waits for; None for those of this process.
         poll_interval: Seconds between two readings.
         clock: Monotonic clock, in seconds.
     """

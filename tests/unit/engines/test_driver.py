@@ -97,7 +97,7 @@ def driven(shown: list[Snapshot]) -> Drive:
     return run_items
 
 
-def test_each_item_is_run_once_and_at_most_so_many_at_once(driven: Drive) -> None:
+def test_each_item_is_run_once_and_at_most_some_at_once(driven: Drive) -> None:
     """Tasks start in the order of their items, as workers become free, between the engine's start and end."""
     engine = ScriptedEngine()
     assert sorted(driven(engine, "abcd", workers=3)) == [(0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d")]

@@ -59,7 +59,7 @@ def test_lines_of_task_threads_are_chosen(choice: Any, shown: list[str]) -> None
 
 
 def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
-    """A line that is half printed when the streams are let go is printed whole."""
+    """A line that is half printed when the streams are restored is printed whole."""
     texts: list[str] = []
 
     class EndsARun(io.StringIO):
@@ -75,7 +75,7 @@ def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
 
 
 def test_the_first_worker_is_followed_once_it_is_silent() -> None:
-    """Where the worker whose lines are shown has said nothing for a minute, the next that speaks is shown."""
+    """If the worker whose lines are shown prints nothing for a minute, the next that prints is shown."""
     clock = FakeClock()
     log_filter = LogFilter("first", clock)
     assert [log_filter.allows(worker) for worker in "aba"] == [True, False, True]
@@ -119,7 +119,7 @@ def test_runs_at_once_choose_each_for_itself() -> None:
 
 
 def test_a_run_inside_a_task_says_no_more_than_the_task() -> None:
-    """What the tasks of an inner run print is left out where the outer run leaves its task's lines out."""
+    """What the tasks of an inner run print is left out if the outer run leaves its task's lines out."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):
         outer = ThreadLogs("none").open()
         with outer.of("task"):
@@ -173,7 +173,7 @@ def test_an_unknown_choice_is_an_error(bad: Any) -> None:
 
 
 def test_a_run_that_gets_no_threads_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are too few threads to be had the error says so, and nothing of the run stays."""
+    """If the system gives no more threads the error says so, and nothing of the run stays."""
     streams, start = (sys.stdout, sys.stderr), threading.Thread.start
     started: list[threading.Thread] = []
 

@@ -111,7 +111,7 @@ CASES = {
     ),
     "a total of the run alone is not credited before its end": Case(100, [succeeds(0, items(60))], (60, 100)),
     "it is credited at a clean end": Case(100, [succeeds(0, items(60)), COMPLETE], (100, 100)),
-    "it is not where a task has failed": Case(
+    "it is not if a task has failed": Case(
         100, [succeeds(0, items(60)), fails(1, items(5)), COMPLETE], (65, 100)
     ),
     "over-reports of tasks are clamped, and the first is named": Case(

@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import load_from_disk
+from support.rows import numbered, saved
 
 import speedy_utils
 from speedy_utils import FailedShardsError, multi_process_dataset
-from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils.errors import MergeError, ResumeError
 
 ROWS = 20
 
 
-def numbered(rows: int = ROWS) -> Dataset:
-    """Rows of known content."""
-    return Dataset.from_dict({"id": list(range(rows))})
+def run(process: Callable[..., Any], folder: Path, **options: Any) -> str:
+    """Process known rows in two shards, into ``out`` in a folder."""
+    options = {"num_shards": 2, "num_workers": 1, "backend": "seq", "progress": False, **options}
+    return multi_process_dataset(numbered(ROWS), process, folder / "out", **options)
 
 
 def state(folder: Path) -> dict[str, tuple[Any, ...]]:
@@ -45,8 +46,7 @@ def state(folder: Path) -> dict[str, tuple[Any, ...]]:
 def outside(tmp_path: Path) -> Path:
     """A folder that is none of the run's, with a dataset of 10 rows and a file."""
     folder = tmp_path / "outside"
-    with silence_datasets():
-        numbered(10).save_to_disk(str(folder / "data"))
+    saved(numbered(10), folder / "data")
     (folder / "precious.txt").write_text("precious")
     return folder
 
@@ -120,9 +120,7 @@ def test_what_lies_outside_is_read_and_nothing_more(
         dataset.save_to_disk(output_path)
         return None
 
-    out = multi_process_dataset(
-        numbered(), process, tmp_path / "out", num_shards=2, backend=backend, num_workers=2, progress=False
-    )
+    out = run(process, tmp_path, backend=backend, num_workers=2)
     assert list(load_from_disk(out)["id"]) == list(range(ROWS))
     assert state(outside) == before
     assert sorted(os.listdir(tmp_path)) == ["out", "outside"]
@@ -145,7 +143,7 @@ def test_a_second_attempt_follows_no_link_that_the_first_one_made(outside: Path,
             raise SystemExit("lost")
         return dataset
 
-    out = multi_process_dataset(numbered(), process, tmp_path / "out", backend="seq", progress=False)
+    out = run(process, tmp_path, num_shards=1)
     assert list(load_from_disk(out)["id"]) == list(range(ROWS))
     assert state(outside) == before
 
@@ -161,26 +159,16 @@ def test_a_shard_folder_that_became_a_link_is_not_followed(again: str, outside: 
             return shard_turned_link(Path(output_path), outside)
         return dataset
 
-    def run() -> str:
-        return multi_process_dataset(
-            numbered(),
-            process,
-            tmp_path / "out",
-            num_shards=2,
-            backend="seq",
-            progress=False,
-            resume="trust" if again == "resume" else False,
-            overwrite=True,
-        )
+    options: Any = {"resume": "trust" if again == "resume" else False, "overwrite": True}
 
     with pytest.raises(FailedShardsError):
-        run()
+        run(process, tmp_path, **options)
     kept = state(outside)
     assert {name: kept[name] for name in before if name != "."} == {
         n: s for n, s in before.items() if n != "."
     }
     broken.clear()
-    assert list(load_from_disk(run())["id"]) == list(range(ROWS))
+    assert list(load_from_disk(run(process, tmp_path, **options))["id"]) == list(range(ROWS))
     assert state(outside)["precious.txt"] == before["precious.txt"]
     assert list(load_from_disk(str(outside / "data"))["id"]) == list(range(10))
     assert sorted(os.listdir(tmp_path)) == ["out", "outside"]
@@ -190,7 +178,7 @@ def test_a_shard_folder_that_became_a_link_is_not_followed(again: str, outside: 
 def test_a_folder_of_the_run_that_became_a_link_is_not_followed(
     level: int, outside: Path, tmp_path: Path
 ) -> None:
-    """Whichever folder of the run a function has replaced by a link, nothing is written or deleted there."""
+    """Nothing is written or deleted through any folder of the run that a function has replaced by a link."""
     (outside / "00001" / "mine").mkdir(parents=True)
     (outside / "00001" / "mine" / "precious.txt").write_text("precious")
     before = state(outside)
@@ -203,15 +191,13 @@ def test_a_folder_of_the_run_that_became_a_link_is_not_followed(
         return dataset
 
     with pytest.raises(FailedShardsError, match="has become a symbolic link"):
-        multi_process_dataset(
-            numbered(), process, tmp_path / "out", num_shards=2, num_workers=1, backend="seq", progress=False
-        )
+        run(process, tmp_path)
     assert state(outside) == before
     assert not os.path.lexists(tmp_path / "out")
 
 
 def test_a_shard_that_was_replaced_after_it_was_finished_is_not_merged(outside: Path, tmp_path: Path) -> None:
-    """A later shard's function can't put a file of somebody else into the output."""
+    """A later shard's function can't put a file from elsewhere into the output."""
     (file,) = (outside / "data").glob("*.arrow")
     before, broken = state(outside), [True]
 
@@ -222,15 +208,10 @@ def test_a_shard_that_was_replaced_after_it_was_finished_is_not_merged(outside: 
             finished.symlink_to(file)
         return dataset
 
-    def run() -> str:
-        return multi_process_dataset(
-            numbered(), process, tmp_path / "out", num_shards=2, backend="seq", progress=False, resume="trust"
-        )
-
     with pytest.raises(MergeError, match="changed after they were finished: 0"):
-        run()
+        run(process, tmp_path, resume="trust")
     broken.clear()
-    assert list(load_from_disk(run())["id"]) == list(range(ROWS))
+    assert list(load_from_disk(run(process, tmp_path, resume="trust"))["id"]) == list(range(ROWS))
     assert state(outside) == before
 
 
@@ -246,13 +227,8 @@ def test_a_record_that_leads_outside_is_not_believed(where: str, outside: Path, 
         dataset.save_to_disk(output_path)
         return output_path
 
-    def run() -> str:
-        return multi_process_dataset(
-            numbered(), process, tmp_path / "out", num_shards=2, backend="seq", progress=False, resume="trust"
-        )
-
     with pytest.raises(FailedShardsError):
-        run()
+        run(process, tmp_path, resume="trust")
     before = state(outside)
     shard = tmp_path / "out.partial" / "shards" / "00000"
     record = json.loads((shard / "record.json").read_text())
@@ -261,7 +237,7 @@ def test_a_record_that_leads_outside_is_not_believed(where: str, outside: Path, 
     (shard / "link.arrow").symlink_to(file)
     record["files"] = [[target, file.stat().st_size]]
     (shard / "record.json").write_text(json.dumps(record))
-    assert list(load_from_disk(run())["id"]) == list(range(ROWS))
+    assert list(load_from_disk(run(process, tmp_path, resume="trust"))["id"]) == list(range(ROWS))
     assert runs == [0, 10, 0, 10]
     assert state(outside) == before
 
@@ -279,7 +255,6 @@ class Bomb:
 @pytest.mark.parametrize("file", ["manifest.json", "shards/00000/record.json", "holder.json"])
 def test_no_file_of_a_run_is_unpickled(file: str, tmp_path: Path) -> None:
     """A pickle in place of any of the run's own files is never loaded: they are JSON."""
-    out = tmp_path / "out"
     fail = [True]
 
     def process(dataset: Any, output_path: str) -> Any:
@@ -287,20 +262,15 @@ def test_no_file_of_a_run_is_unpickled(file: str, tmp_path: Path) -> None:
             raise ValueError("not yet")
         return dataset
 
-    def run() -> str:
-        return multi_process_dataset(
-            numbered(), process, out, num_shards=2, backend="seq", progress=False, resume="trust"
-        )
-
     with pytest.raises(FailedShardsError):
-        run()
+        run(process, tmp_path, resume="trust")
     (tmp_path / "out.partial" / file).write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     fail.clear()
     if file == "manifest.json":
         with pytest.raises(ResumeError, match="no manifest"):
-            run()
+            run(process, tmp_path, resume="trust")
     else:
-        assert list(load_from_disk(run())["id"]) == list(range(ROWS))
+        assert list(load_from_disk(run(process, tmp_path, resume="trust"))["id"]) == list(range(ROWS))
     assert not (tmp_path / "trace").exists()
 
 
@@ -318,16 +288,16 @@ def test_the_sources_unpickle_only_what_they_have_just_pickled() -> None:
 
 
 def test_the_clean_up_leaves_what_is_not_the_runs_own(tmp_path: Path) -> None:
-    """Files that somebody else has put into the run's folder survive it."""
+    """Files that a user has put into the run's folder survive it."""
 
     def process(dataset: Any, output_path: str) -> Any:
         (Path(output_path).parents[3] / "notes.txt").write_text("mine")
         return dataset
 
-    out = multi_process_dataset(numbered(), process, tmp_path / "out", backend="seq", progress=False)
+    out = run(process, tmp_path, num_shards=1)
     assert len(load_from_disk(out)) == ROWS
     assert (tmp_path / "out.partial" / "notes.txt").read_text() == "mine"
     # A later run finds its place taken, and says so instead of clearing it away.
     with pytest.raises(ResumeError, match="holds no manifest"):
-        multi_process_dataset(numbered(), process, tmp_path / "out", backend="seq", overwrite=True)
+        run(process, tmp_path, overwrite=True)
     assert (tmp_path / "out.partial" / "notes.txt").read_text() == "mine"

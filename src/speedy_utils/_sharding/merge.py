@@ -47,6 +47,8 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
         MergeError: If shards are missing, were changed or don't fit together. Nothing has been merged then.
         FileExistsError: If something has appeared at ``output_path`` meanwhile.
     """
+    from datasets.fingerprint import Hasher
+
     if plan.missing:
         names = ", ".join(str(spec.index) for spec in plan.missing)
         raise MergeError(f"There is nothing to merge yet: these shards are not finished: {names}.")
@@ -62,7 +64,17 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
     remove_path(workspace.merged)
     workspace.merged.mkdir()
     files = _gather_files(workspace, records, features)
-    _write_metadata(workspace.merged, records, features, files)
+    splits = {record.split for record in records}
+    write_metadata(
+        workspace.merged,
+        files=files,
+        rows=sum(record.rows for record in records),
+        features=features,
+        # A function of what the shards hold, so that a run that was interrupted gets the same one.
+        fingerprint=Hasher.hash([features.to_dict(), [(each.fingerprint, each.rows) for each in records]]),
+        split=splits.pop() if len(splits) == 1 else None,
+        infos=[record.info for record in records],
+    )
     workspace.publish()
     return workspace.output_path
 
@@ -200,24 +212,3 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
     for target in free:  # no shard has rows
         write_arrow_file(target, wanted)
     return targets
-
-
-def _write_metadata(
-    folder: Path, records: Sequence[ShardRecord], features: Features, files: Sequence[Path]
-) -> None:
-    """Write the metadata of the merged dataset, with the counts of the whole."""
-    from datasets.fingerprint import Hasher
-
-    splits = {record.split for record in records}
-    write_metadata(
-        folder,
-        files=files,
-        rows=sum(record.rows for record in records),
-        features=features,
-        # A function of what the shards hold, so that a run that was interrupted gets the same one.
-        fingerprint=Hasher.hash(
-            [features.to_dict(), [(record.fingerprint, record.rows) for record in records]]
-        ),
-        split=splits.pop() if len(splits) == 1 else None,
-        infos=[record.info for record in records],
-    )

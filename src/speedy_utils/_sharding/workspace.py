@@ -153,7 +153,9 @@ class Workspace:
         """
         published = (self.folder / _PUBLISHED).exists()
         manifest = _read_manifest(self.folder) if resume and not published else None
-        finished = {} if manifest is None else self._read_records(manifest.specs)
+        specs = [] if manifest is None else manifest.specs
+        records = [read_record(self.shard_dir(spec), spec) for spec in specs]
+        finished = {record.spec.index: record for record in records if record is not None}
         decision = decide(
             manifest,
             finished,
@@ -177,10 +179,6 @@ class Workspace:
             remove_path(self.shard_dir(spec))
         self._write_manifest(fingerprint, len(plan.specs))
         return plan
-
-    def _read_records(self, specs: list[ShardSpec]) -> dict[int, ShardRecord]:
-        records = ((spec.index, read_record(self.shard_dir(spec), spec)) for spec in specs)
-        return {index: record for index, record in records if record is not None}
 
     def _write_manifest(self, fingerprint: Fingerprint, num_shards: int) -> None:
         try:
@@ -350,7 +348,7 @@ def _lock_folder(folder: Path, output: Path) -> BaseFileLock:
 
 
 def _holder(folder: Path) -> str:
-    """Return who holds the lock, as far as they have said."""
+    """Return who holds the lock, as a remark for an error message; nothing if that is unknown."""
     try:
         holder = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
         return f" (process {holder['pid']} on {holder['host']})"

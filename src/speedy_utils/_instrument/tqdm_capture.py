@@ -142,7 +142,7 @@ def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) ->
 
 
 def _reads_or_writes_files(bar: Any, desc: Any) -> bool:
-    """Whether it is a bar of ``datasets`` for files, which are not the items of the task."""
+    """Return whether it is a bar of ``datasets`` for files, which are not the items of the task."""
     if not (isinstance(desc, str) and desc.startswith(_FILE_BARS)):
         return False
     return any(kind.__module__.startswith("datasets.") for kind in type(bar).__mro__)

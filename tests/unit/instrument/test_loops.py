@@ -97,19 +97,6 @@ any_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.key
 failing_source = pytest.mark.parametrize("source", FAILING.values(), ids=FAILING.keys())
 
 
-@any_source
-def test_items_pass_unchanged(source: Callable[[int], Iterable[int]]) -> None:
-    """The very same items pass, in the same order, and each counts when the loop comes back for more."""
-    seen = []
-    with RecordingSink() as sink:
-        for item in track(source(7)):
-            assert sink.done == len(seen)
-            seen.append(item)
-        assert sink.done == 7
-    assert seen == list(range(7))
-    assert sink.done == 7
-
-
 def test_items_are_the_same_objects() -> None:
     """No item is copied, and falsy ones, None included, pass and count like others."""
     items = [object(), None, 0, "", False, [], {}, ()]
@@ -205,6 +192,8 @@ def test_a_loop_counts_what_it_finished(source: Callable[[int], Iterable[int]], 
                 seen = list(range(n))
             assert sink.done == len(seen)
         assert sink.done == len(seen)
+        if end == "exhaust":
+            assert seen == list(range(n))
 
 
 def test_position_is_visible_from_another_thread_amid_an_item() -> None:

@@ -28,7 +28,7 @@ MARK = "<turn>"
 
 
 def shard(index: int, passes: int, data: str) -> int:
-    """Work on the rows of a shard one by one, so many times."""
+    """Work on the rows of a shard one by one, several times."""
     from datasets import load_from_disk
 
     from speedy_utils import track

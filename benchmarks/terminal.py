@@ -107,7 +107,7 @@ def run_in_terminal(
     try:
         while program.poll() is None:
             if select.select([master], [], [], 0.05)[0]:
-                with contextlib.suppress(OSError):  # nobody has the terminal open any more
+                with contextlib.suppress(OSError):  # no process has the terminal open any more
                     piece = os.read(master, 1 << 16)
                     output += piece
                     if seen is not None:
@@ -142,7 +142,7 @@ def read_terminal() -> TextIO:
     ours, theirs = pty.openpty()
 
     def drain() -> None:
-        with contextlib.suppress(OSError):  # nobody has the terminal open any more
+        with contextlib.suppress(OSError):  # no process has the terminal open any more
             while os.read(ours, 1 << 16):
                 pass
 
@@ -154,7 +154,7 @@ _COUNT = re.compile(r"([\d,]+)/([\d,]+)[ \]]")
 
 
 def last_count(text: str, total: int) -> str:
-    """What a bar of so many items showed last, as ``done/total``; empty where none showed.
+    """What a bar of `total` items showed last, as ``done/total``; empty if none showed.
 
     The bar with which a dataset is saved is left out.
     """

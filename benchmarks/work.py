@@ -23,7 +23,7 @@ def source_lines() -> Iterator[str]:
 
 
 def make_rows(path: str, rows: int) -> None:
-    """Write a dataset of so many lines."""
+    """Write a dataset of that many lines."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()

@@ -113,7 +113,7 @@ def here() -> Callable[[float], float]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _rays_apart() -> Iterator[None]:
-    """Keep the tests' Rays, and one that somebody runs on this machine, from finding each other."""
+    """Keep the tests' Rays, and one that runs on this machine, from finding each other."""
     folder = tempfile.mkdtemp(prefix="su-", dir="/tmp")  # short: Ray's sockets have long names in it
     before = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = folder

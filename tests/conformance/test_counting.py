@@ -123,7 +123,7 @@ def test_a_run_ends_at_exactly_its_total(backend: str, recorder: Recorder, task:
 
 
 @pytest.mark.parametrize("total", [len, 300], ids=["per item", "in all"])
-def test_reporting_too_much_is_clamped_and_told_once(
+def test_reporting_too_much_is_clamped_and_warned_about_once(
     backend: str, recorder: Recorder, caplog: pytest.LogCaptureFixture, total: Any
 ) -> None:
     """A run whose tasks report too much ends at its total, with one warning that says what to do."""
@@ -251,7 +251,7 @@ def test_threads_of_a_task_count(backend: str, recorder: Recorder) -> None:
         for thread in threads:
             thread.join()
 
-    # In one process only the threads of a task that runs alone can be told apart.
+    # In one process only the threads of a task that runs alone can be distinguished.
     multi_process(
         task, WORDS, backend=backend, num_workers=1 if backend == "threads" else 2, progress=recorder
     )

@@ -263,7 +263,7 @@ def noted() -> Exception:
     ],
     ids=["notes", "odd __init__", "bad __getattr__", "bad text", "unpicklable", "mute", "bad repr"],
 )
-def test_odd_exceptions_are_told_too(backend: str, make: Callable[[], Exception], reason: str) -> None:
+def test_odd_exceptions_are_described_too(backend: str, make: Callable[[], Exception], reason: str) -> None:
     """An exception that can't be sent, or shown, still gives an error that says what it was."""
 
     def task(i: int) -> None:
@@ -303,7 +303,7 @@ def test_other_base_exceptions_are_failures_of_their_task(
 
 @pytest.mark.parametrize("backend", ["threads", "seq"])
 def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, recorder: Recorder) -> None:
-    """A KeyboardInterrupt is nobody's failure, also where the function itself raises it: the run ends."""
+    """A KeyboardInterrupt fails no task, also where the function itself raises it: the run ends."""
 
     def task(i: int) -> None:
         raise KeyboardInterrupt

@@ -93,7 +93,7 @@ def said(done: subprocess.CompletedProcess[str], run: str) -> dict[str, list[str
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_run_shows_the_lines_of_whom_it_is_told_to(
+def test_a_run_shows_the_lines_that_it_is_asked_for(
     driver: Callable[..., subprocess.CompletedProcess[str]], name: str
 ) -> None:
     """All workers' lines are shown, those of one, or none, each once, whether progress is shown or not."""
@@ -133,7 +133,7 @@ SEVERAL = """
 def test_runs_at_once_choose_each_for_itself(
     driver: Callable[..., subprocess.CompletedProcess[str]], name: str
 ) -> None:
-    """Runs in threads of one driver, of the same function, show each what it was told to."""
+    """Runs in threads of one driver, of the same function, each show the lines that they were asked for."""
     done = driver(PROGRAM.format(backend=name, body=SEVERAL))
     lines = {choice: said(done, choice)["out"] for choice in ("all", "first", "none")}
     assert len(lines["all"]) == 12

@@ -1,6 +1,6 @@
 """Random runs under random faults: each ends exact, or with the error that is documented.
 
-A run and all that befalls it follow from one seed, which a failure names. ``SPEEDY_UTILS_SEED=17 pytest
+A run and its faults follow from one seed, which a failure names. ``SPEEDY_UTILS_SEED=17 pytest
 tests/faults/test_chaos.py`` runs that one alone; ``SPEEDY_UTILS_ROUNDS=20`` runs more of them.
 """
 

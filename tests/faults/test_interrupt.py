@@ -52,7 +52,7 @@ def ends_well(program: Any, until: Callable[..., Any], within: float) -> None:
     assert code in (-signal.SIGINT, 1), f"exit code {code}: {program.text[-1000:]}"
     assert time.monotonic() - start < within
     assert program.text.removesuffix(RESET).rstrip().endswith("KeyboardInterrupt"), program.text[-1000:]
-    # The line of the bar is closed before anything is told: by Python, of what it raises or has to ignore.
+    # The line of the bar is closed before Python prints what it raises or has to ignore.
     _, _, after = program.text.rpartition("Processing")
     line, end, _ = after.partition("\n")
     assert end, program.text

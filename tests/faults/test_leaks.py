@@ -79,11 +79,11 @@ def kept(*kinds: type) -> list[str]:
     """The objects of some classes that there are, each with what refers to it."""
     gc.collect()
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
-    told = []
+    kept_by = []
     for thing in found:
         by = [repr(each)[:200] for each in gc.get_referrers(thing) if each is not found]
-        told.append(f"{type(thing).__name__} kept by {by}")
-    return told
+        kept_by.append(f"{type(thing).__name__} kept by {by}")
+    return kept_by
 
 
 def actors() -> list[int]:
@@ -259,7 +259,7 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
 
 @pytest.mark.ray
 def test_a_run_on_ray_leaves_no_handle_to_the_garbage_collector(ray_session: None, begun: list[None]) -> None:
-    """A run lets go of its actor when it ends: a forked child that did so would cut the program off."""
+    """A run releases its actor when it ends: a forked child that did so would cut the program off."""
     from ray.actor import ActorHandle
 
     def fail(i: int) -> None:
@@ -283,7 +283,7 @@ def test_a_run_on_ray_leaves_no_handle_to_the_garbage_collector(ray_session: Non
 def test_an_actor_of_the_users_ends_with_its_last_handle(
     ray_session: None, until: Callable[..., Any]
 ) -> None:
-    """A tracker that nobody holds any more ends, also where tasks were bound to it."""
+    """A tracker ends with the last reference to it, also where tasks were bound to it."""
     import ray
 
     def work(actor: Any) -> int:

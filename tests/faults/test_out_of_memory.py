@@ -58,7 +58,7 @@ def container_limit() -> int:
     return 1 << 63
 
 
-def test_a_worker_out_of_memory_is_told_and_runs_again(
+def test_a_worker_out_of_memory_is_reported_and_runs_again(
     driver: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """A task that Ray kills for its memory runs again, and the end is exact; else the error tells."""

@@ -46,7 +46,7 @@ def kill() -> None:
 
 
 def crash() -> None:
-    """Touch memory that is nobody's, in C code."""
+    """Read memory at address 0, in C code."""
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # Ray's handler prints pages of C++ before it gives up
     ctypes.string_at(0)
 
@@ -66,7 +66,7 @@ WAYS = [kill, crash, leave, leave_politely]
 
 @pytest.mark.ray
 @pytest.mark.parametrize("die", WAYS)
-def test_a_lost_worker_is_told_with_task_node_and_cause(
+def test_a_lost_worker_is_reported_with_task_node_and_cause(
     ray_session: None,
     recorder: Recorder,
     tmp_path: Path,
@@ -78,7 +78,7 @@ def test_a_lost_worker_is_told_with_task_node_and_cause(
     """However a worker ends, its task runs again, one line says which, where and why; the end is exact."""
     import ray
 
-    # On a busy machine nobody may answer in three seconds where the lost task was at work.
+    # On a busy machine the answer may take longer than three seconds.
     monkeypatch.setattr("speedy_utils._ray.client.LOCATE_TIMEOUT_S", 60.0)
     seen = tmp_path / "seen"
 
@@ -129,7 +129,7 @@ def test_a_task_that_always_dies_says_how(
 
 
 @pytest.mark.parametrize("name", ["mp", "seq"])
-def test_without_workers_an_exit_is_told_the_same(
+def test_without_workers_an_exit_is_reported_the_same(
     name: str, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where tasks run in the driver's own process ``sys.exit`` is a lost attempt too, with its line."""
@@ -178,7 +178,7 @@ def test_thirty_kills_in_one_run(
         for done in track(range(ITEMS)):
             if done % 100 == 0:
                 busy.wait(0.02)
-        while i >= 4 and not enough.exists():  # somebody is left to be killed until all kills have been
+        while i >= 4 and not enough.exists():  # a worker is left to be killed until all kills have been
             busy.wait(0.02)
         mark.unlink()
         return i * i
@@ -221,7 +221,7 @@ def test_thirty_kills_in_one_run(
     assert f"{len(lines)} retried" in format_remarks(recorder.last)
     # A worker may be killed between two tasks, or with its result on its way.
     assert KILLS - 6 <= len(lines) <= KILLS
-    told = [
+    found = [
         re.match(
             r"task \d+ \(item \d+\) runs again, attempt \d+ of 31: the worker was lost: WorkerCrashedError.*?"
             r"(?: \[(\S+) \(node (\w+), process (\d+)\)\])?$",
@@ -230,8 +230,8 @@ def test_thirty_kills_in_one_run(
         for line in lines
     ]
     # Where it was is not known of a worker that died before anything had been heard of its task.
-    places = [each.groups() for each in told if each and each[1]]
-    assert None not in told
+    places = [each.groups() for each in found if each and each[1]]
+    assert None not in found
     assert len(places) > KILLS / 6
     assert {int(process) for _, _, process in places} <= set(killed)
     assert len({process for _, _, process in places}) == len(places)

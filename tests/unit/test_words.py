@@ -14,13 +14,29 @@ INSTEAD = {
     # Say it plainly.
     "dear": "expensive",
     "by rights": "normally",
-    "desk": "writer",
-    "gate": "output_filter, or the checks",
-    "hushed": "nothing: it is gone",
+    "befall(s|en)?|befell": "happen",
+    "whoever": "the caller, the thread, the user",
+    "(some|any|no)body('s)?": "another thread, the caller, no process",
+    "struck|strikes?|blows?": "raised, interrupted, delivered",
+    "told": "reported, asked, described",
+    "does no harm": "idempotent",
+    "seconds that only grow": "a monotonic clock, in seconds",
+    "where None": "if it is None",
+    "so many": "that many, several, a limited number",
+    "(gives?|gave) back|lets? go of": "release, restore",
+    "quiet": "silent",
+    "hushed": "silenced",
     # The names of today.
-    "allowance": "minimum redraw interval",
-    "folding": "StageLimit",
-    "whereabouts": "task locations",
+    "desk": "writer",
+    "gate": "output_filter",
+    "Ages|Spans": "StageTimings",
+    "Places|whereabouts": "TaskLocations, locate_attempts",
+    "Allowance": "minimum redraw interval",
+    "Folding": "StageLimit",
+    "Gatherers?": "Relay",
+    "adopt(s|ed|ing|ion)?": "captured",
+    # One meaning a name, and the unit in those of times.
+    "_(PATIENCE|BRIEF|MOMENT|GRACE|MANY)": "a name that says of what, as CANCEL_GRACE_S",
 }
 """Patterns, and what to say instead. Words that begin with a capital letter stand for names: case matters."""
 

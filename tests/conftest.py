@@ -18,79 +18,12 @@ from support.programs import run_program, unignore_signals
 from support.recorder import Recorder
 from support.waiting import wait_until
 
-from speedy_utils import Snapshot
-from speedy_utils._display.base import Display, NullDisplay
-from speedy_utils._run.run import draws_here
-from speedy_utils.testing import RecordingDisplay
-
 BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads", "seq"]
 
 
 def pytest_configure() -> None:
     """Prepare this process before any test runs."""
     unignore_signals()
-
-
-class Shown:
-    """The displays of the runs of a test, in place of a terminal.
-
-    Attributes:
-        displays: One for each run that drew.
-        hook: Called with each snapshot that is shown, in the poller's thread.
-    """
-
-    def __init__(self) -> None:
-        self.displays: list[RecordingDisplay] = []
-        self.hook: Callable[[Snapshot], None] = lambda snapshot: None
-
-    def __call__(self, progress: bool, *, leave: bool = True) -> Display:
-        """The display of a run that starts here."""
-        if not (progress and draws_here()):
-            return NullDisplay()
-        shown = self
-
-        class Hooked(RecordingDisplay):
-            def show(self, snapshot: Snapshot) -> None:
-                """Keep the snapshot, and tell the test."""
-                super().show(snapshot)
-                shown.hook(snapshot)
-
-        self.displays.append(Hooked())
-        return self.displays[-1]
-
-    @property
-    def only(self) -> RecordingDisplay:
-        """The display of the one run that drew."""
-        (display,) = self.displays
-        return display
-
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        """What the one run showed."""
-        return self.only.snapshots
-
-    @property
-    def last(self) -> Snapshot:
-        """What the one run showed last."""
-        return self.only.last
-
-    @property
-    def done(self) -> int:
-        """What the newest run showed last as done; 0 before it has shown anything."""
-        return sum(snapshot.done for display in self.displays[-1:] for snapshot in display.snapshots[-1:])
-
-    @property
-    def last_of_all(self) -> Snapshot:
-        """What the newest run showed last."""
-        return self.displays[-1].last
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
-    """Record what runs show."""
-    shown = Shown()
-    monkeypatch.setattr("speedy_utils._api.multi_process.display_here", shown)
-    return shown
 
 
 @pytest.fixture

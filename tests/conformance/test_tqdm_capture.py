@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
+from support.recorder import Recorder
 from tqdm import tqdm
 
 from speedy_utils import multi_process, multi_process_dataset, track
@@ -32,12 +33,14 @@ def pipeline(rows: range) -> int:
 
 
 def test_loops_with_bars_have_a_line_a_stage(
-    backend: str, shown: Any, capfd: pytest.CaptureFixture[str]
+    backend: str, recorder: Recorder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Bars of all tasks are summed by their descriptions, end at exactly their totals, and draw nothing."""
-    found = multi_process(pipeline, SHARDS, backend=backend, num_workers=2, total_items=len)
+    found = multi_process(
+        pipeline, SHARDS, backend=backend, num_workers=2, total_items=len, progress=recorder
+    )
     assert found == [50, 100, 150, 200]
-    assert [(line.name, line.done, line.total, line.unit) for line in shown.last.lines] == [
+    assert [(line.name, line.done, line.total, line.unit) for line in recorder.last.lines] == [
         ("Read", 1_000, 1_000, "items"),
         ("Keep", 500, 500, "rows"),
         ("Letters", 1_000, 1_000, "items"),
@@ -45,7 +48,9 @@ def test_loops_with_bars_have_a_line_a_stage(
     assert not any(sign in "".join(capfd.readouterr()) for sign in DRAWING)
 
 
-def test_unnamed_bars_move_the_runs_own_line(backend: str, shown: Any, until: Any, tmp_path: Path) -> None:
+def test_unnamed_bars_move_the_runs_own_line(
+    backend: str, recorder: Recorder, until: Any, tmp_path: Path
+) -> None:
     """A bar without a description counts the run's items while its task works; one inside it does not."""
     seen = tmp_path / "seen"
 
@@ -59,14 +64,21 @@ def test_unnamed_bars_move_the_runs_own_line(backend: str, shown: Any, until: An
             if row == 60:
                 until(seen.exists)
 
-    shown.hook = hook
+    recorder.hook = hook
     multi_process(
-        work, SHARDS[:1], backend=backend, num_workers=1, total_items=len, desc="All", poll_interval=0.02
+        work,
+        SHARDS[:1],
+        backend=backend,
+        num_workers=1,
+        total_items=len,
+        desc="All",
+        poll_interval=0.02,
+        progress=recorder,
     )
-    assert [(line.name, line.done, line.total) for line in shown.last.lines] == [("All", 100, 100)]
+    assert [(line.name, line.done, line.total) for line in recorder.last.lines] == [("All", 100, 100)]
 
 
-def test_bars_are_left_alone_where_asked(backend: str, shown: Any) -> None:
+def test_bars_are_left_alone_where_asked(backend: str, recorder: Recorder) -> None:
     """With adopt_tqdm=False nothing that a bar counts is seen, and it is a bar of tqdm as any other."""
 
     def work(rows: range) -> tuple[int, Any]:
@@ -76,13 +88,15 @@ def test_bars_are_left_alone_where_asked(backend: str, shown: Any) -> None:
         bar.close()
         return bar.n, interval
 
-    found = multi_process(work, SHARDS[:2], backend=backend, num_workers=2, total_items=len, adopt_tqdm=False)
+    found = multi_process(
+        work, SHARDS[:2], backend=backend, num_workers=2, total_items=len, adopt_tqdm=False, progress=recorder
+    )
     assert found == [(3, 100)] * 2
-    assert [line.name for line in shown.last.lines] == ["Processing 300 items"]
-    assert shown.last.done == 300
+    assert [line.name for line in recorder.last.lines] == ["Processing 300 items"]
+    assert recorder.last.done == 300
 
 
-def test_a_task_that_fails_keeps_what_its_bars_had_counted(backend: str, shown: Any) -> None:
+def test_a_task_that_fails_keeps_what_its_bars_had_counted(backend: str, recorder: Recorder) -> None:
     """An exception ends the bars of its task where they were."""
 
     def work(rows: range) -> None:
@@ -91,13 +105,19 @@ def test_a_task_that_fails_keeps_what_its_bars_had_counted(backend: str, shown: 
                 raise ValueError(row)
 
     errors = multi_process(
-        work, SHARDS[:2], backend=backend, num_workers=1, total_items=len, on_error="continue"
+        work,
+        SHARDS[:2],
+        backend=backend,
+        num_workers=1,
+        total_items=len,
+        on_error="continue",
+        progress=recorder,
     )
     assert [type(error).__name__ for error in errors] == ["NoneType", "TaskError"]
-    assert [(line.name, line.done) for line in shown.last.lines if line.name == "Read"] == [("Read", 160)]
+    assert [(line.name, line.done) for line in recorder.last.lines if line.name == "Read"] == [("Read", 160)]
 
 
-def test_what_is_counted_by_track_as_well_counts_once(backend: str, shown: Any) -> None:
+def test_what_is_counted_by_track_as_well_counts_once(backend: str, recorder: Recorder) -> None:
     """A loop with both has one count, under the name or without one."""
 
     def work(rows: range) -> None:
@@ -106,16 +126,18 @@ def test_what_is_counted_by_track_as_well_counts_once(backend: str, shown: Any) 
         for _ in tqdm(track(rows, desc="Again"), desc="Again"):
             pass
 
-    multi_process(work, SHARDS, backend=backend, num_workers=2, total_items=len, desc="All")
-    assert [(line.name, line.done, line.total) for line in shown.last.lines] == [
+    multi_process(
+        work, SHARDS, backend=backend, num_workers=2, total_items=len, desc="All", progress=recorder
+    )
+    assert [(line.name, line.done, line.total) for line in recorder.last.lines] == [
         ("All", 1_000, 1_000),
         ("Again", 1_000, 1_000),
     ]
 
 
-def test_after_a_run_in_this_process_bars_draw(shown: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_after_a_run_in_this_process_bars_draw(recorder: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
     """After a run in this process the next bar of tqdm draws as ever, on the first line."""
-    multi_process(pipeline, SHARDS, backend="threads", num_workers=4, total_items=len)
+    multi_process(pipeline, SHARDS, backend="threads", num_workers=4, total_items=len, progress=recorder)
     with tqdm(total=1, disable=False) as bar:
         assert bar.pos == 0
         bar.update()
@@ -123,7 +145,7 @@ def test_after_a_run_in_this_process_bars_draw(shown: Any, capfd: pytest.Capture
 
 
 @pytest.mark.ray
-def test_threads_and_children_of_a_ray_task(ray_session: None, shown: Any) -> None:
+def test_threads_and_children_of_a_ray_task(ray_session: None, recorder: Recorder) -> None:
     """Bars in a task's threads count, and a parallel map counts in the task, not in its children."""
 
     def work(rows: range) -> list[int]:
@@ -140,9 +162,9 @@ def test_threads_and_children_of_a_ray_task(ray_session: None, shown: Any) -> No
 
         return list(table.map(double, num_proc=2, desc="Double")["n"])
 
-    found = multi_process(work, [range(40)], backend="ray", num_workers=1, total_items=len)
+    found = multi_process(work, [range(40)], backend="ray", num_workers=1, total_items=len, progress=recorder)
     assert found == [[2 * n for n in range(40)]]
-    lines = {line.name: (line.done, line.total) for line in shown.last.lines}
+    lines = {line.name: (line.done, line.total) for line in recorder.last.lines}
     assert lines == {"Letters": (12, 12), "Double (num_proc=2)": (40, 40)}
 
 
@@ -151,15 +173,18 @@ def shard_with_bars(dataset: datasets.Dataset, output_path: str) -> datasets.Dat
     return dataset.filter(lambda row: row["n"] % 2 == 0).map(lambda row: {"n": row["n"] + 1})
 
 
-def test_a_dataset_run_shows_the_bars_of_datasets(
-    backend: str, shown: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dataset_run_shows_the_bars_of_datasets(backend: str, recorder: Recorder, tmp_path: Path) -> None:
     """Filters and maps in a shard's function have their lines without a word about them."""
-    monkeypatch.setattr("speedy_utils._api.multi_process_dataset.display_here", shown)
     rows = datasets.Dataset.from_dict({"n": list(range(100))})
     out = multi_process_dataset(
-        rows, shard_with_bars, str(tmp_path / "out"), num_workers=2, backend=backend, num_shards=4
+        rows,
+        shard_with_bars,
+        str(tmp_path / "out"),
+        num_workers=2,
+        backend=backend,
+        num_shards=4,
+        progress=recorder,
     )
     assert sorted(datasets.load_from_disk(out)["n"]) == list(range(1, 101, 2))
-    lines = {line.name: (line.done, line.total) for line in shown.last.lines}
+    lines = {line.name: (line.done, line.total) for line in recorder.last.lines}
     assert (lines["Filter"], lines["Map"]) == ((100, 100), (50, 50))

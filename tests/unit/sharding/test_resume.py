@@ -77,43 +77,30 @@ def test_each_case_has_one_decision(case: dict[str, Any], options: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"dataset": "d1"}, "the dataset is another one: its fingerprint is d1; it was d0"),
-        ({"num_rows": 11}, "the dataset has 11 rows; it had 10"),
-        ({"code": "c1"}, "process_func module.func has changed"),
-        ({"function": "module.other"}, "process_func is module.other; it was module.func"),
-        ({"code": None}, "process_func module.func can't be pickled"),
-        ({"kwargs": {"size": "k1"}}, "the argument 'size' has changed"),
-        ({"kwargs": {"size": "k0", "more": "k"}}, "the argument 'more' is new"),
-        ({"kwargs": {}}, "the argument 'size' is gone"),
-        ({"kwargs": {"size": None}}, "the argument 'size' can't be pickled"),
-    ],
-    ids=str,
-)
-def test_a_refusal_says_what_differs(changes: dict[str, Any], says: str) -> None:
-    """Each kind of change has its sentence, a line of the refusal."""
-    decision = decided(changes)
-    assert isinstance(decision, Refuse)
-    assert f"\n  - {says}" in decision.why
-
-
-@pytest.mark.parametrize(
     ("case", "says"),
     [
+        ({"changes": {"dataset": "d1"}}, "the dataset is another one: its fingerprint is d1; it was d0"),
+        ({"changes": {"num_rows": 11}}, "the dataset has 11 rows; it had 10"),
+        ({"changes": {"code": "c1"}}, "process_func module.func has changed"),
+        ({"changes": {"function": "module.other"}}, "process_func is module.other; it was module.func"),
+        ({"changes": {"code": None}}, "process_func module.func can't be pickled"),
+        ({"changes": {"kwargs": {"size": "k1"}}}, "the argument 'size' has changed"),
+        ({"changes": {"kwargs": {"size": "k0", "more": "k"}}}, "the argument 'more' is new"),
+        ({"changes": {"kwargs": {}}}, "the argument 'size' is gone"),
+        ({"changes": {"kwargs": {"size": None}}}, "the argument 'size' can't be pickled"),
         ({"num_shards": 5}, "num_shards is 5; it was 4"),
         (
             {"manifest": replace(MANIFEST, version=99)},
-            "it was written by speedy_utils 0.1.0, in another form",
+            "it was written by speedy_utils 0.1.0, in another f",
         ),
     ],
-    ids=["num_shards", "version"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_refusal_names_another_cut_and_another_form(case: dict[str, Any], says: str) -> None:
-    """Another number of shards, and a manifest in another form, are named; neither is guessed at."""
+def test_a_refusal_says_what_differs(case: dict[str, Any], says: str) -> None:
+    """Each kind of change has its sentence, a line of the refusal; another form is not guessed at."""
     decision = decided(**case)
     assert isinstance(decision, Refuse)
-    assert says in decision.why
+    assert f"\n  - {says}" in decision.why
 
 
 def test_a_number_of_shards_above_that_of_rows_is_no_difference() -> None:

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speedy_utils import multi_process_dataset
-from speedy_utils._interrupts import keeping_ctrl_c
 from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils._sharding.shards import LazyShards, ShardSpec, cut_shard, plan_shards, resolve_dataset
 
@@ -238,22 +237,3 @@ def test_ctrl_c_while_rows_are_chosen_is_not_swallowed(
             in_memory, lambda shard, path: shard, tmp_path / "out", backend="seq", progress=False, **options
         )
     assert not list(tmp_path.iterdir())
-
-
-def test_an_error_that_ctrl_c_has_become_is_ctrl_c_again() -> None:
-    """An error that a library raises in place of Ctrl-C, such as one of a missing file, is its cause only."""
-
-    @keeping_ctrl_c()
-    def look(pressed: bool) -> None:
-        try:
-            if pressed:
-                signal.raise_signal(signal.SIGINT)
-        except BaseException:
-            pass
-        raise FileNotFoundError("no such file")
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        look(pressed=True)
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
-    with pytest.raises(FileNotFoundError):
-        look(pressed=False)

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 from support import rows, waiting
+from support.backends import BACKENDS
 from support.programs import run_program, unignore_signals
 from support.recorder import Recorder
 from support.waiting import wait_until
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads", "seq"]
 
 
 def pytest_configure() -> None:

@@ -12,12 +12,12 @@ import pytest
 from support.recorder import Recorder
 
 from speedy_utils import multi_process
-from speedy_utils._display.base import NullDisplay
 from speedy_utils._engines.base import WorkSpec
 from speedy_utils._engines.sequential import SequentialEngine
 
 # name: (arguments, the error, what it must say)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
+    "unknown backend": ({"backend": "RAY"}, ValueError, ["'ray', 'threads', 'seq'", "'RAY'"]),
     "func is no function": ({"func": 3}, TypeError, ["func", "3"]),
     "items can't be iterated": ({"items": 5}, TypeError, ["int", "iter"]),
     "no workers": ({"num_workers": 0}, ValueError, ["num_workers", "at least 1", "0"]),
@@ -79,14 +79,6 @@ def test_a_bad_argument_is_an_error_before_anything_starts(
     assert recorder.runs == []
 
 
-@pytest.mark.parametrize("backend", ["spark", "", None, 3, "RAY"])
-def test_an_unknown_backend_is_an_error_that_lists_the_known_ones(backend: Any) -> None:
-    """A backend that does not exist is an error that names it and those that do."""
-    with pytest.raises(ValueError, match="'ray', 'threads', 'seq'") as caught:
-        multi_process(abs, [1], backend=backend)
-    assert repr(backend) in str(caught.value)
-
-
 @pytest.mark.parametrize("items", [[], [1]], ids=["no items", "one item"])
 def test_bad_arguments_are_errors_without_items_too(items: list[int]) -> None:
     """A bad argument is an error even where there is nothing to do."""
@@ -132,22 +124,6 @@ print("ray" in sys.modules)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
-class Choices:
-    """Notes which display a run chose."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from speedy_utils._run import run
-
-        self.chosen: list[Any] = []
-        choose = run.choose_display
-
-        def choose_and_note(progress: bool, *, leave: bool) -> Any:
-            self.chosen.append(choose(progress, leave=leave))
-            return self.chosen[-1]
-
-        monkeypatch.setattr(run, "choose_display", choose_and_note)
-
-
 @pytest.mark.parametrize(
     ("progress", "disable", "silent"),
     [(True, None, False), (False, None, True), (True, "1", True), (True, "0", False), (False, "0", True)],
@@ -155,6 +131,7 @@ class Choices:
 def test_progress_can_be_turned_off(
     backend: str,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     progress: bool,
     disable: str | None,
     silent: bool,
@@ -163,7 +140,8 @@ def test_progress_can_be_turned_off(
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     if disable is not None:
         monkeypatch.setenv("TQDM_DISABLE", disable)
-    choices = Choices(monkeypatch)
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "log")
+    caplog.set_level("INFO", "speedy_utils.progress")
     results = multi_process(len, ["a", "bb"], backend=backend, total_items=len, progress=progress)
     assert results == [1, 2]
-    assert [isinstance(display, NullDisplay) for display in choices.chosen] == [silent]
+    assert ("speedy_utils.progress" not in [record.name for record in caplog.records]) == silent

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.backends import AT_ONCE
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
@@ -70,7 +71,7 @@ def test_after_a_failure_no_task_starts(backend: str, tmp_path: Path) -> None:
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "threads"], indirect=True)
+@pytest.mark.parametrize("backend", AT_ONCE, indirect=True)
 def test_a_failure_stops_the_tasks_that_run(
     backend: str,
     recorder: Recorder,
@@ -183,20 +184,24 @@ def test_sys_exit_is_the_loss_of_a_worker(backend: str, recorder: Recorder, tmp_
     assert (recorder.last.tasks_failed, recorder.last.retries) == (1, 2)
 
 
-def test_sys_exit_may_succeed_the_next_time(backend: str, recorder: Recorder, tmp_path: Path) -> None:
-    """A task that is started again and succeeds counts once."""
+def test_sys_exit_may_succeed_the_next_time(
+    backend: str, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that is started again and succeeds counts once, and one line says why."""
 
     def task(i: int) -> int:
         for done, _ in enumerate(track(range(10))):
             if i == 1 and done == 5 and not (tmp_path / "left").exists():
                 (tmp_path / "left").touch()
-                sys.exit()
+                sys.exit("enough")
         return i
 
     results = multi_process(
         task, range(3), backend=backend, num_workers=2, total_items=ten, progress=recorder
     )
     assert results == [0, 1, 2]
+    (line,) = [record.getMessage() for record in caplog.records if "runs again" in record.getMessage()]
+    assert line.startswith("task 1 (item 1) runs again, attempt 2 of 4: sys.exit('enough') in the function")
     assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (30, 30, 1)
 
 

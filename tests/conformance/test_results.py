@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.backends import AT_ONCE
 from support.recorder import Recorder
 
 from speedy_utils import multi_process
@@ -173,7 +174,7 @@ def test_no_more_tasks_run_than_there_are_workers(backend: str, tmp_path: Path) 
     assert max(at_once) <= (1 if backend == "seq" else 2)
 
 
-@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.ray), "threads"], indirect=True)
+@pytest.mark.parametrize("backend", AT_ONCE, indirect=True)
 def test_workers_work_at_the_same_time(backend: str, tmp_path: Path, until: Callable[..., Any]) -> None:
     """With two workers two tasks run at once."""
     at_once = multi_process(running_at_once(tmp_path, until), range(2), backend=backend, num_workers=2)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads", "seq"]
+from support.backends import BACKENDS
 
 PROGRAM = """
 import os, sys, threading, time, uuid

@@ -54,7 +54,7 @@ CASES = {
 @pytest.mark.parametrize(
     ("name", "case"),
     [
-        *((name, case) for name in ("mp", "seq") for case in CASES),
+        *((name, case) for name in ("threads", "seq") for case in CASES),
         *(pytest.param("ray", case, marks=pytest.mark.ray) for case in ("all closed", "broken pipe")),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_terminal_that_goes_away_stops_no_work(
 ) -> None:
     """A program that ignores the hang-up, as under ``nohup``, finishes without its terminal."""
     ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    program = terminal(ignoring + SCRIPT.replace("@backend@", "mp").replace("0.002", "0.01"))
+    program = terminal(ignoring + SCRIPT.replace("@backend@", "threads").replace("0.002", "0.01"))
     until(lambda: "Processing 400 items" in program.text)
     program.hang_up()
     program.wait()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ray_workers import kill_worker
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
@@ -119,7 +120,7 @@ def draw(seed: int, backend: str | None = None) -> Plan:
     faults = ("kill a worker", "kill the actor", "restart the actor", "pause the actor", "end the actor")
     return Plan(
         seed,
-        backend or rand.choice(["mp", "seq"]),
+        backend or rand.choice(["threads", "seq"]),
         tuple(task() for _ in range(rand.randrange(1, 12))),
         rand.randrange(1, 4 if ray else 8),
         totals,
@@ -215,19 +216,12 @@ class Outside:
                 if self.ended.wait(delay):
                     return
                 if fault == "kill a worker":
-                    self.kill_worker(rand)
+                    pids = [int(path.name.split("-")[1]) for path in self.folder.glob("pid-*")]
+                    kill_worker(pids, rand)
                 else:
                     self.harm_actor(fault, rand)
         finally:
             Path(self.folder, "over").touch()
-
-    def kill_worker(self, rand: random.Random) -> None:
-        """Kill a worker that has had a task of the run."""
-        pids = [int(path.name.split("-")[1]) for path in self.folder.glob("pid-*")]
-        alive = sorted(pid for pid in pids if command(pid).startswith(b"ray::"))
-        if alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rand.choice(alive), signal.SIGKILL)
 
     def harm_actor(self, fault: str, rand: random.Random) -> None:
         """Kill the actor, or keep it from answering for a while."""
@@ -250,14 +244,6 @@ class Outside:
                 self.ended.wait(rand.uniform(0.1, 1.5))
             finally:
                 os.kill(pid, signal.SIGCONT)
-
-
-def command(pid: int) -> bytes:
-    """The command line of a process, if it is there."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @contextlib.contextmanager

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
+from support.backends import AT_ONCE
 from support.recorder import Recorder
 from support.rows import numbered, saved
 
 from speedy_utils import multi_process_dataset, track
 from speedy_utils.errors import FailedShardsError
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "threads"]
 
 AS_IT_STANDS = """
 import time
@@ -162,7 +161,7 @@ def undisturbed(folder: Path) -> Dataset:
     return load_from_disk(path)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", AT_ONCE)
 def test_a_killed_driver_loses_no_finished_shard(
     name: str,
     terminal: Callable[[str], Any],
@@ -185,7 +184,7 @@ def test_a_killed_driver_loses_no_finished_shard(
     assert load_from_disk(str(prepared / "out"))[:] == undisturbed(prepared)[:]
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", AT_ONCE)
 def test_ctrl_c_keeps_the_finished_shards(
     name: str,
     terminal: Callable[[str], Any],

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
+from support.backends import AT_ONCE
 
 from speedy_utils._sharding.saved_dataset import silence_datasets
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
 SHARDS, ROWS = 8, 40
 
@@ -72,7 +71,7 @@ def prepared(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("end", [hang_up, terminate, interrupt_twice])
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", AT_ONCE)
 def test_an_ended_driver_leaves_nothing_behind(
     name: str,
     end: Callable[[Any], None],
@@ -96,7 +95,7 @@ def test_an_ended_driver_leaves_nothing_behind(
     assert len(kept) < SHARDS
     # Whatever backend goes on: with threads that takes no Ray to start.
     monkeypatch.setenv("PAUSE", "0.001")
-    again = terminal(SCRIPT.replace("@backend@", "mp"))
+    again = terminal(SCRIPT.replace("@backend@", "threads"))
     assert again.wait() == 0, again.text[-2000:]
     drawn = [line for line in re.split(r"[\r\n]+", again.text) if "Processing" in line]
     assert f"{len(kept) * ROWS}/320" in drawn[0]

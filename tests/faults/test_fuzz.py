@@ -130,7 +130,7 @@ def wanted(function: Any, items: Any) -> list[Any] | None:
     st.sampled_from(["list", "iterator", "as it is"]),
     arguments(
         num_workers=option(st.integers(1, 3)),
-        backend=st.sampled_from(["mp", "seq", "MP", "", None, 3]),
+        backend=st.sampled_from(["threads", "seq", "MP", "", None, 3]),
         total_items=option(len, lambda item: 2, lambda item: -1, lambda item: 1 / 0, st.integers(0, 50)),
         desc=option("Work"),
         unit=option("rows"),
@@ -200,7 +200,7 @@ def test_multi_process(function: Any, items: Any, how: str, options: dict[str, A
         resume=option(True, False, "trust"),
         overwrite=option(True, False),
         ray_options=option({"num_gpus": 1}),
-        backend=st.sampled_from(["mp", "seq", "MP", None]),
+        backend=st.sampled_from(["threads", "seq", "MP", None]),
     ),
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

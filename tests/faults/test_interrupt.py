@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.backends import BACKENDS
 
 RESET = "\x1b[0m"
 """The last word of a program that has imported Ray."""
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
 
 SCRIPT = """
 import os, pathlib, time
@@ -81,7 +80,7 @@ def test_ctrl_c_ends_a_run(
     until(workers_are_busy(program, tmp_path, "5/80" if name == "seq" else "10/80"))
     program.press_ctrl_c()
     ends_well(program, until, within=here(10))
-    if (name, work) == ("mp", "one long call"):
+    if (name, work) == ("threads", "one long call"):
         assert "2 threads are busy in calls that can't be interrupted" in program.text
     last = [line for line in re.split(r"[\r\n]+", program.text) if "/80 [" in line][-1]
     assert ("5/80" if name == "seq" else "10/80") in last

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ray_workers import kill_worker
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
@@ -83,46 +84,6 @@ def test_without_a_total_only_the_last_attempt_counts(
     multi_process(task, range(4), num_workers=2, progress=recorder)
     assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("Rows", 280)]
     assert recorder.last.retries == 4
-
-
-def is_ray_worker(pid: int) -> bool:
-    """Whether this process is a Ray worker: its number may have been given to another one."""
-    try:
-        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def test_a_task_that_always_dies_fails(ray_session: None, recorder: Recorder, tmp_path: Path) -> None:
-    """A task that dies each time is started max_retries + 1 times; then it fails, and the others go on."""
-
-    def task(i: int) -> int:
-        report_progress(10)
-        if i == 2:
-            with (tmp_path / "calls").open("a") as file:
-                file.write("x")
-            die()
-        return i
-
-    results = multi_process(
-        task,
-        range(5),
-        num_workers=2,
-        on_error="continue",
-        max_retries=2,
-        total_items=lambda i: 10,
-        progress=recorder,
-    )
-    assert [results[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
-    error = results[2]
-    assert isinstance(error, TaskError)
-    assert (error.index, error.item, error.attempts) == (2, 2, 3)
-    assert "task 2" in str(error)
-    assert "3 attempts" in str(error)
-    assert "worker was lost" in error.reason
-    assert (tmp_path / "calls").read_text() == "xxx"
-    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (4, 1, 2)
-    assert 40 <= recorder.last.done <= 50
 
 
 def test_a_task_that_always_dies_ends_the_run(ray_session: None, recorder: Recorder) -> None:
@@ -265,11 +226,10 @@ def test_workers_and_the_actor_may_be_killed_together(
         for turn in range(6):
             if ended.wait(random_.uniform(0.05, 0.3)):
                 return
-            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
             if turn % 3 == 2 and actors:
                 ray.kill(actors[0], no_restart=False)
-            elif alive:
-                os.kill(random_.choice(alive), signal.SIGKILL)
+            else:
+                kill_worker((int(path.name) for path in pids.iterdir()), random_)
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -136,7 +136,7 @@ def one_run(backend: str, turn: int, folder: Path) -> None:
         multi_process(work, range(4), backend=backend, num_workers=2, total_items=lambda i: 20)
 
 
-@pytest.mark.parametrize("name", ["mp", "seq"])
+@pytest.mark.parametrize("name", ["threads", "seq"])
 def test_many_runs_leave_no_thread_no_file_and_no_memory(
     name: str, tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ray_workers import kill_worker
 from support.recorder import Recorder
 
 from speedy_utils import TaskError, multi_process, report_progress, track
@@ -107,55 +108,30 @@ def test_a_lost_worker_is_reported_with_task_node_and_cause(
 @pytest.mark.ray
 @pytest.mark.parametrize("die", WAYS)
 def test_a_task_that_always_dies_says_how(
-    ray_session: None, recorder: Recorder, die: Callable[[], None]
+    ray_session: None, recorder: Recorder, tmp_path: Path, die: Callable[[], None]
 ) -> None:
     """After max_retries the error names the task, its attempts and its end; with "continue" others finish."""
-
-    def task(i: int) -> int:
-        if i == 1:
-            die()
-        return i
-
-    results = multi_process(
-        task, range(4), num_workers=2, max_retries=1, on_error="continue", progress=recorder
-    )
-    error = results.pop(1)
-    assert results == [0, 2, 3]
-    assert isinstance(error, TaskError)
-    assert (error.index, error.item, error.attempts) == (1, 1, 2)
-    expected = "sys.exit(3) in the function" if die is leave_politely else "the worker was lost"
-    assert error.reason.startswith(expected)
-    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (3, 1, 1)
-
-
-@pytest.mark.parametrize("name", ["mp", "seq"])
-def test_without_workers_an_exit_is_reported_the_same(
-    name: str, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where tasks run in the driver's own process ``sys.exit`` is a lost attempt too, with its line."""
+    calls = tmp_path / "calls"
 
     def task(i: int) -> int:
         report_progress(600)
-        if i == 1 and not (tmp_path / "died").exists():
-            (tmp_path / "died").touch()
-            sys.exit("enough")
+        if i == 1:
+            with calls.open("a") as file:
+                file.write("x")
+            die()
         return i
 
-    assert multi_process(
-        task, range(3), backend=name, num_workers=2, total_items=thousand, progress=recorder
-    ) == [0, 1, 2]
-    assert retries(caplog) == [
-        "task 1 (item 1) runs again, attempt 2 of 4: sys.exit('enough') in the function"
-    ]
-    assert (recorder.last.done, recorder.last.retries) == (3 * ITEMS, 1)
-
-
-def is_ray_worker(pid: int) -> bool:
-    """Whether this process is a Ray worker: its number may have been given to another one."""
-    try:
-        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    options: dict[str, Any] = {"max_retries": 2, "on_error": "continue", "total_items": thousand}
+    results = multi_process(task, range(4), num_workers=2, progress=recorder, **options)
+    error = results.pop(1)
+    assert results == [0, 2, 3]
+    assert isinstance(error, TaskError)
+    assert (error.index, error.item, error.attempts, calls.read_text()) == (1, 1, 3, "xxx")
+    expected = "sys.exit(3) in the function" if die is leave_politely else "the worker was lost"
+    assert error.reason.startswith(expected)
+    assert str(error).startswith(f"task 1 (item 1) failed after 3 attempts: {expected}")
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.retries) == (3, 1, 2)
+    assert 3 * ITEMS <= recorder.last.done <= 3 * ITEMS + 600
 
 
 KILLS = 30
@@ -189,11 +165,9 @@ def test_thirty_kills_in_one_run(
 
     def kill_workers() -> None:
         while len(killed) < KILLS and not ended.wait(random_.uniform(0.0, 0.3)):
-            alive = [pid for path in pids.iterdir() if is_ray_worker(pid := int(path.name))]
-            if alive:
-                killed.append(random_.choice(alive))
-                (pids / str(killed[-1])).unlink(missing_ok=True)
-                os.kill(killed[-1], signal.SIGKILL)
+            for pid in kill_worker((int(path.name) for path in pids.iterdir()), random_):
+                killed.append(pid)
+                (pids / str(pid)).unlink(missing_ok=True)
         enough.touch()
 
     killer = threading.Thread(target=kill_workers)

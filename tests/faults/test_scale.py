@@ -56,7 +56,7 @@ def lines(recorder: Recorder) -> list[int]:
     return [recorder.last.tasks_done, *(stage.done for stage in recorder.last.stages)]
 
 
-@pytest.mark.parametrize("name", ["mp", "seq"])
+@pytest.mark.parametrize("name", ["threads", "seq"])
 def test_a_hundred_thousand_tiny_tasks(name: str, recorder: Recorder) -> None:
     """All tasks run and count, in order, and the driver's memory stays."""
     watch = Watch(recorder)
@@ -112,7 +112,7 @@ def test_two_thousand_tasks_report_at_once(recorder: Recorder) -> None:
     results = multi_process(
         task,
         range(count),
-        backend="mp",
+        backend="threads",
         num_workers=count,
         total_items=lambda i: each * 2,
         poll_interval=0.05,

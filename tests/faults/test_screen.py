@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.backends import AT_ONCE
 from support.emulator import Emulator
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp"]
 
 RESIZED = "\x1b]resized\x07"
 """Marks where in its output the program has got another size."""
@@ -94,7 +93,7 @@ def stage_of(row: str) -> str | None:
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", AT_ONCE)
 def test_each_stage_has_one_row_at_any_moment(
     terminal: Callable[..., Any], until: Callable[..., Any], name: str, columns: int
 ) -> None:
@@ -156,7 +155,7 @@ def work(worker, fails=False):
         raise ValueError(worker)
 
 def run(name, **more):
-    multi_process(work, range(2), backend="mp", total_items=lambda _: 20, desc=name, poll_interval=0.02,
+    multi_process(work, range(2), backend="threads", total_items=lambda _: 20, desc=name, poll_interval=0.02,
                   **more)
 """
 

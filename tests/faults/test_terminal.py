@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.backends import BACKENDS
 from support.emulator import Emulator
 
 SCRIPT = """
@@ -20,8 +21,6 @@ if __name__ == "__main__":
     multi_process(count, [range(100 * n) for n in range(1, 5)], backend={backend!r}, num_workers=2,
                   total_items=len, poll_interval=0.05)
 """
-
-BACKENDS = [pytest.param("ray", marks=pytest.mark.ray), "mp", "seq"]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -48,7 +47,7 @@ def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) ->
     assert all("0/1,000 [00:00<" in line for line in starting)
 
 
-@pytest.mark.parametrize("name", ["mp", "seq"])
+@pytest.mark.parametrize("name", ["threads", "seq"])
 def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess[str]], name: str) -> None:
     """If stderr is no terminal there are plain log lines, and stdout stays the program's."""
     done = driver(SCRIPT.format(backend=name))
@@ -75,7 +74,7 @@ if __name__ == "__main__":
     print("after")
 """
 
-PAUSES = {"ray": 0.01, "mp": 0.01, "seq": 0.002}
+PAUSES = {"ray": 0.01, "threads": 0.01, "seq": 0.002}
 """Seconds between two lines of a worker: in sequence the workers come one after another."""
 
 

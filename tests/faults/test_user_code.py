@@ -47,7 +47,7 @@ def fork(i: int) -> int:
 def count_in_child(queue: Any) -> None:
     """What a child process does: it counts, and starts a run of its own."""
     report_progress(5)
-    queue.put(multi_process(abs, [-1, -2], backend="mp", num_workers=2, desc="In a child"))
+    queue.put(multi_process(abs, [-1, -2], backend="threads", num_workers=2, desc="In a child"))
 
 
 def child_process(i: int) -> int:
@@ -106,12 +106,12 @@ def nested(i: int) -> int:
     """Start runs of its own, in each of the ways that need no second Ray."""
     report_progress(6)
     assert multi_process(abs, [-1], backend="seq", desc="Inner") == [1]
-    return sum(multi_process(abs, range(-3, 0), backend="mp", num_workers=2, desc="Inner")) + 1
+    return sum(multi_process(abs, range(-3, 0), backend="threads", num_workers=2, desc="Inner")) + 1
 
 
 def at_once(backend: str, work: Callable[[int], int] = fork) -> int:
     """How many tasks may do it at once: filelock, which comes with Ray, lets one thread of a process fork."""
-    return 1 if backend == "mp" and work in (fork, child_process, pool) else 2
+    return 1 if backend == "threads" and work in (fork, child_process, pool) else 2
 
 
 @pytest.mark.parametrize("work", [fork, child_process, pool, program, event_loop, nested])

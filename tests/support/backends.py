@@ -1,0 +1,12 @@
+"""The backends that tests go through."""
+
+from __future__ import annotations
+
+import pytest
+
+RAY = pytest.param("ray", marks=pytest.mark.ray)
+
+AT_ONCE = [RAY, "threads"]
+"""Backends whose tasks run beside each other."""
+
+BACKENDS = [*AT_ONCE, "seq"]

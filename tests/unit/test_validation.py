@@ -26,13 +26,8 @@ def test_plain_numbers_pass_unchanged(amount: float) -> None:
 @pytest.mark.parametrize(
     ("amount", "plain"),
     [
-        (np.int64(3), 3),
-        (np.uint8(200), 200),
-        (np.float64(0.5), 0.5),
-        (np.float32(0.5), 0.5),
-        (np.float16(0.5), 0.5),
-        (np.longdouble(0.5), 0.5),
-        (Fraction(1, 2), 0.5),
+        *((kind(200), 200) for kind in (np.int64, np.uint8)),
+        *((kind(0.5), 0.5) for kind in (np.float64, np.float32, np.float16, np.longdouble, Fraction)),
     ],
 )
 def test_other_real_numbers_become_plain_ones(amount: Any, plain: float) -> None:
@@ -65,23 +60,14 @@ def test_a_counters_name_is_an_identifier(name: str) -> None:
         checked_amount(1, name)
 
 
-def test_shortened_text_says_that_it_is() -> None:
-    """What fits stays, what doesn't ends with an ellipsis."""
-    assert shorten("abc", 5) == "'abc'"
-    assert shorten("abcd", 5) == "'abc…"
-
-
-def test_counts_are_checked() -> None:
-    """A count is a plain int of at least what is asked; the error names the argument."""
+def test_counts_names_and_texts_are_checked() -> None:
+    """A count is an int of at least what is asked, a name a string or None; a long text is cut."""
     assert checked_count(5) == 5
     with pytest.raises(ValueError, match="num_workers must be at least 1, not 0"):
         checked_count(0, "num_workers", least=1)
     with pytest.raises(TypeError, match=r"total must be an integer, not '5' \(str\)"):
         checked_count("5", "total")
-
-
-def test_names_are_checked() -> None:
-    """A name is a string or nothing."""
     assert [checked_name(name) for name in ("Read", "", None)] == ["Read", None, None]
     with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
         checked_name(b"x")
+    assert [shorten(text, 5) for text in ("abc", "abcd")] == ["'abc'", "'abc…"]

@@ -14,25 +14,12 @@ RUN, READ = StageSnapshot("Run", 60, 100, elapsed=5.0, initial=10), StageSnapsho
 
 
 def test_snapshot_has_the_numbers_of_its_run_line() -> None:
-    """A snapshot's own numbers are those of the run's line, and its rate leaves out what was there before."""
+    """A snapshot's own numbers are the run's, whose line comes first among the lines, unless it is hidden."""
     snapshot = Snapshot(RUN, (READ,))
-    numbers = (
-        snapshot.desc,
-        snapshot.done,
-        snapshot.total,
-        snapshot.unit,
-        snapshot.elapsed,
-        snapshot.initial,
-    )
-    assert numbers == ("Run", 60, 100, "items", 5.0, 10)
-    assert snapshot.rate == 10.0
+    names = ("desc", "done", "total", "unit", "elapsed", "initial", "rate")
+    assert [getattr(snapshot, name) for name in names] == ["Run", 60, 100, "items", 5.0, 10, 10.0]
     assert Snapshot(StageSnapshot("Run", 60, None)).rate == 0
-
-
-def test_snapshot_lists_the_lines_that_are_shown() -> None:
-    """The run's line comes first, unless it is not to be shown."""
-    assert Snapshot(RUN, (READ,)).lines == (RUN, READ)
-    assert Snapshot(RUN, (READ,), show_run_line=False).lines == (READ,)
+    assert (snapshot.lines, replace(snapshot, show_run_line=False).lines) == ((RUN, READ), (READ,))
 
 
 @pytest.mark.parametrize(
@@ -52,33 +39,23 @@ def test_a_stage_is_finished_when_all_there_is_was_done(stage: StageSnapshot, fi
 def test_snapshot_is_json() -> None:
     """A snapshot as plain values has all that it knows, and ``whole`` beside its new name."""
     stage = StageSnapshot("Read", 3, 9, "B", counters={"rows": 2.5})
-    snapshot = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging", tasks_total=3)
-    known = snapshot.to_dict()
+    known = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging").to_dict()
     assert json.loads(json.dumps(known)) == known
-    of_the_line = {"elapsed": 0.0, "initial": 0, "growing": False}
-    assert known == {
-        "desc": "Run",
-        "done": 4,
-        "total": None,
-        "unit": "items",
-        **of_the_line,
-        "elapsed": 2.0,
-        "counters": {},
-        "rate": 2.0,
-        "stages": [
-            {"name": "Read", "done": 3, "total": 9, "unit": "B", **of_the_line, "counters": {"rows": 2.5}}
-            | {"rate": 0.0}
-        ],
-        "show_run_line": True,
-        "whole": True,
-        "tasks_total": 3,
-        "tasks_done": 0,
-        "task_unit": "tasks",
-        "tasks_failed": 0,
-        "retries": 0,
-        "phase": "merging",
-        "final": False,
+    line = {"initial": 0, "growing": False}
+    of_the_run = {"done": 4, "total": None, "unit": "items", "elapsed": 2.0, "counters": {}, "rate": 2.0}
+    of_the_stage = {
+        "done": 3,
+        "total": 9,
+        "unit": "B",
+        "elapsed": 0.0,
+        "counters": {"rows": 2.5},
+        "rate": 0.0,
     }
+    of_tasks = {"tasks_total": 0, "tasks_done": 0, "task_unit": "tasks", "tasks_failed": 0, "retries": 0}
+    of_both_names = {"show_run_line": True, "whole": True}
+    stages = [{"name": "Read"} | line | of_the_stage]
+    others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False}
+    assert known == line | of_the_run | of_tasks | of_both_names | others
 
 
 @pytest.mark.parametrize(("old", "new"), [("own", "run_line"), ("whole", "show_run_line")])
@@ -93,20 +70,13 @@ def test_old_names_of_attributes_work_with_a_warning(old: str, new: str) -> None
 
 
 def test_old_names_of_arguments_work_with_a_warning() -> None:
-    """A snapshot can be made with ``own=`` and ``whole=``, and then has no warning to give."""
+    """A snapshot can be made, and replaced, with ``own=`` and ``whole=``, and then has no warning to give."""
     with pytest.warns(DeprecationWarning, match="is deprecated; use") as seen:
         made = Snapshot(own=RUN, stages=(READ,), whole=False)  # type: ignore[call-arg] # the old names
-    assert {warning.filename for warning in seen} == {__file__}
-    assert len(seen) == 2
-    assert made == Snapshot(RUN, (READ,), False)
+    assert [warning.filename for warning in seen] == [__file__] * 2
+    assert pickle.loads(pickle.dumps(made)) == made == Snapshot(RUN, (READ,), False)
+    assert replace(made, final=True, show_run_line=True) == Snapshot(RUN, (READ,), final=True)
+    with pytest.warns(DeprecationWarning, match="own"):
+        assert replace(made, own=READ).run_line is READ  # type: ignore[call-arg] # the old name
     with pytest.raises(TypeError, match="run_line"):
         Snapshot()  # type: ignore[call-arg] # it lacks the only argument that has no default
-
-
-def test_snapshots_can_be_replaced_and_pickled() -> None:
-    """``dataclasses.replace`` takes the new names and, with a warning, the old ones; copies are equal."""
-    snapshot = Snapshot(RUN, (READ,))
-    assert replace(snapshot, final=True, show_run_line=False) == Snapshot(RUN, (READ,), False, final=True)
-    with pytest.warns(DeprecationWarning, match="own"):
-        assert replace(snapshot, own=READ).run_line is READ  # type: ignore[call-arg] # the old name
-    assert pickle.loads(pickle.dumps(snapshot)) == snapshot

@@ -13,15 +13,10 @@ from speedy_utils._worker.context import counting
 
 
 def test_the_first_names_are_stages() -> None:
-    """The run's own stage and the shared one take no place; what is a stage stays one."""
-    limit = StageLimit(2)
+    """The run's stage and the shared one take no place, a stage stays one; counts within are passed on."""
+    limit, counts = StageLimit(2), items(9, a=1, b=2)
     names = [None, "a", "others", "b", "c", "a", None, "c"]
     assert [limit.stage(name) for name in names] == [None, "a", "others", "b", "others", "a", None, "others"]
-
-
-def test_counts_within_the_limit_are_passed_on() -> None:
-    """Nothing is copied as long as each name has its stage."""
-    limit, counts = StageLimit(2), items(9, a=1, b=2)
     assert limit.counts(counts) is counts
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
+from support.threads import in_thread
 
 from speedy_utils import Snapshot, StageSnapshot, report_progress, track, tracked
 from speedy_utils._state.ledger import RUN_ITEMS, Report
@@ -29,9 +28,7 @@ def test_sink_collects_what_its_block_counts() -> None:
         assert (sink.done, sink.counters) == (2, {})
         list(track("abc", desc="Read"))
         tracked(total=5)(lambda: None)()
-        thread = threading.Thread(target=report_progress)
-        thread.start()
-        thread.join()
+        in_thread(report_progress)
         report_progress(0, tokens=5)
         report_progress(0, tokens=0.5)
         report_progress(0, desc="Read", bytes=9)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from support.forks import in_fork
+from support.programs import run_program
 
-from speedy_utils._worker.context import registered
+from speedy_utils._worker.context import owns_terminal, registered
 from speedy_utils._worker.process import in_ray_worker, is_child_process
 from speedy_utils._worker.reporter import Reporter
 
@@ -30,17 +30,10 @@ def test_main_process_is_no_child() -> None:
     assert in_fork(child) == 0
 
 
-def test_spawned_child_does_not_own_the_terminal(tmp_path: Path) -> None:
+def test_spawned_child_does_not_own_the_terminal() -> None:
     """A process that multiprocessing started never draws."""
-    answer = tmp_path / "answer"
-    code = (
-        "from pathlib import Path; from speedy_utils._worker.context import owns_terminal; "
-        f"Path({str(answer)!r}).write_text(str(owns_terminal()))"
-    )
-    child = multiprocessing.get_context("spawn").Process(target=exec, args=(code,))
-    child.start()
-    child.join(240)
-    assert answer.read_text() == "False"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(owns_terminal).result(240) is False
 
 
 def as_rays(signum: int, frame: object) -> None:
@@ -75,7 +68,7 @@ def test_sigterm_ends_what_a_task_forks(
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_sigterm_that_comes_early_is_not_lost() -> None:
+def test_a_sigterm_that_comes_early_is_not_lost(tmp_path: Path) -> None:
     """It ends a child that has not yet reset Ray's handler, whose exception Python would drop."""
     code = """
 import os, signal
@@ -92,7 +85,5 @@ with registered(Reporter(0)):
         os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
-    )
-    assert (done.stdout, done.stderr) == (f"{-signal.SIGTERM}\n", "")
+    done = run_program(tmp_path / "program.py", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.counts import Fixed, by_stage
 
-from speedy_utils._state.ledger import Count, Key, Metric, Stage
+from speedy_utils._state.ledger import Key, Metric, Stage
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import FakeClock
-
-
-def items(reporter: Reporter) -> tuple[dict[Stage, Count], dict[Stage, Count]]:
-    """Return the capped and the raw counts of items by stage."""
-    return by_stage(reporter.capped_counts(), Metric.ITEMS), by_stage(reporter.raw_counts(), Metric.ITEMS)
 
 
 def in_threads(work: Callable[[], None], meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -36,26 +32,17 @@ def in_threads(work: Callable[[], None], meanwhile: Callable[[], None] = lambda:
         sys.setswitchinterval(interval)
 
 
-def test_tally_adds_its_parts() -> None:
-    """A tally reads what was added to it and what its open parts have counted."""
-    tally = Reporter(0).own
-    loop = Fixed(3)
+def test_tally_adds_its_parts_up_to_its_limit() -> None:
+    """A tally reads what was added and what its open parts have counted; its limit caps that."""
+    tally, loop = Tally(Reporter(0), None, 10), Fixed(3)
     tally.n += 4
     tally.open(loop)
     assert tally.capped_count() == 7
     loop.done = 5
     assert tally.capped_count() == 9
-    tally.close(loop, 6)
+    tally.close(loop, 8)
     loop.done = 99
-    assert tally.capped_count() == 10
-
-
-def test_limit_stops_the_count_but_not_what_was_reported() -> None:
-    """A tally counts no further than its limit, and still knows what was reported."""
-    tally = Tally(Reporter(0), None, 10)
-    tally.n += 8
-    tally.open(Fixed(5))
-    assert (tally.capped_count(), tally.raw_count()) == (10, 13)
+    assert (tally.capped_count(), tally.raw_count()) == (10, 12)
 
 
 def test_part_that_closes_while_it_is_read_counts_once() -> None:
@@ -68,8 +55,7 @@ def test_part_that_closes_while_it_is_read_counts_once() -> None:
             return self.done
 
     tally.open(Closing(5))
-    assert tally.capped_count() == 5
-    assert tally.capped_count() == 5
+    assert [tally.capped_count(), tally.capped_count()] == [5, 5]
 
 
 def test_reading_during_a_close_is_never_ahead() -> None:
@@ -84,9 +70,8 @@ def test_reading_during_a_close_is_never_ahead() -> None:
 
     part = Watched(5)
     tally.open(part)
-    seen.clear()
     tally.close(part, 5)
-    assert seen
+    assert len(seen) > 1
     assert max(seen) <= 5
 
 
@@ -122,7 +107,7 @@ def test_threads_that_declare_at_once_lose_nothing() -> None:
 
 
 def test_stages_are_apart() -> None:
-    """Each stage has one tally, and None is the task's own."""
+    """Each stage has one tally, which is that of each other tally within it; None is the task's own."""
     reporter = Reporter(3, 2)
     reporter.stage("Read").n += 2
     reporter.stage("Read").n += 1
@@ -130,14 +115,30 @@ def test_stages_are_apart() -> None:
     assert reporter.stage(None) is reporter.own
     task, attempt, counted = reporter.report()
     assert (task, attempt, by_stage(counted, Metric.ITEMS)) == (3, 2, {None: 4, "Read": 3})
+    call = Tally(reporter, "Pack", 10)
+    assert call.within(None) is call.within("Pack") is call
+    assert call.within("Read") is reporter.stage("Read")
 
 
-def test_counts_are_capped_or_raw() -> None:
-    """Capped counts stop at the task's total, in every stage; raw counts don't."""
-    reporter = Reporter(0, total=10)
-    reporter.own.n += 12
-    reporter.stage("Read").n += 11
-    assert items(reporter) == ({None: 10, "Read": 10}, {None: 12, "Read": 11})
+@pytest.mark.parametrize(
+    ("options", "bars", "own", "read", "capped", "raw"),
+    [
+        ({"total": 10}, 0, 12, 11, {None: 10, "Read": 10}, {None: 12, "Read": 11}),
+        ({"total": 10}, 12, 0, 1, {None: 10, "Read": 1}, {None: 12, "Read": 1}),
+        ({"total": 10}, 12, 3, 1, {None: 3, "Read": 1}, {None: 3, "Read": 1}),
+        ({"counts_items": False}, 0, 5, 3, {"Read": 3}, {"Read": 3}),
+    ],
+)
+def test_items_of_a_task(
+    options: dict[str, Any], bars: int, own: int, read: int, capped: dict[Stage, int], raw: dict[Stage, int]
+) -> None:
+    """Items stop at the total if capped, bars count if nothing else does; of tasks, only named ones do."""
+    reporter = Reporter(0, **options)
+    reporter.own.bars.n += bars
+    reporter.own.n += own
+    reporter.stage("Read").n += read
+    counted = reporter.capped_counts(), reporter.raw_counts()
+    assert [by_stage(counts, Metric.ITEMS) for counts in counted] == [capped, raw]
 
 
 def test_declared_totals_add_up_and_limit_their_stage() -> None:
@@ -195,31 +196,6 @@ def test_a_report_has_units_and_counters_of_its_stages() -> None:
     assert counted[Key(None, Metric.COUNTER, "tokens")] == 7
     assert counted[Key(None, Metric.COUNTER, "loss")] == 0.5
     assert counted[Key("Read", Metric.COUNTER, "tokens")] == sys.float_info.max
-
-
-def test_a_tally_counts_for_its_own_stage_only() -> None:
-    """A tally counts for its own stage, also by name, and returns the tally of any other stage."""
-    reporter = Reporter(0)
-    call = Tally(reporter, "Pack", 10)
-    assert call.within(None) is call.within("Pack") is call
-    assert call.within("Read") is reporter.stage("Read")
-
-
-def test_unnamed_bars_count_only_where_nothing_else_does() -> None:
-    """What captured bars without a name have counted is the task's count until something else counts."""
-    reporter = Reporter(0, total=10)
-    reporter.own.bars.n += 12
-    assert items(reporter) == ({None: 10}, {None: 12})
-    reporter.own.n += 3
-    assert items(reporter) == ({None: 3}, {None: 3})
-
-
-def test_a_run_over_tasks_leaves_out_unnamed_items() -> None:
-    """If the run counts tasks, unnamed items are not reported and named ones are."""
-    reporter = Reporter(0, counts_items=False)
-    reporter.own.n += 5
-    reporter.stage("Read").n += 3
-    assert items(reporter) == ({"Read": 3}, {"Read": 3})
 
 
 @pytest.mark.parametrize(

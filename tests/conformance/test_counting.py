@@ -305,58 +305,25 @@ def test_tracked_coroutines_of_a_task_count(backend: str, recorder: Recorder) ->
     assert lines == {"Fetched": 300, "Streamed": 300}
 
 
+@pytest.mark.parametrize("reports", [True, False], ids=["report_progress", "track"])
 def test_items_show_while_their_task_runs(
-    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any]
+    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any], reports: bool
 ) -> None:
-    """What a task reports is on the bar before the task ends."""
+    """What a task reports, and how far its loop is, is on the bar before the task ends or calls again."""
     seen = tmp_path / "seen"
 
     def task(words: list[str]) -> None:
-        report_progress(5)
-        until(seen.exists)
-
-    def look(snapshot: Snapshot) -> None:
-        if snapshot.done == 5:
-            seen.touch()
-
-    recorder.hook = look
-    multi_process(
-        task,
-        [WORDS[0]],
-        backend=backend,
-        num_workers=1,
-        total_items=len,
-        poll_interval=0.02,
-        progress=recorder,
-    )
-    assert recorder.last.done == 7
-
-
-def test_a_slow_item_shows_without_another_call(
-    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any]
-) -> None:
-    """The position of a loop is on the bar while it is busy with its next item."""
-    seen = tmp_path / "seen"
-
-    def task(words: list[str]) -> None:
+        if reports:
+            report_progress(3)
+            until(seen.exists)
+            return
         for i, _ in enumerate(track(words)):
             if i == 3:
                 until(seen.exists)
 
-    def look(snapshot: Snapshot) -> None:
-        if snapshot.done == 3:
-            seen.touch()
-
-    recorder.hook = look
-    multi_process(
-        task,
-        [WORDS[0]],
-        backend=backend,
-        num_workers=1,
-        total_items=len,
-        poll_interval=0.02,
-        progress=recorder,
-    )
+    recorder.hook = lambda snapshot: snapshot.done == 3 and seen.touch()
+    options: dict[str, Any] = {"num_workers": 1, "total_items": len, "poll_interval": 0.02}
+    multi_process(task, [WORDS[0]], backend=backend, progress=recorder, **options)
     assert recorder.last.done == 7
 
 

@@ -62,6 +62,12 @@ def add(x: int, y: int, *, z: int = 0) -> int:
     return x + y + z
 
 
+def closure() -> Callable[[int], str]:
+    """Return a function that uses a variable of this one."""
+    names = ["a", "b", "c"]
+    return lambda i: names[i]
+
+
 FUNCTIONS: dict[str, tuple[Callable[[int], Any], list[Any]]] = {
     "a lambda": (lambda x: x + 1, [1, 2, 3]),
     "a partial": (functools.partial(add, 10, z=100), [110, 111, 112]),
@@ -71,6 +77,7 @@ FUNCTIONS: dict[str, tuple[Callable[[int], Any], list[Any]]] = {
     "a callable object": (Scale(3), [1, 4, 7]),
     "a class": (complex, [0j, 1 + 0j, 2 + 0j]),
     "a builtin": (abs, [0, 1, 2]),
+    "a closure": (closure(), ["a", "b", "c"]),
 }
 
 
@@ -79,12 +86,6 @@ def test_anything_callable_will_do(backend: str, kind: str) -> None:
     """The function may be anything that can be called, whether or not it has a name."""
     func, expected = FUNCTIONS[kind]
     assert multi_process(func, range(3), backend=backend, num_workers=2) == expected
-
-
-def test_a_closure_will_do(backend: str) -> None:
-    """The function may use variables of the function around it."""
-    names = ["a", "b"]
-    assert multi_process(lambda i: names[i], [1, 0], backend=backend, num_workers=2) == ["b", "a"]
 
 
 def test_named_arguments_reach_every_task(backend: str) -> None:
@@ -129,18 +130,13 @@ def test_items_are_looked_up_when_their_task_starts(backend: str, tmp_path: Path
     assert all(ended > i - 3 for i, ended in items.ended.items())
 
 
-def test_arrays_come_back_whole(backend: str) -> None:
-    """NumPy arrays and large results arrive as they were."""
+def test_arrays_and_large_results_come_back_whole(backend: str) -> None:
+    """NumPy arrays, and results of many megabytes, arrive as they were."""
     arrays = multi_process(lambda n: np.arange(n, dtype=np.int64), [3, 2_000_000], backend=backend)
     assert [array.shape for array in arrays] == [(3,), (2_000_000,)]
     assert (arrays[1] == np.arange(2_000_000)).all()
-
-
-def test_large_results_come_back_whole(backend: str) -> None:
-    """A result of many megabytes is returned like any other."""
     texts = multi_process(lambda letter: letter * 20_000_000, "ab", backend=backend, num_workers=2)
-    assert [len(text) for text in texts] == [20_000_000, 20_000_000]
-    assert [text[-1] for text in texts] == ["a", "b"]
+    assert [(len(text), text[-1]) for text in texts] == [(20_000_000, "a"), (20_000_000, "b")]
 
 
 def test_a_result_may_be_none_or_an_exception(backend: str) -> None:
@@ -181,14 +177,10 @@ def test_workers_work_at_the_same_time(backend: str, tmp_path: Path, until: Call
     assert at_once == [2, 2]
 
 
-def test_a_single_worker_is_enough(backend: str) -> None:
-    """One worker does all tasks."""
-    assert multi_process(abs, range(-3, 0), backend=backend, num_workers=1) == [3, 2, 1]
-
-
-def test_more_workers_than_items_will_do(backend: str) -> None:
-    """More workers than items are no error."""
-    assert multi_process(abs, range(-2, 0), backend=backend, num_workers=50) == [2, 1]
+@pytest.mark.parametrize("num_workers", [1, 50])
+def test_any_number_of_workers_will_do(backend: str, num_workers: int) -> None:
+    """One worker does all tasks, and more workers than items are no error."""
+    assert multi_process(abs, range(-3, 0), backend=backend, num_workers=num_workers) == [3, 2, 1]
 
 
 def test_threads_end_with_the_run(backend: str, until: Callable[..., Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +185,10 @@ def test_any_number_of_workers_will_do(backend: str, num_workers: int) -> None:
 
 def test_threads_end_with_the_run(backend: str, until: Callable[..., Any]) -> None:
     """After a run no thread of the package is left in the driver."""
+    before = {*threading.enumerate()}
     multi_process(abs, range(4), backend=backend, num_workers=2)
 
-    def left() -> Iterator[str]:
-        return (thread.name for thread in threading.enumerate() if thread.name.startswith("speedy_utils"))
+    def left() -> list[threading.Thread]:
+        return [thread for thread in {*threading.enumerate()} - before if "speedy_utils" in thread.name]
 
-    until(lambda: not list(left()))
+    until(lambda: not left())

@@ -6,7 +6,6 @@ import io
 import logging
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 from support.screen import FakeTerminal
@@ -23,9 +22,9 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def reading(done: int, total: int | None = 10, **more: Any) -> Snapshot:
-    """A snapshot of a run with one line."""
-    return Snapshot(StageSnapshot("Run", done, total, elapsed=1.0, **more))
+def reading(done: int) -> Snapshot:
+    """Return a snapshot of a run with one line."""
+    return Snapshot(StageSnapshot("Run", done, 10, elapsed=1.0))
 
 
 # which display
@@ -49,10 +48,11 @@ CHOICE = "SPEEDY_UTILS_PROGRESS"
 def test_a_terminal_gets_bars_and_a_pipe_log_lines_unless_the_environment_chooses(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, variable: str, value: str, kinds: tuple[type, type]
 ) -> None:
-    """``SPEEDY_UTILS_PROGRESS`` chooses a display, and ``TQDM_DISABLE`` silences, whatever stderr is."""
+    """``SPEEDY_UTILS_PROGRESS`` chooses a display; ``TQDM_DISABLE`` and ``progress=False`` silence."""
     monkeypatch.setattr("sys.stderr", FakeTerminal() if terminal else io.StringIO())
     monkeypatch.setenv(variable, value)
     assert isinstance(choose_display(True), kinds[not terminal])
+    assert isinstance(choose_display(False), NullDisplay)
 
 
 def test_a_program_without_stderr_gets_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +68,11 @@ def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
     monkeypatch.setitem(sys.modules, "IPython", fake)
 
 
-def test_ipython_in_a_terminal_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell of IPython without a kernel is no notebook, although the same package is loaded."""
+def test_a_notebook_has_a_kernel_and_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPython's shell in a terminal is no notebook, nor is a kernel without ipywidgets."""
     monkeypatch.setattr("sys.stderr", FakeTerminal())
     shell_with(monkeypatch)
     assert isinstance(choose_display(True), BarDisplay)
-
-
-def test_notebook_without_widgets_gets_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a kernel where ipywidgets is not installed there are log lines, and nothing is raised."""
     shell_with(monkeypatch, kernel=object())
     monkeypatch.setattr("speedy_utils._display.base.find_spec", lambda name: None)
     monkeypatch.setattr("sys.stderr", io.StringIO())
@@ -110,19 +106,6 @@ def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_display(True)
 
 
-@pytest.mark.parametrize("kind", ["bar", "log", "notebook"])
-def test_progress_false_silences(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """``progress=False`` shows nothing, anywhere, also if the environment chooses a display."""
-    terminal = FakeTerminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", kind)
-    display = choose_display(False)
-    display.show(reading(5))
-    display.close()
-    assert isinstance(display, NullDisplay)
-    assert terminal.getvalue() == ""
-
-
 @pytest.mark.parametrize("no_color", [None, "1"])
 @pytest.mark.parametrize("kind", ["bar", "log"])
 def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_color: str | None) -> None:
@@ -151,25 +134,17 @@ def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_colo
 # a function
 
 
-def test_function_gets_each_snapshot() -> None:
-    """A function is handed the snapshots themselves; closing calls it no more."""
+def test_function_gets_each_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function gets the snapshots themselves, whatever the environment chooses to draw."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "none")
     seen: list[Snapshot] = []
-    display = choose_display(seen.append)
-    snapshots = [reading(1), reading(2)]
+    display, snapshots = choose_display(seen.append), [reading(1), reading(2)]
     for snapshot in snapshots:
         display.show(snapshot)
     display.close()
     assert isinstance(display, CallbackDisplay)
     assert [id(snapshot) for snapshot in seen] == [id(snapshot) for snapshot in snapshots]
-
-
-def test_function_is_called_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``TQDM_DISABLE`` and ``SPEEDY_UTILS_PROGRESS`` choose what is drawn, and leave functions alone."""
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "none")
-    seen: list[Snapshot] = []
-    multi_process(str, range(3), backend="seq", progress=seen.append)
-    assert (seen[-1].done, seen[-1].final) == (3, True)
 
 
 @pytest.mark.parametrize("progress", [None, "bar", 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -68,29 +67,15 @@ def test_a_rate_has_three_digits(rate: float | None, unit: str, text: str) -> No
     assert format_rate(rate, unit) == text
 
 
-@pytest.mark.parametrize(
-    ("form", "value", "text"),
-    [
-        (format_number, 1_234_567.8, "1,234,568"),
-        (format_number, 99.96, "100"),
-        (format_number, 99.94, "99.9"),
-        (format_number, 9.996, "10.0"),
-        (format_number, 9.994, "9.99"),
-        (format_si, 0, "0"),
-        (format_si, 3, "3"),
-        (format_si, 0.25, "0.25"),
-        (format_si, 999.4, "999"),
-        (format_si, 999.6, "1.00k"),
-        (format_si, 51_234, "51.2k"),
-        (format_si, 1.21e9, "1.21G"),
-        (format_si, 10**24, "1.0Y"),
-        (format_si, 10**27, "1e+27"),
-        (format_si, 10**300, "1e+300"),
-    ],
-)
-def test_numbers_have_three_digits_or_more(form: Callable[[float], str], value: float, text: str) -> None:
+DIGITS = {1_234_567.8: "1,234,568", 99.96: "100", 99.94: "99.9", 9.996: "10.0", 9.994: "9.99"}
+SHORT = {0: "0", 3: "3", 0.25: "0.25", 999.4: "999", 999.6: "1.00k", 51_234: "51.2k", 1.21e9: "1.21G"}
+HUGE = {10**24: "1.0Y", 10**27: "1e+27", 10**300: "1e+300"}
+
+
+def test_numbers_have_three_digits_or_more() -> None:
     """Numbers have separators or decimals; short ones take three or four characters if there is a prefix."""
-    assert form(value) == text
+    assert {value: format_number(value) for value in DIGITS} == DIGITS
+    assert {value: format_si(value) for value in SHORT | HUGE} == SHORT | HUGE
 
 
 def test_bytes_are_rounded_and_items_are_not() -> None:
@@ -137,14 +122,9 @@ def test_only_all_is_all(done: int, missing: int, width: int) -> None:
 
 def test_total_that_grows_says_so() -> None:
     """While tasks will add to a total it has a plus, and there are neither percentage nor time left."""
-    growing = stage(600, 600, growing=True, elapsed=2.0)
-    assert (format_count(growing), format_percent(growing), format_eta(growing, 300.0)) == (
-        "600/600+",
-        "",
-        "?",
-    )
-    assert bar_line(growing, [], 300.0, 80) == "Read: 600/600+ [00:02, 300 items/s]"
-    assert bar_line(replace(growing, growing=False), [], 300.0, 80).startswith("Read: 100%|█")
+    growing = stage(600, 600, growing=True)
+    assert (format_count(growing), format_percent(growing)) == ("600/600+", "")
+    assert format_eta(growing, 300.0) == "?"
 
 
 @pytest.mark.parametrize(
@@ -175,17 +155,13 @@ def test_counters_have_rates_above_one_a_second() -> None:
 
 
 def test_remarks_name_tasks_failures_retries_and_the_phase() -> None:
-    """Beside the count stand the tasks done, failed and retried, and what the run is busy with."""
+    """Beside the count stand the tasks, unless they are what is counted, and what the run is busy with."""
     run = Snapshot(
         HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2, phase="waiting for workers 1/2"
     )
     assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried", "waiting for workers 1/2…"]
     assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
     assert format_remarks(Snapshot(HALF)) == []
-
-
-def test_remarks_count_tasks_once() -> None:
-    """If tasks are what is counted, they are not repeated beside the count."""
     assert format_remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
 
 
@@ -204,11 +180,22 @@ def test_summary_is_one_line_on_the_run() -> None:
 # a line
 
 
-def test_line_looks_as_promised() -> None:
-    """The line has name, share, count, clock, time left and rate, with thousands separators."""
-    line = "Processing 2,948,390 items:  57%|█████▋    | 1,671,800/2,948,390 [01:05<00:49, 25,607 items/s]"
-    assert disp_len(line) == 94
-    assert bar_line(HALF, [], RATE, 94) == line
+def test_line_says_what_is_known() -> None:
+    """A line has name, share, count, clock, time left, rate and remarks, as far as there are any."""
+    name = HALF.name
+    assert bar_line(HALF, [], RATE, 94) == (
+        f"{name}:  57%|█████▋    | 1,671,800/2,948,390 [01:05<00:49, 25,607 items/s]"
+    )
+    waiting = replace(HALF, done=0, elapsed=0.0)
+    assert bar_line(waiting, ["starting Ray…"], 0.0, 90) == (
+        f"{name}:   0%|        | 0/2,948,390 [00:00<?, ? items/s, starting Ray…]"
+    )
+    unknown, growing = stage(6, elapsed=2.0), stage(6, 6, growing=True, elapsed=2.0)
+    assert bar_line(unknown, ["2/4 tasks"], 3.0, 80) == "Read: 6 [00:02, 3.00 items/s, 2/4 tasks]"
+    assert bar_line(growing, [], 3.0, 80) == "Read: 6/6+ [00:02, 3.00 items/s]"
+    assert bar_line(replace(growing, growing=False), [], 3.0, 80).startswith("Read: 100%|█")
+    japanese = replace(HALF, name="データセットを読む")
+    assert bar_line(japanese, [], RATE, 32) == "データ…: 57% 1,671,800/2,948,390"
 
 
 @pytest.mark.parametrize(
@@ -236,37 +223,13 @@ def test_line_leaves_out_what_has_no_room(width: int, line: str) -> None:
     assert bar_line(HALF, extras, RATE, width) == line
 
 
-def test_line_before_the_first_count_has_no_rate() -> None:
-    """Nothing is said of rate and time left while nothing is known, and the phase is named."""
-    waiting = replace(HALF, done=0, elapsed=0.0)
-    assert bar_line(waiting, ["starting Ray…"], 0.0, 90) == (
-        "Processing 2,948,390 items:   0%|        | 0/2,948,390 [00:00<?, ? items/s, starting Ray…]"
-    )
-
-
-def test_line_without_total_has_no_percentage() -> None:
-    """Without a total there are count, clock and rate."""
-    assert bar_line(stage(12_345, elapsed=10.0), ["2/4 tasks"], 1_234.5, 80) == (
-        "Read: 12,345 [00:10, 1,234 items/s, 2/4 tasks]"
-    )
-
-
 def test_line_of_ascii() -> None:
     """On a terminal without block characters the bar is made of ``#``, and dots are three."""
-    line = bar_line(stage(5, 10, elapsed=1.0), ["starting Ray…"], 5.0, 80, ascii_only=True)
-    assert line.isascii()
-    assert "|###" in line
-    assert line.endswith("5.00 items/s, starting Ray...]")
-    assert bar_line(replace(HALF, name="A long name"), [], RATE, 32, ascii_only=True) == (
-        "A lo...: 57% 1,671,800/2,948,390"
+    assert bar_line(stage(5, 10, elapsed=1.0), ["starting Ray…"], 5.0, 70, ascii_only=True) == (
+        "Read:  50%|####    | 5/10 [00:01<00:01, 5.00 items/s, starting Ray...]"
     )
-
-
-def test_line_of_wide_characters_fits() -> None:
-    """A name in wide characters is measured, and cut, in columns."""
-    line = bar_line(replace(HALF, name="データセットを読む"), [], RATE, 32)
-    assert line == "データ…: 57% 1,671,800/2,948,390"
-    assert disp_len(line) == 32
+    short = bar_line(replace(HALF, name="A long name"), [], RATE, 32, ascii_only=True)
+    assert short == "A lo...: 57% 1,671,800/2,948,390"
 
 
 NAMES = st.text(st.sampled_from("aZ 9é…：データ漢🙂"), max_size=40)
@@ -312,49 +275,29 @@ def test_the_rate_is_the_recent_one() -> None:
     assert 1.5 * mean < rates[-1] <= 50
 
 
-def test_the_rate_of_even_work_is_even() -> None:
-    """Readings at odd times of work at an even rate all give that rate."""
+@pytest.mark.parametrize(
+    ("initial", "readings", "rates"),
+    [
+        pytest.param(0, {1.0: 100, 1.25: 125, 4.0: 400, 4.5: 450, 9.0: 900}, [100] * 5, id="even"),
+        pytest.param(0, {1: 10, 2: 20, 2.5: 20, 3: 20, 4: 20, 12: 20}, [10, 10, 10, 10, 5, 1], id="stalled"),
+        pytest.param(0, {1: 100, 2: 200, 3: 300, 4: 100, 5: 200, 6: 300}, [100] * 6, id="a lost attempt"),
+        pytest.param(500, {0: 500, 10: 600}, [0, 10], id="without what was done before"),
+    ],
+)
+def test_the_rate_follows_the_count(initial: int, readings: dict[float, int], rates: list[float]) -> None:
+    """Even work has an even rate, which falls while nothing moves, and is never negative."""
     smoothed = SmoothedRate()
-    times = (1.0, 1.25, 1.5, 4.0, 4.5, 9.0)
-    rates = [smoothed.update(thousand(int(100 * at), at)) for at in times]
-    assert rates == pytest.approx([100.0] * len(times))
+    stages = [thousand(done, elapsed, initial=initial) for elapsed, done in readings.items()]
+    assert [smoothed.update(stage) for stage in stages] == pytest.approx(rates)
 
 
-def test_the_rate_falls_while_nothing_moves() -> None:
-    """A stage that stands still gets slower with each reading, so the time left grows."""
-    smoothed = SmoothedRate()
-    for second in range(1, 6):
-        rate = smoothed.update(thousand(10 * second, float(second)))
-    assert rate == pytest.approx(10.0)
-    stalled = [smoothed.update(thousand(50, 5.0 + wait)) for wait in (0.5, 1.0, 2.0, 10.0, 100.0)]
-    assert stalled == pytest.approx([10.0, 10.0, 5.0, 1.0, 0.1])
-
-
-def test_the_rate_outlives_a_lost_attempt() -> None:
-    """A count that shrinks gives no negative rate, and what is counted again is measured from there."""
-    smoothed = SmoothedRate()
-    for second in range(1, 6):
-        smoothed.update(thousand(100 * second, float(second)))
-    shrunk = smoothed.update(thousand(100, 6.0))
-    again = [smoothed.update(thousand(100 + 100 * n, 6.0 + n)) for n in range(1, 4)]
-    assert [shrunk, *again] == pytest.approx([100.0] * 4)
-
-
-@pytest.mark.parametrize("final", [True, False])
-def test_the_rate_at_the_end_is_the_mean(final: bool) -> None:
+@pytest.mark.parametrize(("done", "initial", "final"), [(1_000, 0, False), (600, 0, True), (700, 100, True)])
+def test_the_rate_at_the_end_is_the_mean(done: int, initial: int, final: bool) -> None:
     """The last reading, and every reading of a stage that is complete, show the mean over all its time."""
     smoothed = SmoothedRate()
-    smoothed.update(thousand(10, 9.0))
-    smoothed.update(thousand(900, 9.5))
-    assert smoothed.update(thousand(600 if final else 1_000, 10.0), final=final) == (60.0 if final else 100.0)
-
-
-def test_the_rate_leaves_out_what_was_done_before() -> None:
-    """Items of an earlier run count, and are not part of the rate."""
-    smoothed = SmoothedRate()
-    assert smoothed.update(thousand(500, 0.0, initial=500)) == 0.0
-    assert smoothed.update(thousand(600, 10.0, initial=500)) == pytest.approx(10.0)
-    assert smoothed.update(thousand(700, 20.0, initial=500), final=True) == 10.0
+    smoothed.update(thousand(110, 9.0, initial=initial))
+    smoothed.update(thousand(900, 9.5, initial=initial))
+    assert smoothed.update(thousand(done, 10.0, initial=initial), final=final) == (done - initial) / 10
 
 
 # the lines of a run

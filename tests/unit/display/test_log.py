@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any
 
 import pytest
@@ -61,81 +62,80 @@ def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(
     assert {record.name for record in lines.records} == {"speedy_utils.progress"}
 
 
-def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
-    """Each stage has a line, with its own clock, rate and counters; only the first names tasks."""
-    run_line = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
-    read = StageSnapshot("Read", 20, None, elapsed=8.0, counters={"tokens": 1.6e6})
-    write = StageSnapshot("Write", 30, 30, elapsed=6.0, growing=True)
-    LogDisplay().show(Snapshot(run_line, (read, write), tasks_total=4, tasks_failed=1, final=True))
-    assert lines.messages == [
-        "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
-        "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
-        "Write: 30/30+ in 00:06, 5.00 items/s",
-    ]
+ALL = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
+READ = StageSnapshot("Read", 20, None, elapsed=8.0, counters={"tokens": 1.6e6})
+MORE = StageSnapshot("More", 30, 30, elapsed=6.0, growing=True)
+FULL = StageSnapshot("Full", 100, 100, elapsed=4.0)
 
 
-def test_a_run_without_a_line_of_its_own_has_a_summary(lines: pytest.LogCaptureFixture) -> None:
-    """If the run has no line of its own, one line at the end sums it up."""
-    run_line = StageSnapshot("Run", 100, 100, elapsed=4.0)
-    stages = (StageSnapshot("Read", 100, 100, elapsed=2.0),)
-    log = LogDisplay(every=0.0)
-    log.show(Snapshot(run_line, stages, show_run_line=False))
-    assert lines.messages == ["Read: 100% 100/100 in 00:02, 50.0 items/s"]
-    log.show(Snapshot(run_line, stages, show_run_line=False, tasks_total=4, tasks_done=4, final=True))
-    assert lines.messages[1:] == [
-        "Read: 100% 100/100 in 00:02, 50.0 items/s, 4/4 tasks",
-        "Run: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
-    ]
-
-
-def test_nothing_is_said_of_rate_and_time_left_before_the_first_count(
-    lines: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("snapshot", "messages"),
+    [
+        pytest.param(
+            Snapshot(ALL, (READ, MORE), tasks_total=4, tasks_failed=1, final=True),
+            [
+                "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
+                "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
+                "More: 30/30+ in 00:06, 5.00 items/s",
+            ],
+            id="a line a stage",
+        ),
+        pytest.param(
+            Snapshot(ALL, (FULL,), show_run_line=False, tasks_total=4),
+            ["Full: 100% 100/100 in 00:04, 25.0 items/s, 0/4 tasks"],
+            id="the run's line hidden",
+        ),
+        pytest.param(
+            Snapshot(FULL, (FULL,), show_run_line=False, tasks_total=4, tasks_done=4, final=True),
+            [
+                "Full: 100% 100/100 in 00:04, 25.0 items/s, 4/4 tasks",
+                "Full: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
+            ],
+            id="a summary at the end",
+        ),
+        pytest.param(
+            reading(0, phase="starting Ray"),
+            [f"{NAME}: 0% 0/100 in 00:00, ? items/s, starting Ray…"],
+            id="before the first count",
+        ),
+    ],
+)
+def test_each_stage_has_a_line(
+    lines: pytest.LogCaptureFixture, snapshot: Snapshot, messages: list[str]
 ) -> None:
-    """While a run waits, its line names the phase, and no rate."""
-    LogDisplay(every=0.0).show(reading(0, phase="starting Ray"))
-    assert lines.messages == [f"{NAME}: 0% 0/100 in 00:00, ? items/s, starting Ray…"]
+    """Each stage has a line, with its own clock, rate and counters; only the first names tasks."""
+    LogDisplay(every=0.0).show(snapshot)
+    assert lines.messages == messages
 
 
 def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:
-    """A program's own formatter finds all that the text says as plain values in the record."""
-    run_line = StageSnapshot("All", 40, 100, elapsed=10.0, counters={"skipped": 3})
-    stages = (StageSnapshot("Read", 20, None, elapsed=8.0), StageSnapshot("Wait", 0, 30))
-    LogDisplay(every=0.0).show(Snapshot(run_line, stages, tasks_total=4, tasks_done=1))
+    """A program's own formatter finds what the text says as plain values, None for what is not known."""
+    stages = (READ, MORE, StageSnapshot("Wait", 0, 30))
+    LogDisplay(every=0.0).show(Snapshot(ALL, stages, tasks_total=4, tasks_done=1))
     names = ("stage", "done", "total", "rate", "eta", "elapsed", "counters", "tasks_done", "tasks_total")
     assert [tuple(record.__dict__[name] for name in names) for record in lines.records] == [
-        ("All", 40, 100, 4.0, 15.0, 10.0, {"skipped": 3}, 1, 4),
-        ("Read", 20, None, 2.5, None, 8.0, {}, 1, 4),
+        ("All", 60, 100, 1.0, 40.0, 10.0, {"skipped": 3}, 1, 4),
+        ("Read", 20, None, 2.5, None, 8.0, {"tokens": 1.6e6}, 1, 4),
+        ("More", 30, 30, 5.0, None, 6.0, {}, 1, 4),
         ("Wait", 0, 30, 0.0, None, 0.0, {}, 1, 4),
     ]
-
-
-def test_a_growing_total_has_no_eta_in_the_record(lines: pytest.LogCaptureFixture) -> None:
-    """A time left that is not known is None, and not a guess."""
-    growing = StageSnapshot("Read", 20, 30, elapsed=1.0, growing=True)
-    LogDisplay(every=0.0).show(Snapshot(growing))
-    (record,) = lines.records
-    assert record.__dict__["eta"] is None
-    assert "eta" not in record.getMessage()
 
 
 def test_lines_go_to_stderr_where_no_logging_is_set_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without any handler the lines go to what is stderr at that moment, whole and without returns."""
+    """Without any handler the lines go to what is stderr at that moment, whole and as they are."""
     set_up_no_logging(monkeypatch)
-    last = reading(5, 10, elapsed=1.0, final=True)
-    log = LogDisplay()
+    last, log = Snapshot(StageSnapshot("50%s %(done)d", 5, 10, elapsed=1.0), final=True), LogDisplay()
     for redirected in (io.StringIO(), io.StringIO()):
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.stderr", redirected)
+        with redirect_stderr(redirected):
             LogDisplay().show(last)
-            assert redirected.getvalue().endswith(f"{NAME}: 50% 5/10 in 00:01, 5.00 items/s, eta 00:01\n")
+        assert " 50%s %(done)d: 50% 5/10 in" in redirected.getvalue()
         redirected.close()
     log.show(last)
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"\d\d:\d\d:\d\d Processing .* eta 00:01\n", err)
-    assert "\r" not in err
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 50%s .* 5.00 items/s, eta 00:01\n", err)
 
 
 def test_a_program_without_stderr_goes_on(
@@ -148,15 +148,6 @@ def test_a_program_without_stderr_goes_on(
     log.show(reading(5, 10, elapsed=1.0, final=True))
     log.close()
     assert capfd.readouterr() == ("", "")
-
-
-def test_lines_hold_percent_signs_as_they_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What looks like a format in a name is no format."""
-    set_up_no_logging(monkeypatch)
-    LogDisplay().show(Snapshot(StageSnapshot("50%s %(done)d", 1, 2, elapsed=1.0), final=True))
-    assert " 50%s %(done)d: 50% 1/2 in" in capsys.readouterr().err
 
 
 def test_a_level_holds_where_no_handler_is_set_up(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,33 +17,34 @@ from speedy_utils._display.notebook import NotebookDisplay
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 
-Made = Callable[..., NotebookDisplay]
-
 
 class Output:
     """The output of a cell, in place of a kernel's."""
 
-    def __init__(self) -> None:
-        self.data: dict[str, Any] | None = None
-        self.updates = 0
+    data: dict[str, Any]
+    updates = 0
 
     def display(self, data: dict[str, Any], *, raw: bool) -> None:
         """Show something; once."""
         assert raw
-        assert self.data is None
+        assert not hasattr(self, "data")
         self.data = data
 
     def update(self, data: dict[str, Any], *, raw: bool) -> None:
         """Show something else in its place."""
         assert raw
-        assert self.data is not None
         self.data = data
         self.updates += 1
+
+    @property
+    def lines(self) -> list[str]:
+        """What it shows where there are no widgets."""
+        return list(self.data["text/plain"].splitlines())
 
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> Output:
-    """Where the next display shows itself."""
+    """Return where the next display shows itself."""
     output = Output()
     monkeypatch.setattr(notebook, "DisplayHandle", lambda: output)
     return output
@@ -71,16 +71,9 @@ def rows(display: NotebookDisplay) -> list[tuple[str, float, str, str]]:
 def test_a_row_says_what_a_line_says(output: Output) -> None:
     """A row has name and share, a bar, and count, clock, time left, rate, tasks and counters in words."""
     display = NotebookDisplay()
-    run_line = stage("Read <b>", 5, counters={"tokens": 3e6})
-    display.show(run(run_line, tasks_total=4, tasks_done=1))
-    assert rows(display) == [
-        (
-            "Read &lt;b&gt;: 50%",
-            0.5,
-            "",
-            "5/10 [00:02&lt;00:02, 2.50 items/s, 1/4 tasks, tokens=3.00M (1.50M/s)]",
-        )
-    ]
+    display.show(run(stage("Read <b>", 5, counters={"tokens": 3e6}), tasks_total=4, tasks_done=1))
+    rest = "5/10 [00:02&lt;00:02, 2.50 items/s, 1/4 tasks, tokens=3.00M (1.50M/s)]"
+    assert rows(display) == [("Read &lt;b&gt;: 50%", 0.5, "", rest)]
 
 
 def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
@@ -120,51 +113,30 @@ def test_a_bar_is_green_at_its_total_and_red_if_it_ends_short(
     assert (value, shown) == (bar, style)
 
 
-def test_the_output_is_there_before_the_first_reading(output: Output) -> None:
-    """The thread that makes a display shows it, so it stands in the cell that was run."""
-    display = NotebookDisplay()
-    assert output.data is not None
-    assert output.data[VIEW]["model_id"] == display._box.model_id
-    assert output.data["text/plain"] == "Progress is shown by widgets."
-
-
 def test_the_text_of_the_end_stands_beside_the_widgets(output: Output) -> None:
-    """Where widgets can't be shown the notebook has the last lines in words, and the summary."""
+    """The output is there at once; where widgets can't be shown it has the last lines, and the summary."""
     display = NotebookDisplay()
+    assert (output.data[VIEW]["model_id"], output.lines) == (
+        display._box.model_id,
+        ["Progress is shown by widgets."],
+    )
     stages = stage("Read <b>", 10), stage("Write", 4)
     display.show(run(stage("Run", 4), *stages, show_run_line=False))
     display.show(run(stage("Run", 4), *stages, show_run_line=False, tasks_failed=1, final=True))
     assert output.updates == 0
     display.close()
-    assert output.data is not None
     assert output.data[VIEW]["model_id"] == display._box.model_id
-    assert output.data["text/plain"].splitlines() == [
+    assert output.lines == [
         "Read <b>: 100% 10/10 [00:02<00:00, 5.00 items/s, 1 failed]",
         "Write: 40% 4/10 [00:02<00:03, 2.00 items/s]",
         "4/10 items in 00:02, 2.00 items/s, 1 failed",
     ]
 
 
-def models() -> dict[str, Any]:
-    """The widgets that are open in this process, by their names."""
-    state: dict[str, Any] = ipywidgets.Widget.get_manager_state()["state"]
-    return state
-
-
-def alive() -> set[str]:
-    """Their names."""
-    return set(models())
-
-
-def test_a_reading_makes_no_widget_that_is_there(output: Output) -> None:
-    """However often a row moves, it is made of the widgets that it was made of at first."""
-    display = NotebookDisplay()
-    display.show(run(stage("Run", 1)))
-    before = alive()
-    for done in range(2, 9):
-        display.show(run(stage("Run", done)))
-    assert alive() == before
-    display.close()
+def alive() -> dict[str, str]:
+    """Return the kinds of the widgets that are open in this process, by their names."""
+    widgets = ipywidgets.Widget.get_manager_state()["state"]
+    return {name: model["model_name"] for name, model in widgets.items()}
 
 
 def test_rows_that_do_not_stay_leave_nothing(output: Output) -> None:
@@ -172,36 +144,32 @@ def test_rows_that_do_not_stay_leave_nothing(output: Output) -> None:
     before = alive()
     display = NotebookDisplay(leave=False)
     display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
-    assert alive() > before
+    assert alive().keys() > before.keys()
     display.close()
     assert output.data == {"text/plain": ""}
     # ipywidgets keeps what a widget looks like, which nothing shows by itself.
-    left = {models()[name]["model_name"] for name in alive() - before}
+    left = {kind for name, kind in alive().items() if name not in before}
     assert left <= {"LayoutModel", "HTMLStyleModel", "ProgressStyleModel"}
 
 
 def test_widgets_out_of_sight_are_closed(output: Output) -> None:
-    """A row that has vanished is not kept, nor saved with the notebook; those in sight stay."""
+    """A row keeps its widgets while it moves; one that has vanished is closed, and those in sight stay."""
     display = NotebookDisplay()
     display.show(run(stage("Run", 0)))
+    before = alive()
+    display.show(run(stage("Run", 1)))
+    assert alive() == before
     run_line = display._box.children[0]
     display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
-    parts = [run_line.model_id, *(part.model_id for part in run_line.children)]
+    parts = {run_line.model_id, *(part.model_id for part in run_line.children)}
     display.close()
-    assert not alive() & set(parts)
-    assert {row.model_id for row in display._box.children} <= alive()
+    assert not alive().keys() & parts
+    assert {row.model_id for row in display._box.children} <= alive().keys()
     assert len(display._box.children) == 2
 
 
-def test_a_display_that_showed_nothing_can_be_closed(output: Output) -> None:
-    """A run that ended before its first reading leaves an empty output."""
-    NotebookDisplay().close()
-    assert output.data is not None
-    assert output.data["text/plain"] == ""
-
-
-def test_a_run_goes_on_after_its_widgets_were_closed(output: Output) -> None:
-    """If a program closes all widgets during a run, the run goes on, and its text comes at the end."""
+def test_a_run_goes_on_whatever_becomes_of_its_widgets(output: Output) -> None:
+    """If a program closes all widgets the run's text comes at the end; one without a reading has none."""
     display = NotebookDisplay()
     display.show(run(stage("Run", 5)))
     (row,) = display._box.children
@@ -209,8 +177,10 @@ def test_a_run_goes_on_after_its_widgets_were_closed(output: Output) -> None:
         widget.close()
     display.show(run(stage("Run", 10), stage("Read", 10), final=True))
     display.close()
-    assert output.data is not None
-    assert output.data["text/plain"].splitlines()[0] == "Run: 100% 10/10 [00:02<00:00, 5.00 items/s]"
+    assert output.lines[0] == "Run: 100% 10/10 [00:02<00:00, 5.00 items/s]"
+    del output.data
+    NotebookDisplay().close()
+    assert output.lines == []
 
 
 # in a kernel
@@ -256,18 +226,16 @@ def test_a_notebook_keeps_its_rows_and_their_text() -> None:
 
     (done,) = book.cells[1]["outputs"]
     read, write, summary = shown(done)
-    assert [read[:2], write[:2]] == [["Read: 100%", 1.0], ["Write: 100%", 1.0]]
-    assert read[2].startswith("600/600 [")
+    for name, row in {"Read": read, "Write": write}.items():
+        assert row[:2] == [f"{name}: 100%", 1.0]
+        assert row[2].startswith("600/600 [")
     assert read[2].endswith(" items/s, 3/3 tasks]")
-    assert write[2].startswith("600/600 [")
     assert summary.startswith("600 items in ")
-    texts = done["data"]["text/plain"].splitlines()
-    assert [text.split(" [")[0] for text in texts[:2]] == ["Read: 100% 600/600", "Write: 100% 600/600"]
-    assert texts[2] == summary
+    texts = [text.split(" [")[0] for text in done["data"]["text/plain"].splitlines()]
+    assert texts == ["Read: 100% 600/600", "Write: 100% 600/600", summary]
 
     empty, printed = book.cells[2]["outputs"]
-    assert empty["data"] == {"text/plain": ""}
-    assert printed["text"] == "gone\n"
+    assert (empty["data"], printed["text"]) == ({"text/plain": ""}, "gone\n")
 
     (failed,) = book.cells[3]["outputs"]
     read, write, summary = shown(failed)

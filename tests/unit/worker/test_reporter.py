@@ -132,7 +132,7 @@ def test_stages_are_apart() -> None:
 def test_items_of_a_task(
     options: dict[str, Any], bars: int, own: int, read: int, capped: dict[Stage, int], raw: dict[Stage, int]
 ) -> None:
-    """Items stop at the total if capped, bars count if nothing else does; of tasks, only named ones do."""
+    """Capped counts stop at the total, bars count only alone, a run over tasks counts named items only."""
     reporter = Reporter(0, **options)
     reporter.own.bars.n += bars
     reporter.own.n += own

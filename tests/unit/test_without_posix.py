@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.emulator import Emulator
 from support.programs import environment
+from support.terminal import Terminal
 
 HIDE = """
 import os, signal, sys
@@ -67,6 +70,23 @@ assert load_from_disk(out)["n"][:] == list(range(0, 20, 2))
 """
 
 
+DISPLAYS = """
+from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils._display.base import choose_display
+from speedy_utils._display.log import LogDisplay
+
+bars = choose_display(True)
+bars.show(Snapshot(StageSnapshot("Read", 5, 10)))
+print("printed on stdout")
+print("printed on stderr", file=sys.stderr)
+last = Snapshot(StageSnapshot("Read", 10, 10, elapsed=2.0), final=True)
+bars.show(last)
+bars.close()
+LogDisplay().show(last)
+print(type(bars).__name__)
+"""
+
+
 @pytest.mark.parametrize(
     "program", [HIDE + IMPORT, HIDE + RUN, DATASETS + HIDE + PROCESS], ids=["import", "run", "dataset"]
 )
@@ -83,3 +103,17 @@ def test_the_package_works_without_posix(tmp_path: Path, program: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bars_and_log_lines_need_no_posix(tmp_path: Path) -> None:
+    """In a terminal that can't say its size bars stand below what is printed, and log lines come too."""
+    script = tmp_path / "program.py"
+    script.write_text(HIDE + DISPLAYS)
+    with contextlib.closing(Terminal(script, (80, 12))) as program:
+        assert program.wait() == 0, program.text
+    emulator = Emulator(80, 12)
+    emulator.feed(program.text)
+    *printed, bar, log, kind = emulator.lines()
+    assert (printed, kind) == (["printed on stdout", "printed on stderr"], "BarDisplay")
+    assert bar.startswith("Read: 100%|██")
+    assert log.endswith(" Read: 100% 10/10 in 00:02, 5.00 items/s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import count
 from typing import Any
@@ -17,22 +16,6 @@ from support.screen import EmulatedTerminal, SecondFile, a_terminal, constant
 from speedy_utils._display.terminal.screen import Screen
 
 
-def test_a_flushed_beginning_is_shown_and_continued() -> None:
-    """A text that is flushed without an end is a row directly above the block, until its line is whole."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a"))
-        print("Load", end="", flush=True)
-        assert terminal.lines() == ["Load", "a"]
-        for _ in range(3):
-            print(".", end="", flush=True)
-        assert terminal.lines() == ["Load...", "a"]
-        print("said", file=sys.stderr)
-        assert terminal.lines() == ["said", "Load...", "a"]
-        print(" done")
-        assert terminal.lines() == ["said", "Load... done", "a"]
-        screen.finish(1, None)
-
-
 def test_a_long_beginning_shows_its_end() -> None:
     """A beginning that is wider than the terminal shows its last part; the line is whole at last."""
     with a_terminal(20, 6) as (terminal, screen):
@@ -41,44 +24,31 @@ def test_a_long_beginning_shows_its_end() -> None:
             print(f"{n} ", end="", flush=True)
         assert terminal.lines() == ["…24 25 26 27 28 29", "a"]
         print("語" * 12, end="", flush=True)
-        assert terminal.emulator.rows[0] == "…" + "語" * 9
+        assert terminal.lines() == ["…" + "語" * 9, "a"]
         print()
         screen.finish(1, None)
         assert terminal.lines()[0].replace(" ", "").startswith("012345678910")
 
 
-def test_what_overwrites_itself_shows_its_last_state() -> None:
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["  0%", "\r 50%", "\r100%"], ["100%"]),
+        (["0\r", "50\r", "100\r"], ["100"]),
+        (["50%", "\r   \r"], []),
+        (["one\r\ntwo\r\n1\r2\r3\n"], ["one", "two", "3"]),
+        (["4\r5"], ["5"]),
+    ],
+)
+def test_what_overwrites_itself_shows_its_last_state(texts: list[str], shown: list[str]) -> None:
     """Of a line that returns to its start only what came last is shown, whether it has an end yet or not."""
     with a_terminal() as (terminal, screen):
         screen.show(1, constant("a"))
-        for percent in range(0, 101, 10):
-            print(f"\r{percent:3}%", end="", flush=True)
-            assert terminal.lines() == [f"{percent:3}%", "a"]
-        print()
-        assert terminal.lines() == ["100%", "a"] or terminal.lines() == [" 100%", "a"]
-        for percent in range(0, 101, 50):
-            print(f"{percent}", end="\r", flush=True)
-            assert terminal.lines()[1:] == [str(percent), "a"]
-        print("\r   \r", end="", flush=True)
-        assert terminal.lines()[1:] == ["a"]
-        print("one\r\ntwo\r\n1\r2\r3")
-        assert terminal.lines()[1:] == ["one", "two", "3", "a"]
-        print("4\r5", end="")
+        for text in texts:
+            print(text, end="", flush=True)
+        assert terminal.lines() == [*shown, "a"]
         screen.finish(1, None)
-        assert terminal.lines()[1:] == ["one", "two", "3", "5"]
-
-
-def test_threads_do_not_mix_their_lines() -> None:
-    """Half a line of one thread is not completed by another."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a"))
-        print("mine", end="", flush=True)
-        thread = threading.Thread(target=lambda: print("theirs"))
-        thread.start()
-        thread.join()
-        print()
-        assert terminal.lines() == ["theirs", "mine", "a"]
-        screen.finish(1, None)
+        assert terminal.lines() == shown
 
 
 class Model:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
-import threading
-import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
+from support.forks import in_fork
 from support.screen import EmulatedTerminal, FakeTerminal, a_bar, a_terminal, constant
+from support.threads import held, in_thread
 from tqdm import tqdm
 
 from speedy_utils._display.terminal.lines import StreamProxy
 from speedy_utils._display.terminal.screen import MAX_REDRAWS, REDRAW_PERIOD_S, Screen, shared_screen
 
 
-def test_an_owner_has_its_rows_at_the_bottom() -> None:
-    """Lines take the place of the former, in one write, with the cursor on the first; prints go above."""
+def test_a_show_is_one_write() -> None:
+    """Lines take the place of the former in one write, with the cursor in the first; prints go above them."""
     with a_terminal() as (terminal, screen):
         print("before")
         screen.show(1, constant("a 1", "b 1"))
@@ -28,46 +27,34 @@ def test_an_owner_has_its_rows_at_the_bottom() -> None:
         screen.show(1, constant("a 2"))
         screen.show(1, constant("a 3", "b 3", "c 3"))
         assert len(terminal.writes) == count + 2
-        assert terminal.lines() == ["before", "a 3", "b 3", "c 3"]
-        assert terminal.emulator.cursor == (0, 1)
-        print("one")
-        print("two\nthree", file=sys.stderr)
-        assert terminal.lines() == ["before", "one", "two", "three", "a 3", "b 3", "c 3"]
+        assert (terminal.lines(), terminal.emulator.cursor) == (["before", "a 3", "b 3", "c 3"], (0, 1))
+        print("one\ntwo", file=sys.stderr)
+        assert terminal.lines() == ["before", "one", "two", "a 3", "b 3", "c 3"]
         screen.finish(1, constant("a 4", "b 4"))
         print("after")
-        assert terminal.lines() == ["before", "one", "two", "three", "a 4", "b 4", "after"]
+        assert terminal.lines() == ["before", "one", "two", "a 4", "b 4", "after"]
 
 
 def test_owners_stand_below_each_other() -> None:
-    """Owners keep the order in which they came, and may finish in any; the last restores the streams."""
+    """Owners keep their order, may finish in any and unseen, and the last one restores the streams."""
     with a_terminal() as (terminal, screen):
         first, second = [1], [1]  # equal, but not identical
+        screen.finish("alone", constant("alone"))
+        assert sys.stdout is terminal
         screen.show(first, constant("first"))
         screen.show(second, constant("second"))
         screen.show(first, constant("first again"))
-        assert terminal.lines() == ["first again", "second"]
-        screen.finish(first, constant("first at last"))
+        screen.finish("unseen", constant("unseen"))
+        assert terminal.lines() == ["alone", "unseen", "first again", "second"]
+        for _ in range(2):
+            screen.finish(first, None)
         assert isinstance(sys.stdout, StreamProxy)
-        print("said")
-        assert terminal.lines() == ["first at last", "said", "second"]
         screen.show(first, constant("another first"))
-        assert terminal.lines() == ["first at last", "said", "second", "another first"]
+        assert terminal.lines() == ["alone", "unseen", "second", "another first"]
         screen.finish(second, None)
         screen.finish(first, constant("end"))
         assert sys.stdout is sys.stderr is terminal
-        assert terminal.lines() == ["first at last", "said", "end"]
-
-
-def test_finishing_unseen_prints_the_lines() -> None:
-    """An owner that has shown nothing may finish, beside others or alone, and more than once."""
-    with a_terminal() as (terminal, screen):
-        screen.finish(1, constant("one"))
-        screen.show(2, constant("two"))
-        screen.finish(1, None)
-        screen.finish(3, constant("three"))
-        assert terminal.lines() == ["one", "three", "two"]
-        screen.finish(2, None)
-        assert sys.stdout is terminal
+        assert terminal.lines() == ["alone", "unseen", "end"]
 
 
 def test_lines_are_cut_to_the_width() -> None:
@@ -88,17 +75,16 @@ def test_lines_are_cut_to_the_width() -> None:
 
 
 def test_a_block_higher_than_the_terminal_says_what_is_left_out() -> None:
-    """As many lines are shown as there is room for; the last says how many more there are."""
+    """Lines are shown as far as there is room, the last says how many more there are, and all at the end."""
     with a_terminal(40, 6) as (terminal, screen):
-        print("above")
-        screen.show(1, constant(*(f"line {n}" for n in range(10))))
-        assert terminal.lines() == ["above", *(f"line {n}" for n in range(5)), "… and 5 more lines"]
+        all_lines = [f"line {n}" for n in range(10)]
+        screen.show(1, constant(*all_lines))
         print("said")
-        assert terminal.lines() == ["above", "said", *(f"line {n}" for n in range(5)), "… and 5 more lines"]
+        assert terminal.lines() == ["said", *all_lines[:5], "… and 5 more lines"]
         screen.show(1, constant("few"))
-        assert terminal.lines() == ["above", "said", "few"]
-        screen.finish(1, constant(*(f"line {n}" for n in range(10))))
-        assert terminal.lines() == ["above", "said", *(f"line {n}" for n in range(10))]
+        assert terminal.lines() == ["said", "few"]
+        screen.finish(1, constant(*all_lines))
+        assert terminal.lines() == ["said", *all_lines]
 
 
 @pytest.mark.parametrize("reflows", [True, False], ids=["reflows", "cuts"])
@@ -119,12 +105,8 @@ def test_a_resize_leaves_no_remains(reflows: bool) -> None:
             assert [line for line in terminal.lines() if line] == whole
         terminal.resize(20, 10)
         print(" and end")
-        assert [line for line in terminal.lines() if line] == [
-            "said",
-            "beginning and end",
-            "a" * 19,
-            "b" * 19,
-        ]
+        whole = ["said", "beginning and end", "a" * 19, "b" * 19]
+        assert [line for line in terminal.lines() if line] == whole
         terminal.resize(16, 10)
         screen.finish(1, render)
         assert [line for line in terminal.lines() if line][-2:] == ["a" * 15, "b" * 15]
@@ -219,49 +201,29 @@ def test_a_forked_child_prints_without_the_block() -> None:
     with a_terminal() as (terminal, screen):
         screen.show(1, constant("a"))
         print("rest", end="")
-        holding, over = threading.Event(), threading.Event()
 
-        def hold() -> None:
-            with tqdm.get_lock():
-                holding.set()
-                over.wait(30)
+        def child() -> None:
+            count = len(terminal.writes)
+            print("child")
+            a_bar(terminal, "bar").close()
+            assert "".join(terminal.writes[count:]) == "child\n\rbar 0/3\rbar 0/3\n"
+            assert sys.stdout is terminal
 
-        holder = threading.Thread(target=hold)
-        holder.start()
-        holding.wait(30)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of threads and fork
-            child = os.fork()
-        if child == 0:
-            signal.alarm(20)  # ends it, should it wait for the lock
-            wrong = True
-            try:
-                count = len(terminal.writes)
-                print("child")
-                a_bar(terminal, "bar").close()
-                written = "".join(terminal.writes[count:])
-                wrong = written != "child\n\rbar 0/3\rbar 0/3\n" or sys.stdout is not terminal
-            finally:
-                os._exit(wrong)
-        assert os.waitpid(child, 0)[1] == 0
-        over.set()
-        holder.join()
+        with held(tqdm.get_lock()):
+            assert in_fork(child) == 0
         screen.finish(1, None)
         assert terminal.lines() == ["rest"]
 
 
 def test_the_shared_screen_draws_on_stderr() -> None:
     """The screen of the process is one, and draws on what is stderr when its first owner comes."""
-    with a_terminal() as (terminal, _):
-        assert shared_screen() is shared_screen()
-        shared_screen().show(1, constant("a"))
-        print("said")
-        assert terminal.lines() == ["said", "a"]
-        shared_screen().finish(1, None)
-    with a_terminal() as (terminal, _):
-        shared_screen().show(1, constant("b"))
-        assert terminal.lines() == ["b"]
-        shared_screen().finish(1, None)
+    for _ in range(2):
+        with a_terminal() as (terminal, _):
+            shared_screen().show(1, constant("a"))
+            print("said")
+            assert terminal.lines() == ["said", "a"]
+            shared_screen().finish(1, None)
+    assert shared_screen() is shared_screen()
 
 
 class Discarding(FakeTerminal):
@@ -303,8 +265,6 @@ def test_an_interrupt_leaves_the_terminal_to_others() -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
-        other = threading.Thread(target=try_the_locks, daemon=True)
-        other.start()
-        other.join(30)
+        in_thread(try_the_locks)
         assert free == [True, True], "a lock is held for ever"
         screen.finish(1, None)

@@ -16,22 +16,24 @@ from speedy_utils._display.terminal.screen import MAX_REDRAWS, Screen
 
 
 def test_a_bar_of_the_program_keeps_its_row() -> None:
-    """The block goes below a bar that was there before, prints go above it, and it goes on afterwards."""
+    """The block goes below a bar that was there before, prints and ``tqdm.write`` go above it."""
     with a_terminal() as (terminal, screen):
-        bar = a_bar(terminal, "epoch")
+        bar, above = a_bar(terminal, "epoch"), []
         for epoch in range(1, 4):
             screen.show(epoch, constant("a", "b"))
-            assert terminal.lines()[-3:] == [f"epoch {epoch - 1}/3", "a", "b"]
+            assert terminal.lines() == [*above, f"epoch {epoch - 1}/3", "a", "b"]
             print(f"said {epoch}")
-            assert terminal.lines()[-4:] == [f"said {epoch}", f"epoch {epoch - 1}/3", "a", "b"]
+            tqdm.write(f"wrote {epoch}")
+            above += [f"said {epoch}", f"wrote {epoch}"]
+            assert terminal.lines() == [*above, f"epoch {epoch - 1}/3", "a", "b"]
             screen.finish(epoch, constant(f"end {epoch}"))
+            above.append(f"end {epoch}")
             bar.update()
             bar.refresh()
-            assert terminal.lines()[-2:] == [f"end {epoch}", f"epoch {epoch}/3"]
+            assert terminal.lines() == [*above, f"epoch {epoch}/3"]
         bar.close()
         print("after")
-        expected = [text for epoch in (1, 2, 3) for text in (f"said {epoch}", f"end {epoch}")]
-        assert terminal.lines() == [*expected, "epoch 3/3", "after"]
+        assert terminal.lines() == [*above, "epoch 3/3", "after"]
 
 
 def test_a_bar_wider_than_the_terminal_leaves_no_half_with_each_print() -> None:
@@ -119,17 +121,6 @@ def test_a_closing_bar_takes_its_row_back_from_the_block() -> None:
         screen.finish(1, None)
 
 
-def test_tqdm_write_goes_above() -> None:
-    """tqdm.write prints above the program's bars and the block."""
-    with a_terminal() as (terminal, screen):
-        bar = a_bar(terminal, "bar")
-        screen.show(1, constant("a"))
-        tqdm.write("said")
-        assert terminal.lines() == ["said", "bar 0/3", "a"]
-        bar.close()
-        screen.finish(1, None)
-
-
 def test_bars_that_draw_elsewhere_take_no_row() -> None:
     """Bars on a file, disabled ones and those of notebooks have no rows on the terminal."""
     with a_terminal() as (terminal, screen):
@@ -183,8 +174,7 @@ def test_bars_and_the_block_keep_to_their_rows(operations: list[Any]) -> None:
                 bar.refresh()
             elif kind == "close" and bars:
                 bar, name = bars.pop()
-                if bar.leave:
-                    above.append(f"{name} {bar.n}/3")
+                above += [f"{name} {bar.n}/3"] * bool(bar.leave)
                 bar.close()
                 if not bar.leave:  # its row is empty until the block is drawn again
                     screen.show(1, constant(*block))
@@ -201,8 +191,7 @@ def test_bars_and_the_block_keep_to_their_rows(operations: list[Any]) -> None:
         assert terminal.lines() == whole()
         while bars:
             bar, name = bars.pop()
-            if bar.leave:
-                above.append(f"{name} {bar.n}/3")
+            above += [f"{name} {bar.n}/3"] * bool(bar.leave)
             bar.close()
         print("after")
         assert terminal.lines() == [*above, "after"]

@@ -110,6 +110,25 @@ def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float
     assert "unset RAY_ADDRESS" in last
 
 
+def test_wrong_paths_are_refused_before_a_ray_is_looked_for(driver: Driver) -> None:
+    """What is wrong with a dataset's paths is said at once, and not after a Ray was found, or not found."""
+    done = driver(
+        """
+import os
+from speedy_utils import multi_process_dataset
+
+os.mkdir("taken")
+for dataset, output in [("nowhere", "taken"), ("nowhere", "free")]:
+    try:
+        multi_process_dataset(dataset, print, output)
+    except Exception as error:
+        print(type(error).__name__)
+""",
+        env={"RAY_ADDRESS": "127.0.0.1:1"},
+    )
+    assert done.stdout.split() == ["FileExistsError", "FileNotFoundError"], done.stderr
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "a web server"])
 def test_an_address_without_a_ray_fails_soon(
     driver: Driver, here: Callable[[float], float], answer: bytes

@@ -147,10 +147,10 @@ def multi_process_dataset(
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):
         dataset = resolve_dataset(dataset)
-    workers = options.workers()
     with Workspace.open(output_path, overwrite=overwrite) as workspace:
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
+        workers = options.workers()  # looks for a running Ray, which may take seconds
         plan = workspace.resume(
             fingerprint_run(rows, process_func, kwargs),
             num_shards=num_shards,

@@ -47,7 +47,7 @@ def texts() -> dict[str, str]:
     files = {
         file for room in ("src", "tests", "examples", "benchmarks") for file in ROOT.glob(f"{room}/**/*.py")
     }
-    files |= {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")}
+    files |= {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*.toml"), ROOT / ".ci" / "run"}
     return {
         str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files - {Path(__file__)}
     }

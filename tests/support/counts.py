@@ -32,6 +32,11 @@ def by_stage(counts: Mapping[Key, Count], metric: Metric) -> dict[Stage, Count]:
     return {key.stage: count for key, count in counts.items() if key.metric is metric}
 
 
+def units(counts: Mapping[Key, Count]) -> dict[Stage, str]:
+    """Return the units that the counts name, by stage."""
+    return {key.stage: key.label for key in counts if key.metric is Metric.UNIT}
+
+
 class Fixed:
     """A part of a tally that has counted a number of items.
 

@@ -10,13 +10,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from support.errors import Boom
 
 from speedy_utils import report_progress, track, tracked
 from speedy_utils.testing import RecordingSink
-
-
-class Boom(Exception):
-    """What goes wrong in these tests."""
 
 
 def work(x: int, y: int = 2) -> int:
@@ -24,68 +21,42 @@ def work(x: int, y: int = 2) -> int:
     return x * y
 
 
+def scale(owner: Any, x: int) -> int:
+    """Multiply."""
+    return x * owner.factor
+
+
+def triple(x: int) -> int:
+    """Multiply."""
+    return x * 3
+
+
 class Methods:
     """Every kind of method, in every order of decorators."""
 
     factor = 3
-
-    @tracked
-    def instance(self, x: int) -> int:
-        """Multiply."""
-        return x * self.factor
-
-    @tracked
-    @classmethod
-    def class_inside(cls, x: int) -> int:
-        """Multiply."""
-        return x * cls.factor
-
-    @classmethod
-    @tracked
-    def class_outside(cls, x: int) -> int:
-        """Multiply."""
-        return x * cls.factor
-
-    @tracked
-    @staticmethod
-    def static_inside(x: int) -> int:
-        """Multiply."""
-        return x * 3
-
-    @staticmethod
-    @tracked
-    def static_outside(x: int) -> int:
-        """Multiply."""
-        return x * 3
-
-    @property
-    @tracked
-    def prop(self) -> int:
-        """Multiply."""
-        return 6
-
-    def plain(self, x: int) -> int:
-        """Multiply."""
-        return x * self.factor
-
-    def __call__(self, x: int) -> int:
-        """Multiply."""
-        return x * self.factor
+    instance = tracked(scale)
+    class_inside = tracked(classmethod(scale))
+    class_outside = classmethod(tracked(scale))
+    static_inside = tracked(staticmethod(triple))
+    static_outside = staticmethod(tracked(triple))
+    prop = property(tracked(lambda self: 2 * self.factor))
+    plain = __call__ = scale
 
 
-METHODS = ["instance", "class_inside", "class_outside", "static_inside", "static_outside"]
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["instance", "class_inside", "class_outside", "static_inside", "static_outside"]
+)
 def test_methods_bind_and_count(name: str) -> None:
-    """Methods of every kind bind as they would undecorated, in either order of decorators."""
+    """Methods bind as undecorated ones, in either order of decorators, and keep name, doc and signature."""
+    bound, unbound = getattr(Methods(), name), getattr(Methods, name)
     with RecordingSink() as sink:
-        assert getattr(Methods(), name)(2) == 6
-        if name != "instance":
-            assert getattr(Methods, name)(2) == 6
-        else:
-            assert Methods.instance(Methods(), 2) == 6
+        assert bound(2) == 6
+        assert (unbound(Methods(), 2) if name == "instance" else unbound(2)) == 6
     assert sink.done == 2
+    original = triple if "static" in name else scale
+    assert (bound.__name__, bound.__doc__) == (original.__name__, "Multiply.")
+    assert str(inspect.signature(bound)).startswith("(x: ")
 
 
 def test_methods_get_the_subclass_and_properties_their_object() -> None:
@@ -118,14 +89,7 @@ def test_other_callables_count(callee: Callable[..., int]) -> None:
 
 def test_cached_method_binds() -> None:
     """Other decorators may stand below: a cached method binds, counts and keeps its cache."""
-
-    class Cached:
-        @tracked
-        @functools.lru_cache  # noqa: B019 - the object lives as long as the test
-        def method(self, x: int) -> int:
-            return x * 3
-
-    thing = Cached()
+    thing = type("Cached", (), {"method": tracked(functools.lru_cache(lambda self, x: x * 3))})()
     with RecordingSink() as sink:
         assert [thing.method(2), thing.method(2)] == [6, 6]
     assert sink.done == 2
@@ -149,11 +113,7 @@ def test_context_manager_works_in_either_order() -> None:
 
 def test_generator_counts_its_yields() -> None:
     """A generator counts one item a yield, and what its body reports adds nothing to that."""
-
-    @tracked
-    def numbers(n: int) -> Iterator[int]:
-        yield from track(range(n))
-
+    numbers = tracked(lambda n: (yield from track(range(n))))
     with RecordingSink() as sink:
         for turn, number in enumerate(numbers(4)):
             assert (number, sink.done) == (turn, turn + 1)
@@ -190,14 +150,13 @@ def test_generator_passes_send_throw_and_return() -> None:
 
 @pytest.mark.parametrize("around", [RecordingSink(), nullcontext()], ids=["inside", "outside"])
 def test_generator_that_is_closed_runs_its_cleanup(around: Any) -> None:
-    """Closing ends the body at its yield, counts what was yielded, and restores the context."""
+    """Closing ends the body at its yield, and counts what was yielded."""
     cleaned = []
 
     @tracked
     def numbers() -> Iterator[int]:
         try:
-            yield 1
-            yield 2
+            yield from (1, 2)
         finally:
             cleaned.append(True)
 
@@ -245,33 +204,17 @@ def test_generator_does_not_leak_its_context() -> None:
     assert sink.stages == {"Inner": 6}
 
 
-def test_interleaved_generators_are_apart() -> None:
-    """Two generators that take turns count each for its own."""
-
-    def steps(amount: int) -> Iterator[None]:
-        for _ in range(2):
-            report_progress(amount)
-            yield
-
-    first, second = tracked(total=3, desc="A")(steps), tracked(total=30, desc="B")(steps)
-    with RecordingSink() as sink:
-        for turn, _ in enumerate(zip(first(1), second(10), strict=False), 1):
-            assert sink.stages == {"A": turn, "B": 10 * turn}
-
-
 def test_gathered_coroutines_are_apart() -> None:
     """Interleaved coroutines count each toward its own total."""
 
     @tracked(total="n")
     async def steps(n: list[int]) -> None:
-        for _ in n:
-            report_progress(1)
+        for amount in (*n, 100):
+            report_progress(amount)
             await asyncio.sleep(0)
-        report_progress(100)
-        await asyncio.sleep(0)
 
     async def main() -> None:
-        made = [steps([0] * n) for n in (3, 4, 5)]
+        made = [steps([1] * n) for n in (3, 4, 5)]
         assert sink.done == 0  # none has started
         await asyncio.gather(*made)
 
@@ -319,8 +262,7 @@ def test_async_generator_counts_its_yields() -> None:
 
     with RecordingSink() as sink:
         assert asyncio.run(main()) == [0, 1, 2]
-    assert sink.done == 3
-    assert sink.stages == {"Inner": 15}
+    assert (sink.done, sink.stages) == (3, {"Inner": 15})
 
 
 def test_async_generator_passes_asend_athrow_and_aclose() -> None:
@@ -373,12 +315,9 @@ def test_kinds_of_methods_stay_what_they_are() -> None:
 
     source = Source()
     with RecordingSink() as sink:
-        assert list(source.rows()) == [1, 2]
-        assert sink.done == 2
-        assert asyncio.run(Source.value()) == 3
-        assert sink.done == 3
-        assert list(tracked(source)()) == [1, 2, 3]
-        assert sink.done == 6
+        assert (list(source.rows()), sink.done) == ([1, 2], 2)
+        assert (asyncio.run(Source.value()), sink.done) == (3, 3)
+        assert (list(tracked(source)()), sink.done) == ([1, 2, 3], 6)
     assert inspect.isgeneratorfunction(source.rows)
     assert inspect.iscoroutinefunction(Source.value)
 
@@ -391,14 +330,6 @@ def test_function_stays_what_it_was() -> None:
         assert getattr(counted, name) == getattr(work, name)
     assert inspect.isfunction(counted)
     assert counted.__wrapped__ is work
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_stay_what_they_were(name: str) -> None:
-    """Methods keep their name, doc and signature, bound and unbound."""
-    method = getattr(Methods(), name)
-    assert (method.__name__, method.__doc__) == (name, "Multiply.")
-    assert str(inspect.signature(method)).startswith("(x: ")
 
 
 def test_kinds_of_functions_stay() -> None:

@@ -58,16 +58,9 @@ partial = tracked(functools.partial(function))
 
 
 PICKLED = [
-    "function",
-    "cached",
-    "Methods().instance",
-    "Methods.class_inside",
-    "Methods.class_outside",
-    "Methods.static_inside",
-    "Methods().cached",
-    "bound",
-    "thing",
-    "partial",
+    *("function", "cached", "bound", "thing", "partial"),
+    *("Methods().instance", "Methods().cached"),
+    *("Methods.class_inside", "Methods.class_outside", "Methods.static_inside"),
 ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.counts import by_stage
+from support.errors import Boom
 from tqdm import std
 
 from speedy_utils import report_progress
@@ -24,10 +25,6 @@ from speedy_utils._state.stage_limit import OVERFLOW_STAGE, StageLimit
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock, RecordingSink
-
-
-class Boom(Exception):
-    """What goes wrong in these tests."""
 
 
 def units(reporter: Reporter) -> dict[str | None, str]:

@@ -20,6 +20,7 @@ import tqdm.autonotebook
 import tqdm.contrib
 import tqdm.contrib.concurrent
 import tqdm.notebook
+from support.errors import Boom
 from support.screen import bars_drawn
 from tqdm import std, trange
 
@@ -29,10 +30,6 @@ from speedy_utils._instrument.tqdm_capture import capturing_tqdm
 from speedy_utils._state.ledger import Metric
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
-
-
-class Boom(Exception):
-    """What goes wrong in these tests."""
 
 
 @pytest.fixture(autouse=True)

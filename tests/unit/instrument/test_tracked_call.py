@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.errors import Boom
 from support.tracked_kinds import every_kind
 from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked
 from speedy_utils._instrument.decorator import declared_total
 from speedy_utils.testing import RecordingDisplay, RecordingSink
-
-
-class Boom(Exception):
-    """What goes wrong in these tests."""
 
 
 class Reader:

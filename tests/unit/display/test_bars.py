@@ -41,9 +41,6 @@ def drawn(*snapshots: Snapshot, columns: int = 100, leave: bool = True, close: b
 HALF = reading(1_671_800, elapsed=65.287)
 
 
-# what a line looks like
-
-
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
@@ -71,9 +68,6 @@ def test_line_is_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) ->
     assert row.isascii()
     assert "50%|##" in row
     assert row.endswith("? items/s, starting Ray...]")
-
-
-# several lines
 
 
 READ = StageSnapshot("Read", 4, 8, elapsed=2.0)
@@ -124,9 +118,6 @@ def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
     assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
     assert len(drawn(over, close=False)) == 2
     assert len(drawn(replace(over, show_run_line=True))) == 3
-
-
-# the end
 
 
 @pytest.mark.parametrize("stages", [(), (READ, WRITE)])

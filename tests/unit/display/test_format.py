@@ -45,26 +45,13 @@ def bar_line(
     return format_bar(LineView.of(stage, rate, remarks=remarks), width, ascii_only=ascii_only)
 
 
-# numbers
-
-
-@pytest.mark.parametrize(
-    ("rate", "unit", "text"),
-    [
-        (None, "items", "? items/s"),
-        (0.0, "items", "? items/s"),
-        (25_606.9, "items", "25,607 items/s"),
-        (99.96, "items", "100 items/s"),
-        (12.34, "items", "12.3 items/s"),
-        (1.0, "items", "1.00 items/s"),
-        (0.5, "items", "2.00 s/item"),
-        (0.001, "items", "1,000 s/item"),
-        *((0.5, unit, f"2.00 s/{unit}") for unit in ("batches", "entries", "boxes", "loss", "data", "it")),
-    ],
-)
-def test_a_rate_has_three_digits(rate: float | None, unit: str, text: str) -> None:
+def test_a_rate_has_three_digits() -> None:
     """A rate below one a second is turned around; its unit loses a plural ``s`` that is clearly one."""
-    assert format_rate(rate, unit) == text
+    texts = {None: "? items/s", 0.0: "? items/s", 25_606.9: "25,607 items/s", 99.96: "100 items/s"}
+    texts |= {12.34: "12.3 items/s", 1.0: "1.00 items/s", 0.5: "2.00 s/item", 0.001: "1,000 s/item"}
+    assert {rate: format_rate(rate, "items") for rate in texts} == texts
+    for unit in ("batches", "entries", "boxes", "loss", "data", "it"):
+        assert format_rate(0.5, unit) == f"2.00 s/{unit}"
 
 
 DIGITS = {1_234_567.8: "1,234,568", 99.96: "100", 99.94: "99.9", 9.996: "10.0", 9.994: "9.99"}
@@ -90,24 +77,11 @@ def test_bytes_are_rounded_and_items_are_not() -> None:
     assert format_amount(1_210_000_001, "items") == "1,210,000,001"
 
 
-# how far
-
-
-@pytest.mark.parametrize(
-    ("done", "total", "text"),
-    [
-        (0, 3, "0%"),
-        (2, 3, "67%"),
-        (9_999, 10_000, "99%"),
-        (10**30 - 1, 10**30, "99%"),
-        (10**30, 10**30, "100%"),
-        (0, 0, "100%"),
-        (5, None, ""),
-    ],
-)
-def test_the_percentage_is_full_only_when_all_is_done(done: int, total: int | None, text: str) -> None:
+def test_the_percentage_is_full_only_when_all_is_done() -> None:
     """What is not all is never 100 %, however little is missing."""
-    assert format_percent(stage(done, total)) == text
+    texts = {(0, 3): "0%", (2, 3): "67%", (9_999, 10_000): "99%", (0, 0): "100%", (5, None): ""}
+    texts |= {(10**30 - 1, 10**30): "99%", (10**30, 10**30): "100%"}
+    assert {counts: format_percent(stage(*counts)) for counts in texts} == texts
 
 
 @given(done=st.integers(0, 10**12), missing=st.integers(1, 10**12), width=st.integers(120, 200))
@@ -127,24 +101,11 @@ def test_total_that_grows_says_so() -> None:
     assert format_eta(growing, 300.0) == "?"
 
 
-@pytest.mark.parametrize(
-    ("of", "rate", "text"),
-    [
-        (stage(5, 10), 0.5, "00:10"),
-        (stage(5, 10), 0.0, "?"),
-        (stage(10, 10), 2.0, "00:00"),
-        (stage(10, 10), 0.0, "00:00"),
-        (stage(11, 10), 2.0, "00:00"),
-        (stage(5), 2.0, "?"),
-        (stage(0, 10**9), 1.0, "277777:46:40"),
-    ],
-)
-def test_time_left_needs_a_total_and_a_rate(of: StageSnapshot, rate: float, text: str) -> None:
+def test_time_left_needs_a_total_and_a_rate() -> None:
     """The time left needs a total and a rate, and is never below zero."""
-    assert format_eta(of, rate) == text
-
-
-# beside the count
+    texts = {(5, 10, 0.5): "00:10", (5, 10, 0.0): "?", (10, 10, 2.0): "00:00", (10, 10, 0.0): "00:00"}
+    texts |= {(11, 10, 2.0): "00:00", (5, None, 2.0): "?", (0, 10**9, 1.0): "277777:46:40"}
+    assert {case: format_eta(stage(*case[:2]), case[2]) for case in texts} == texts
 
 
 def test_counters_have_rates_above_one_a_second() -> None:
@@ -175,9 +136,6 @@ def test_summary_is_one_line_on_the_run() -> None:
         ended, run_line=replace(ended.run_line, done=400), tasks_done=2, tasks_failed=1, retries=0
     )
     assert format_summary(short_of) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
-
-
-# a line
 
 
 def test_line_says_what_is_known() -> None:
@@ -256,9 +214,6 @@ def test_line_never_exceeds_its_width(
     assert (format_count(stage) in line) == (disp_len(format_count(stage)) <= width)
 
 
-# the recent rate
-
-
 def thousand(done: int, elapsed: float, **more: Any) -> StageSnapshot:
     """Make a stage of a thousand items."""
     return stage(done, 1_000, elapsed=elapsed, **more)
@@ -298,9 +253,6 @@ def test_the_rate_at_the_end_is_the_mean(done: int, initial: int, final: bool) -
     smoothed.update(thousand(110, 9.0, initial=initial))
     smoothed.update(thousand(900, 9.5, initial=initial))
     assert smoothed.update(thousand(done, 10.0, initial=initial), final=final) == (done - initial) / 10
-
-
-# the lines of a run
 
 
 def test_only_the_first_line_has_remarks() -> None:

@@ -19,12 +19,6 @@ NAME = "Processing 100 items"
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """A clock that the test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What is logged at INFO."""
     caplog.set_level(logging.INFO)
@@ -42,10 +36,9 @@ def reading(done: int, total: int | None = 100, elapsed: float = 0.0, **more: An
     return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
 
 
-def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(
-    clock: FakeClock, lines: pytest.LogCaptureFixture
-) -> None:
+def test_there_is_a_line_every_ten_seconds_and_one_at_the_end(lines: pytest.LogCaptureFixture) -> None:
     """There is a line when it is time for one, every ``every`` seconds, and the last reading has its own."""
+    clock = FakeClock()
     log, other = LogDisplay(clock=clock), LogDisplay(every=30.0, clock=clock)
     for second in range(25):
         log.show(reading(second, elapsed=float(second)))
@@ -133,6 +126,8 @@ def test_lines_go_to_stderr_where_no_logging_is_set_up(
         assert " 50%s %(done)d: 50% 5/10 in" in redirected.getvalue()
         redirected.close()
     log.show(last)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+    log.show(last)
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(r"\d\d:\d\d:\d\d 50%s .* 5.00 items/s, eta 00:01\n", err)
@@ -150,79 +145,50 @@ def test_a_program_without_stderr_goes_on(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_level_holds_where_no_handler_is_set_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without handlers too, ``setLevel`` of the package's loggers and ``logging.disable`` silence."""
-    set_up_no_logging(monkeypatch)
-    package = logging.getLogger("speedy_utils")
-    LogDisplay().show(reading(5, 10, final=True))
-    assert "5/10" in capsys.readouterr().err
-    monkeypatch.setattr(package, "level", logging.WARNING)
-    LogDisplay().show(reading(5, 10, final=True))
-    monkeypatch.setattr(package, "level", logging.NOTSET)
-    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
-    LogDisplay().show(reading(5, 10, final=True))
-    assert capsys.readouterr().err == ""
-
-
 def rewrite(record: logging.LogRecord) -> bool:
     """Change a record, as a filter may."""
     record.msg, record.args = "changed", ()
     return True
 
 
-@pytest.mark.parametrize("handlers", [True, False])
+LEAVES = ("speedy_utils.progress", "speedy_utils.progress.log_lines")
+"""The logger of the lines, and its former name."""
+
+
+@pytest.mark.parametrize("handler_of", ["speedy_utils", "speedy_utils.progress", None])
 @pytest.mark.parametrize(
-    ("root", "level", "filters", "shown"),
+    ("name", "root", "level", "filters", "shown"),
     [
-        (logging.INFO, logging.WARNING, [], ""),
-        (logging.WARNING, logging.INFO, [], "5/10"),
-        (logging.INFO, logging.NOTSET, [lambda record: False], ""),
-        (logging.INFO, logging.NOTSET, [rewrite], "changed"),
+        *((name, logging.INFO, logging.WARNING, [], "") for name in ("speedy_utils", *LEAVES)),
+        *((name, logging.WARNING, logging.INFO, [], "5/10") for name in ("speedy_utils", *LEAVES)),
+        *((name, logging.INFO, logging.NOTSET, [lambda record: False], "") for name in LEAVES),
+        *((name, logging.INFO, logging.NOTSET, [rewrite], "changed") for name in LEAVES),
     ],
 )
-def test_the_logger_of_the_former_name_goes_on_working(
+def test_levels_and_filters_work_as_with_any_logger(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-    handlers: bool,
+    handler_of: str | None,
+    name: str,
     root: int,
     level: int,
     filters: list[Callable[[logging.LogRecord], bool]],
     shown: str,
 ) -> None:
-    """A level or filter of ``speedy_utils.progress.log_lines`` is obeyed, with and without handlers."""
+    """The levels and filters of each logger are obeyed, with a handler at any of them and without."""
     caplog.set_level(root)
-    caplog.handler.setLevel(logging.NOTSET)
-    if not handlers:
+    stream, configured = io.StringIO(), logging.getLogger(name)
+    if handler_of is None:
         set_up_no_logging(monkeypatch)
-    former = logging.getLogger("speedy_utils.progress.log_lines")
-    monkeypatch.setattr(former, "filters", filters)
-    former.setLevel(level)
+    else:
+        monkeypatch.setattr(logging.getLogger(handler_of), "handlers", [logging.StreamHandler(stream)])
+    monkeypatch.setattr(configured, "filters", filters)
+    configured.setLevel(level)
     try:
         LogDisplay().show(reading(5, 10, final=True))
     finally:
-        former.setLevel(logging.NOTSET)
-    text = caplog.text + capsys.readouterr().err
+        configured.setLevel(logging.NOTSET)
+    text = stream.getvalue() + capsys.readouterr().err
     assert shown in text
     assert bool(shown) == bool(text)
-
-
-@pytest.mark.parametrize("name", ["speedy_utils", "speedy_utils.progress"])
-def test_handlers_and_levels_work_as_with_any_logger(name: str) -> None:
-    """A handler and a level of either logger get, and silence, the lines."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    configured = logging.getLogger(name)
-    configured.addHandler(handler)
-    try:
-        configured.setLevel(logging.INFO)
-        LogDisplay().show(reading(5, 10, final=True))
-        configured.setLevel(logging.WARNING)
-        LogDisplay().show(reading(7, 10, final=True))
-    finally:
-        configured.removeHandler(handler)
-        configured.setLevel(logging.NOTSET)
-    assert "5/10" in stream.getvalue()
-    assert "7/10" not in stream.getvalue()

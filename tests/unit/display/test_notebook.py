@@ -183,8 +183,6 @@ def test_a_run_goes_on_whatever_becomes_of_its_widgets(output: Output) -> None:
     assert output.lines == []
 
 
-# in a kernel
-
 CELL = """
 from speedy_utils import multi_process, track
 def work(words):

@@ -86,28 +86,22 @@ def test_a_stream_that_the_program_puts_in_place_stays_there() -> None:
         assert sys.stdout is terminal
 
 
-def test_a_stream_that_appears_later_is_redirected_too() -> None:
-    """A terminal that is put in place while the block is there is redirected from the next show on."""
+def test_a_stream_that_appears_later_is_redirected_and_its_proxy_may_be_kept() -> None:
+    """A terminal put in place meanwhile is redirected from the next show on; its proxy can be kept."""
     with a_terminal() as (terminal, screen):
         screen.show(1, constant("a"))
         sys.stdout = terminal
         screen.show(1, constant("a"))
         print("said")
         assert terminal.lines() == ["said", "a"]
-        screen.finish(1, None)
-        assert sys.stdout is terminal
-
-
-def test_a_kept_proxy_can_be_written_to() -> None:
-    """A proxy that the program has kept can be written to after the block, and above the next."""
-    with a_terminal() as (terminal, screen):
-        screen.show(1, constant("a"))
         kept = sys.stdout
         screen.finish(1, None)
+        assert sys.stdout is terminal
+        # A proxy that the program has kept can be written to after the block, and above the next.
         kept.writelines(["late", "\n"])
         screen.show(2, constant("b"))
         kept.write("later\n")
-        assert terminal.lines() == ["late", "later", "b"]
+        assert terminal.lines() == ["said", "late", "later", "b"]
         screen.finish(2, None)
 
 

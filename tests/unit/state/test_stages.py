@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -78,137 +79,118 @@ def shown(work: Work) -> str:
     return ", ".join([run, *map(text, snapshot.stages)])
 
 
-CASES = {
-    "the run's line is hidden while a stage says the same, until something is counted unnamed": """
-        total=10, tasks=1
-        0 starts with 10 | Run 0/10
-        0 counts 3 in Read | (Run 0/10), Read 3/10
-        0 counts 1 | Run 1/10, Read 3/10
-        0 succeeds | Run 10/10, Read 3/3
-    """,
-    "a task that only named stages does not bring the run's line back when it is credited": """
-        total=10, tasks=1
-        0 starts with 10, 0 counts 10 in Read | (Run 0/10), Read 10/10
-        0 succeeds | (Run 10/10), Read 10/10
-        all succeeded | (Run 10/10), Read 10/10
-    """,
-    "a stage of items can't say how many tasks are done, with a total or without": """
-        total=2, tasks=2, counts_items=False
-        0 starts, 0 counts 3 in Read of 5 | Run 0/2, Read 3/5+
-        0 counts 3 in Pack | Run 0/2, Read 3/5+, Pack 3/?
-        0 succeeds | Run 1/2, Read 3/3+, Pack 3/?
-    """,
-    "a stage with a total of its own does not say all, a second stage may": """
-        total=10, tasks=1
-        0 starts with 10, 0 counts 1 in Pack of 2 | Run 0/10, Pack 1/2
-        0 counts 3 in Read | (Run 0/10), Pack 1/2, Read 3/10
-    """,
-    "the stages of a resumed run have what is left to do": """
-        total=100, tasks=2, initial=40
-        2 starts with 30 | Run 40/100
-        2 counts 5 in Read | (Run 40/100), Read 5/60
-        2 counts 25 in Read, 2 succeeds | (Run 70/100), Read 30/60
-        3 starts with 30, 3 counts 30 in Read, 3 succeeds, all succeeded | (Run 100/100), Read 60/60
-    """,
-    "tasks that were done before don't keep a stage growing": """
-        total=None, tasks=1, initial=40
-        3 starts, 3 counts 1 in Read of 5 | Run 40/?, Read 1/5
-    """,
-    "a stage stops growing once each task has come to it, which need not have ended": """
-        total=None, tasks=2
-        0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
-        1 starts | Run 0/?, Read 1/5+
-        1 counts 0 in Read of 4 | Run 0/?, Read 1/9
-    """,
-    "a retry takes back what the lost attempt declared, and the task has to come to the stage again": """
-        total=None, tasks=2
-        0 starts, 0 counts 1 in Read of 5, 1 starts, 1 counts 3 in Read of 7 | Run 0/?, Read 4/12
-        1 starts again | Run 0/?, Read 1/5+
-        1 counts 7 in Read of 7 | Run 0/?, Read 8/12
-    """,
-    "what a loop declared and did not do leaves the total when its task succeeds": """
-        total=None, tasks=2
-        0 starts, 1 starts, 0 counts 2 in Read of 10, 1 counts 1 in Read of 10 | Run 0/?, Read 3/20
-        0 succeeds | Run 0/?, Read 3/12
-    """,
-    "the same of an unnamed loop": """
-        total=None, tasks=1
-        0 starts, 0 counts 4 of 9 | Run 4/9
-        0 succeeds | Run 4/4
-    """,
-    "a failed task leaves its stages and the run short": """
-        total=20, tasks=2
-        0 starts with 10, 1 starts with 10, 0 counts 2 in Read | (Run 0/20), Read 2/20
-        0 counts 1 in Pack of 4 | (Run 0/20), Read 2/20, Pack 1/4+
-        1 counts 10 in Read, 0 fails | (Run 0/20), Read 12/20, Pack 1/4+
-        1 succeeds | (Run 10/20), Read 12/20, Pack 1/4
-    """,
-    "a loop without a length makes the total of its stage unknown": """
-        total=None, tasks=1
-        0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2
-        0 counts 3 in Read of ? | Run 0/?, Read 5/?
-    """,
-    "or that of its task, if it has one": """
-        total=10, tasks=1
-        0 starts with 10, 0 counts 2 in Read of 2 | Run 0/10, Read 2/2
-        0 counts 3 in Read of ? | Run 0/10, Read 5/10
-    """,
-    "one task without a total makes that of the stage unknown": """
-        total=None, tasks=2
-        0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
-        1 starts, 1 counts 3 in Read | Run 0/?, Read 4/?
-    """,
-    "the total that unnamed loops declare is dropped once others count beyond it": """
-        total=None, tasks=2
-        0 starts, 0 counts 4 of 4 | Run 4/4
-        1 starts, 1 counts 50 | Run 54/?
-    """,
-    "the totals that unnamed loops declare add up": """
-        total=None, tasks=2
-        0 starts, 1 starts, 0 counts 3 of 10 | Run 3/10
-        1 counts 1 of 5 | Run 4/15
-    """,
-    "what unnamed loops declare comes on top of what was done before": """
-        total=None, tasks=1, initial=100
-        0 starts | Run 100/?
-        0 counts 4 of 9 | Run 104/109
-    """,
-    "the run's own total is stronger than what its loops declare": """
-        total=99, tasks=1
-        0 starts, 0 counts 4 of 9 | Run 4/99
-        0 succeeds | Run 4/99
-        all succeeded | Run 99/99
-    """,
-    "the clock of a finished stage stops: later stages don't slow its rate": """
-        total=10, tasks=1
-        0 starts with 10, wait 60, 0 counts 0 in Read | (Run 0/10), Read 0/10
-        wait 2, 0 counts 4 in Read | (Run 0/10 2s), Read 4/10 2s
-        wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10 5s
-        wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
-    """,
-    "the clock of a full stage does not stop while tasks are to come to it": """
-        total=None, tasks=2
-        0 starts, 0 counts 5 in Read of 5 | Run 0/?, Read 5/5+
-        wait 3 | Run 0/? 3s, Read 5/5+ 3s
-        1 starts, 1 counts 0 in Read of 0, wait 4 | Run 0/? 7s, Read 5/5 3s
-    """,
-    "the clock of a stage without a total stops at a clean end": """
-        total=None, tasks=1
-        0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s
-        wait 20 | (Run 0/? 25s), Read 10/? 25s
-        0 succeeds, all succeeded | (Run 0/? 25s), Read 10/? 5s
-    """,
-    "a stage that was only declared has no time": """
-        total=10, tasks=1
-        0 starts with 10, 0 declares 5 in Read, wait 3 | Run 0/10, Read 0/5
-    """,
-}
+CASES = """
+the run's line is hidden while a stage says the same, until something is counted unnamed
+    total=10, tasks=1
+    0 starts with 10 | Run 0/10
+    0 counts 3 in Read | (Run 0/10), Read 3/10
+    0 counts 1 | Run 1/10, Read 3/10
+    0 succeeds | Run 10/10, Read 3/3
+a task that only named stages does not bring the run's line back when it is credited
+    total=10, tasks=1
+    0 starts with 10, 0 counts 10 in Read | (Run 0/10), Read 10/10
+    0 succeeds | (Run 10/10), Read 10/10
+    all succeeded | (Run 10/10), Read 10/10
+a stage of items can't say how many tasks are done, with a total or without
+    total=2, tasks=2, counts_items=False
+    0 starts, 0 counts 3 in Read of 5 | Run 0/2, Read 3/5+
+    0 counts 3 in Pack | Run 0/2, Read 3/5+, Pack 3/?
+    0 succeeds | Run 1/2, Read 3/3+, Pack 3/?
+a stage with a total of its own does not say all, a second stage may
+    total=10, tasks=1
+    0 starts with 10, 0 counts 1 in Pack of 2 | Run 0/10, Pack 1/2
+    0 counts 3 in Read | (Run 0/10), Pack 1/2, Read 3/10
+the stages of a resumed run have what is left to do
+    total=100, tasks=2, initial=40
+    2 starts with 30 | Run 40/100
+    2 counts 5 in Read | (Run 40/100), Read 5/60
+    2 counts 25 in Read, 2 succeeds | (Run 70/100), Read 30/60
+    3 starts with 30, 3 counts 30 in Read, 3 succeeds, all succeeded | (Run 100/100), Read 60/60
+tasks that were done before don't keep a stage growing
+    total=None, tasks=1, initial=40
+    3 starts, 3 counts 1 in Read of 5 | Run 40/?, Read 1/5
+a stage stops growing once each task has come to it, which need not have ended
+    total=None, tasks=2
+    0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
+    1 starts | Run 0/?, Read 1/5+
+    1 counts 0 in Read of 4 | Run 0/?, Read 1/9
+a retry takes back what the lost attempt declared, and the task has to come to the stage again
+    total=None, tasks=2
+    0 starts, 0 counts 1 in Read of 5, 1 starts, 1 counts 3 in Read of 7 | Run 0/?, Read 4/12
+    1 starts again | Run 0/?, Read 1/5+
+    1 counts 7 in Read of 7 | Run 0/?, Read 8/12
+what a loop declared and did not do leaves the total when its task succeeds
+    total=None, tasks=2
+    0 starts, 1 starts, 0 counts 2 in Read of 10, 1 counts 1 in Read of 10 | Run 0/?, Read 3/20
+    0 succeeds | Run 0/?, Read 3/12
+the same of an unnamed loop
+    total=None, tasks=1
+    0 starts, 0 counts 4 of 9 | Run 4/9
+    0 succeeds | Run 4/4
+a failed task leaves its stages and the run short
+    total=20, tasks=2
+    0 starts with 10, 1 starts with 10, 0 counts 2 in Read | (Run 0/20), Read 2/20
+    0 counts 1 in Pack of 4 | (Run 0/20), Read 2/20, Pack 1/4+
+    1 counts 10 in Read, 0 fails | (Run 0/20), Read 12/20, Pack 1/4+
+    1 succeeds | (Run 10/20), Read 12/20, Pack 1/4
+a loop without a length makes the total of its stage unknown
+    total=None, tasks=1
+    0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2
+    0 counts 3 in Read of ? | Run 0/?, Read 5/?
+or that of its task, if it has one
+    total=10, tasks=1
+    0 starts with 10, 0 counts 2 in Read of 2 | Run 0/10, Read 2/2
+    0 counts 3 in Read of ? | Run 0/10, Read 5/10
+one task without a total makes that of the stage unknown
+    total=None, tasks=2
+    0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
+    1 starts, 1 counts 3 in Read | Run 0/?, Read 4/?
+the total that unnamed loops declare is dropped once others count beyond it
+    total=None, tasks=2
+    0 starts, 0 counts 4 of 4 | Run 4/4
+    1 starts, 1 counts 50 | Run 54/?
+the totals that unnamed loops declare add up
+    total=None, tasks=2
+    0 starts, 1 starts, 0 counts 3 of 10 | Run 3/10
+    1 counts 1 of 5 | Run 4/15
+what unnamed loops declare comes on top of what was done before
+    total=None, tasks=1, initial=100
+    0 starts | Run 100/?
+    0 counts 4 of 9 | Run 104/109
+the run's own total is stronger than what its loops declare
+    total=99, tasks=1
+    0 starts, 0 counts 4 of 9 | Run 4/99
+    0 succeeds | Run 4/99
+    all succeeded | Run 99/99
+the clock of a finished stage stops: later stages don't slow its rate
+    total=10, tasks=1
+    0 starts with 10, wait 60, 0 counts 0 in Read | (Run 0/10), Read 0/10
+    wait 2, 0 counts 4 in Read | (Run 0/10 2s), Read 4/10 2s
+    wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10 5s
+    wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
+the clock of a full stage does not stop while tasks are to come to it
+    total=None, tasks=2
+    0 starts, 0 counts 5 in Read of 5 | Run 0/?, Read 5/5+
+    wait 3 | Run 0/? 3s, Read 5/5+ 3s
+    1 starts, 1 counts 0 in Read of 0, wait 4 | Run 0/? 7s, Read 5/5 3s
+the clock of a stage without a total stops at a clean end
+    total=None, tasks=1
+    0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s
+    wait 20 | (Run 0/? 25s), Read 10/? 25s
+    0 succeeds, all succeeded | (Run 0/? 25s), Read 10/? 5s
+a stage that was only declared has no time
+    total=10, tasks=1
+    0 starts with 10, 0 declares 5 in Read, wait 3 | Run 0/10, Read 0/5
+"""
+"""For each case: what it shows, the run, and rows of actions with the lines that they lead to."""
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case", re.findall(r"^\S.*\n(?: .*\n)+", CASES, re.MULTILINE), ids=lambda case: case.split("\n")[0]
+)
 def test_what_the_lines_show(case: str) -> None:
     """After the actions of each row the lines are those beside them."""
-    options, *rows = map(str.strip, case.strip().splitlines())
+    _, options, *rows = map(str.strip, case.strip().splitlines())
     work = Work(**eval(f"dict({options})"))
     for row in rows:
         actions, _, _ = row.partition(" | ")
@@ -220,25 +202,22 @@ def test_what_the_lines_show(case: str) -> None:
 @pytest.mark.parametrize(
     ("known", "script", "lines", "excess"),
     [
-        (
-            "with 10",
-            "0 counts 15 in Read, 1 counts 16 in Read",
-            "(Run 20/20), Read 20/20",
-            "task 0 reported 15 of 10",
-        ),
-        ("with 10", "0 counts 10, 1 counts 1012", "Run 20/20", "task 1 reported 1,012 of 10"),
-        ("with 10", "0 counts 9 in Pack of 4", "Run 20/20, Pack 4/4", "task 0 reported 9 of 4"),
-        ("with 10", "0 counts 10 of 4, 1 counts 10", "Run 20/20", ""),
-        ("with 10", "0 counts 10 in Read of 10, 1 counts 10 in Read", "(Run 20/20), Read 20/20", ""),
-        ("", "0 counts 15, 1 counts 10", "Run 20/20", "the tasks reported 25 of 20"),
+        (10, "0 counts 15 in Cut, 1 counts 16 in Cut", "(Run 20/20), Cut 20/20", "task 0 reported 15 of 10"),
+        (10, "0 counts 10, 1 counts 1012", "Run 20/20", "task 1 reported 1,012 of 10"),
+        (10, "0 counts 9 in Pack of 4", "Run 20/20, Pack 4/4", "task 0 reported 9 of 4"),
+        (10, "0 counts 10 of 4, 1 counts 10", "Run 20/20", ""),
+        (10, "0 counts 10 in Read of 10, 1 counts 10 in Read", "(Run 20/20), Read 20/20", ""),
+        (None, "0 counts 15, 1 counts 10", "Run 20/20", "the tasks reported 25 of 20"),
     ],
 )
 def test_what_is_reported_too_much_is_capped_and_named(
-    known: str, script: str, lines: str, excess: str
+    known: int | None, script: str, lines: str, excess: str
 ) -> None:
     """A task counts no more than its items, or than it declared; the first that reported more is kept."""
     work = Work(20, tasks=2)
-    for action in [f"0 starts {known}", f"1 starts {known}", *script.split(", "), "0 succeeds", "1 succeeds"]:
+    for task in range(2):
+        work.start(task, known)
+    for action in [*script.split(", "), "0 succeeds", "1 succeeds"]:
         play(work, action)
     assert shown(work) == lines
     assert work.stages.excess == (excess and f"{excess} items")
@@ -270,7 +249,7 @@ def test_a_stage_may_count_in_a_unit_of_its_own(counts_items: bool) -> None:
 
 
 class CountedIterations(dict[Any, Any]):
-    """Counts how often all of it is iterated."""
+    """Counts how often its items are iterated."""
 
     iterations = 0
 
@@ -286,10 +265,8 @@ class CountedIterations(dict[Any, Any]):
 
 def test_many_stages_are_read_in_one_go() -> None:
     """A reading iterates over all sums a fixed number of times, not once a stage."""
-    sums = CountedIterations()
-    for n in range(300):
-        for metric in (Metric.ITEMS, Metric.TOTAL, Metric.TASKS_WITH_OWN_TOTAL):
-            sums[Key(f"file {n}", metric)] = 1
+    metrics = Metric.ITEMS, Metric.TOTAL, Metric.TASKS_WITH_OWN_TOTAL
+    sums = CountedIterations({Key(f"file {n}", metric): 1 for n in range(300) for metric in metrics})
     stages = Stages("Run", 300, unit="tasks", counts_items=False, initial=0, tasks=300)
     _, named, _ = stages.read(sums, StageClock(FakeClock()), 0.0)
     assert [(stage.done, stage.total) for stage in named] == [(1, 1)] * 300

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.counts import by_stage
+from support.counts import by_stage, units
 from support.errors import Boom
 from tqdm import std
 
@@ -25,11 +24,6 @@ from speedy_utils._state.stage_limit import OVERFLOW_STAGE, StageLimit
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock, RecordingSink
-
-
-def units(reporter: Reporter) -> dict[str | None, str]:
-    """In what the stages of a task count."""
-    return {key.stage: key.label for key in reporter.capped_counts() if key.metric is Metric.UNIT}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +174,7 @@ def test_a_stage_counts_in_the_unit_of_its_bar(sink: RecordingSink) -> None:
     list(std.tqdm(range(3), desc="Pack"))
     list(std.tqdm(range(3), unit="files"))
     assert sink.stages == {"Fetch": 2_000, "Send": 1_000, "Parse": 3, "Pack": 3}
-    assert units(sink._reporter) == {"Fetch": "B", "Send": "B", "Parse": "rows"}
+    assert units(sink._reporter.capped_counts()) == {"Fetch": "B", "Send": "B", "Parse": "rows"}
 
 
 @pytest.mark.parametrize("nonsense", [None, "many", math.nan, math.inf])
@@ -217,7 +211,7 @@ def test_nonsense_in_the_words_of_a_bar_keeps_no_other_from_counting(name: str, 
     assert sink.stages == {"B": 3}
     bar.desc, bar.unit = "A", "rows"
     assert list(loop) == [1]
-    assert (sink.stages, units(sink._reporter)) == ({"B": 3, "A": 2}, {"A": "rows"})
+    assert (sink.stages, units(sink._reporter.capped_counts())) == ({"B": 3, "A": 2}, {"A": "rows"})
 
 
 def test_a_loop_that_ends_early_counts_what_was_finished(sink: RecordingSink) -> None:
@@ -275,13 +269,6 @@ def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
         list(std.tqdm(range(2)))
     assert (sink.stages, sink.totals, sink.done) == ({"Letters": 900}, {"Letters": 900}, 600)
     assert task.open == sink._reporter.stage("Letters").bars._parts == {}
-
-
-def test_a_bar_moved_by_threads_counts(sink: RecordingSink) -> None:
-    """All updates of a bar count, from any thread."""
-    with std.tqdm(total=4_000, desc="A") as bar, ThreadPoolExecutor(4) as pool:
-        list(pool.map(bar.update, [1] * 4_000))
-    assert sink.stages == {"A": 4_000}
 
 
 def test_tasks_that_count_tasks_have_stages_too() -> None:

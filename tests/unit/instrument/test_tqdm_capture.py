@@ -20,6 +20,7 @@ import tqdm.autonotebook
 import tqdm.contrib
 import tqdm.contrib.concurrent
 import tqdm.notebook
+from support.counts import units
 from support.errors import Boom
 from support.screen import bars_drawn
 from tqdm import std, trange
@@ -27,8 +28,6 @@ from tqdm import std, trange
 from speedy_utils import report_progress, track, tracked
 from speedy_utils._instrument import tqdm_capture
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
-from speedy_utils._state.ledger import Metric
-from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
 
 
@@ -38,23 +37,20 @@ def _nothing_left() -> Iterator[None]:
     assert not tqdm_capture._tasks
 
 
-def units(reporter: Reporter) -> dict[str | None, str]:
-    """In what the stages of a task count."""
-    return {key.stage: key.label for key in reporter.capped_counts() if key.metric is Metric.UNIT}
-
-
 class Louder(std.tqdm):
-    """A subclass that overrides what subclasses override."""
+    """A subclass that overrides what subclasses override, and notes what was called."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.closings = 0
+        self.called: list[str] = []
 
     def __iter__(self) -> Iterator[Any]:
+        self.called.append("iter")
         yield from super().__iter__()
 
     def update(self, n: float | None = 1) -> bool | None:
         """Add."""
+        self.called.append("update")
         return super().update(n)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
@@ -63,7 +59,7 @@ class Louder(std.tqdm):
 
     def close(self) -> None:
         """Note it."""
-        self.closings += 1
+        self.called.append("close")
         super().close()
 
 
@@ -174,7 +170,7 @@ def test_work_on_the_rows_of_a_dataset_counts_and_its_files_do_not(
     kept.to_parquet(tmp_path / "rows.parquet")
     assert len(datasets.load_from_disk(str(tmp_path / "saved"))) == 12
     assert sink.stages == sink.totals == {"Map": 25, "Filter": 25}
-    assert units(sink._reporter) == dict.fromkeys(sink.stages, "examples")
+    assert units(sink._reporter.capped_counts()) == dict.fromkeys(sink.stages, "examples")
     assert (sink.done, capfd.readouterr()) == (0, ("", ""))
 
 
@@ -182,8 +178,7 @@ def test_a_subclass_keeps_its_own_ways(sink: RecordingSink) -> None:
     """What a subclass overrides is called as ever."""
     bar = Louder(range(3), desc="A")
     list(bar)
-    assert bar.closings == 1
-    assert sink.stages == {"A": 3}
+    assert (bar.called, sink.stages) == (["iter", "close"], {"A": 3})
 
 
 def test_an_unnamed_bar_counts_where_nothing_else_does(sink: RecordingSink) -> None:
@@ -194,60 +189,47 @@ def test_an_unnamed_bar_counts_where_nothing_else_does(sink: RecordingSink) -> N
     assert (sink.done, sink.stages, sink.totals) == (7, {}, {})
 
 
-def _beside_a_report() -> None:
-    list(std.tqdm(range(5)))
-    report_progress(3)
+def each(loop: Iterable[Any], work: Callable[[], Any]) -> None:
+    """Do something for each item of a loop."""
+    for _ in loop:
+        work()
 
 
-def _beside_a_call() -> None:
-    list(std.tqdm(range(5)))
-    tracked(total=3)(lambda: None)()
-
-
-def _in_a_counted_loop() -> None:
-    for _ in track(range(3)):
-        list(std.tqdm(range(5)))
-
-
-def _in_loops() -> None:
-    for _ in std.tqdm(range(3)):
-        for _ in std.tqdm(range(5)):
-            list(std.tqdm(range(7)))
-
-
-def _in_a_bar_moved_by_hand() -> None:
+def in_a_bar_moved_by_hand() -> None:
+    """A bar around another; both are moved by hand."""
     with std.tqdm(total=3) as outer:
         for _ in range(3):
-            inner = std.tqdm(total=5)
-            inner.update(5)
+            std.tqdm(total=5).update(5)
             outer.update()
 
 
-def _in_step() -> None:
-    list(zip(std.tqdm(range(3)), std.tqdm(range(3)), strict=True))
-
-
-def _after_one_that_was_left_open() -> None:
+def after_one_that_was_left_open() -> None:
+    """A bar that has reached its end, and is not closed, before another one."""
     bar = std.tqdm(total=2)
     bar.update(2)
     list(std.tqdm(range(1)))
     bar.set_postfix(done=True)
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
-        _beside_a_report,
-        _beside_a_call,
-        _in_a_counted_loop,
-        _in_loops,
-        _in_a_bar_moved_by_hand,
-        _in_step,
-        _after_one_that_was_left_open,
-    ],
-)
+def five() -> list[int]:
+    """A loop over five items with an unnamed bar."""
+    return list(std.tqdm(range(5)))
+
+
+UNNAMED: dict[str, Callable[[], Any]] = {
+    "beside a report": lambda: (five(), report_progress(3)),
+    "beside a call": lambda: (five(), tracked(total=3)(lambda: None)()),
+    "in a counted loop": lambda: each(track(range(3)), five),
+    "in loops": lambda: each(std.tqdm(range(3)), lambda: each(std.tqdm(range(7)), five)),
+    "in a bar moved by hand": in_a_bar_moved_by_hand,
+    "in step": lambda: list(zip(std.tqdm(range(3)), std.tqdm(range(3)), strict=True)),
+    "after one that was left open": after_one_that_was_left_open,
+}
+
+
+@pytest.mark.parametrize("work", UNNAMED.values(), ids=UNNAMED)
 def test_of_unnamed_bars_the_outermost_counts_unless_the_code_does(
-    work: Callable[[], None], sink: RecordingSink
+    work: Callable[[], Any], sink: RecordingSink
 ) -> None:
     """Items of a bar inside another are no items of the run, and what the code reports comes first."""
     work()
@@ -308,18 +290,13 @@ def test_a_call_of_one_item_is_not_moved_by_bars(sink: RecordingSink) -> None:
     assert sink.done == 0
 
 
-def _in_a(loop: Iterable[Any], work: Callable[..., Any]) -> None:
-    for x in loop:
-        work(x)
-
-
 COMBINED: dict[str, Callable[[], Any]] = {
     "track over tqdm": lambda: list(track(std.tqdm(range(10), desc="A"), desc="A")),
     "tqdm over track": lambda: list(std.tqdm(track(range(10), desc="A"), desc="A")),
     "tqdm over an unsized track": lambda: list(std.tqdm(track(iter("ab" * 5), total=10, desc="A"), desc="A")),
-    "report in tqdm": lambda: _in_a(std.tqdm(range(10), desc="A"), lambda x: report_progress(desc="A")),
-    "tqdm in track": lambda: _in_a(track(range(10), desc="A"), lambda x: list(std.tqdm("abc", desc="A"))),
-    "tracked in tqdm": lambda: _in_a(std.tqdm(range(10), desc="A"), tracked(desc="A")(abs)),
+    "report in tqdm": lambda: each(std.tqdm(range(10), desc="A"), lambda: report_progress(desc="A")),
+    "tqdm in track": lambda: each(track(range(10), desc="A"), lambda: list(std.tqdm("abc", desc="A"))),
+    "tracked in tqdm": lambda: each(std.tqdm(range(10), desc="A"), tracked(desc="A")(lambda: None)),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+from typing import Any
 
 import pytest
 import tqdm.notebook
@@ -14,20 +15,24 @@ from speedy_utils._instrument.tqdm_capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 
-def test_a_bar_that_code_disables_counts_nothing(sink: RecordingSink) -> None:
-    """``disable=True`` switches a bar off, and there is nothing to read in it."""
-    assert list(std.tqdm(range(3), desc="A", disable=True)) == [0, 1, 2]
-    args = (range(3), "A", None, True, None, None, 0.1, 10.0, None, None, True)
-    assert list(std.tqdm(*args)) == [0, 1, 2]
-    assert sink.stages == {}
-
-
-def test_a_bar_that_only_wants_a_terminal_counts(sink: RecordingSink) -> None:
-    """``disable=None`` is about the display: the bar counts off a terminal, too."""
-    log = io.StringIO()
-    list(std.tqdm(range(3), desc="A", disable=None))
-    list(std.tqdm(range(3), desc="A", disable=None, file=log))
-    assert (sink.stages, log.getvalue()) == ({"A": 6}, "")
+@pytest.mark.parametrize(
+    ("args", "options", "counts", "writes"),
+    [
+        ((), {"disable": True}, False, False),
+        ((None, True, None, None, 0.1, 10.0, None, None, True), {}, False, False),  # the same, by position
+        ((), {"disable": None}, True, False),  # off a terminal
+        ((), {"disable": None, "file": io.StringIO()}, True, False),
+        ((), {"file": io.StringIO()}, True, True),
+    ],
+)
+def test_a_bar_counts_unless_it_is_disabled_and_writes_to_its_own_file_only(
+    args: tuple[Any, ...], options: dict[str, Any], counts: bool, writes: bool, sink: RecordingSink
+) -> None:
+    """``disable=True`` switches a bar off, None is about the display; a log that a bar writes goes on."""
+    assert list(std.tqdm(range(3), "A", *args, **options)) == [0, 1, 2]
+    assert sink.stages == ({"A": 3} if counts else {})
+    file = options.get("file")
+    assert "A: 100%" in file.getvalue() if writes else file is None or file.getvalue() == ""
 
 
 def test_the_environment_disables_the_display_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,14 +82,6 @@ def test_messages_appear_where_they_should(sink: RecordingSink, capfd: pytest.Ca
         with std.tqdm.external_write_mode(file=sys.stderr):
             print("printed", file=sys.stderr)
     assert capfd.readouterr() == ("written\n", "printed\n")
-
-
-def test_a_bar_with_a_file_of_its_own_writes_there(sink: RecordingSink) -> None:
-    """Only the screen is kept free: a bar that writes a log goes on writing it, and counts."""
-    log = io.StringIO()
-    list(std.tqdm(range(3), desc="A", file=log))
-    assert sink.stages == {"A": 3}
-    assert "A: 100%" in log.getvalue()
 
 
 # Older versions of tqdm fail once more when such a bar is collected.

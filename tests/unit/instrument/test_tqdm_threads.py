@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import tqdm.auto
 import tqdm.contrib
 import tqdm.contrib.concurrent
+from support.counts import by_stage
+from support.forks import in_fork
 from support.screen import bars_drawn
+from support.waiting import in_thread
 from tqdm import std
 
 from speedy_utils._instrument import tqdm_bar, tqdm_capture
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
-from speedy_utils._state.ledger import Key, Metric
+from speedy_utils._state.ledger import Metric
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
-
-
-def in_a_thread(work: Callable[[], Any]) -> None:
-    """Run something in a thread, to its end."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
 
 
 def test_a_bar_of_another_thread_is_left_alone(
@@ -38,14 +33,12 @@ def test_a_bar_of_another_thread_is_left_alone(
     positions = []
 
     def work() -> None:
-        bar = std.tqdm(range(3), desc="Mine")
-        positions.append(bar.pos)
-        list(bar)
+        for _ in (bar := std.tqdm(range(3), desc="Mine")):
+            positions.append(bar.pos)
 
     with std.tqdm(total=3, desc="A"), std.tqdm(total=3, desc="B"):
-        in_a_thread(work)
-    assert positions == [0]
-    assert sink.stages == {}
+        in_thread(work)
+    assert (positions, sink.stages) == ([0, 0, 0], {})
     assert bars_drawn(capfd) == 1
 
 
@@ -86,7 +79,7 @@ def test_in_a_ray_worker_the_threads_of_the_task_count(
         assert around.wait(30)  # older versions of tqdm start the threads before they make their bar
         work()
 
-    in_a_thread(work)
+    in_thread(work)
     assert (sink.stages, sink.done) == ({"A": 3}, 5)
     tqdm.contrib.concurrent.thread_map(work_in_a_loop, range(4), max_workers=2, tqdm_class=Around)
     assert (sink.stages, sink.done) == ({"A": 15}, 9)
@@ -109,8 +102,8 @@ def test_the_bar_around_a_threads_may_come_later(
             assert around.wait(30)
             bar.update(2)
 
-    in_a_thread(lambda: list(std.tqdm(range(10))))
-    in_a_thread(lambda: ended.append(std.tqdm(total=7)))
+    in_thread(lambda: list(std.tqdm(range(10))))
+    in_thread(lambda: ended.append(std.tqdm(total=7)))
     ended[0].update(7)  # and it is never closed
     assert sink.done == 17
     with ThreadPoolExecutor(2) as pool:
@@ -130,43 +123,32 @@ def test_a_thread_that_outlives_a_task_counts_for_the_next(monkeypatch: pytest.M
     with ThreadPoolExecutor(1) as pool:
         for _ in range(2):
             with RecordingSink() as sink, capturing_tqdm():
-                bar = pool.submit(std.tqdm, total=5).result()
-                bars.append(bar)
-                bar.update(2)
+                bars.append(pool.submit(std.tqdm, total=5).result())
+                bars[-1].update(2)
                 assert sink.done == 2
 
 
 def test_several_tasks_in_threads_count_apart(capfd: pytest.CaptureFixture[str]) -> None:
     """Tasks whose bars are captured and others run side by side, and each bar counts where it belongs."""
     barrier = threading.Barrier(4)
-    counts: dict[int, Any] = {}
 
-    def task(number: int) -> None:
+    def task(number: int) -> Any:
         reporter = Reporter(number)
-        with registered(reporter), counting(reporter.own):
-            if number:
-                with capturing_tqdm():
-                    barrier.wait()
-                    list(std.tqdm(range(number), desc="A"))
-                    barrier.wait()
-            else:
-                barrier.wait()
-                list(std.tqdm(range(7), desc="A"))
-                barrier.wait()
-        counts[number] = reporter.capped_counts().get(Key("A", Metric.ITEMS))
+        with registered(reporter), counting(reporter.own), capturing_tqdm() if number else nullcontext():
+            barrier.wait()
+            list(std.tqdm(range(number or 7), desc="A"))
+            barrier.wait()
+        return by_stage(reporter.capped_counts(), Metric.ITEMS).get("A")
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(task, range(4)))
-    assert counts == {0: None, 1: 1, 2: 2, 3: 3}
+        assert list(pool.map(task, range(4))) == [None, 1, 2, 3]
     assert bars_drawn(capfd) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_draws_nothing_and_counts_nothing(
     sink: RecordingSink, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Bars in a child draw nothing, also those made before the fork; the parent counts its own."""
-    fork = multiprocessing.get_context("fork")
     bar = std.tqdm(total=4, desc="A")
 
     def work() -> None:
@@ -176,20 +158,13 @@ def test_a_forked_child_draws_nothing_and_counts_nothing(
         list(std.tqdm(range(3)))
 
     with tqdm_bar.lock:
-        child = fork.Process(target=work)
-        child.start()
-    child.join(30)
-    assert child.exitcode == 0
+        assert in_fork(work) == 0
     bar.update(1)
     assert (sink.stages, sink.done) == ({"A": 1}, 0)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_is_forked_elsewhere_draws(capfd: pytest.CaptureFixture[str]) -> None:
     """A child that no task forked draws its bars."""
-    child = multiprocessing.get_context("fork").Process(target=lambda: list(std.tqdm(range(3))))
-    child.start()
-    child.join(30)
-    assert child.exitcode == 0
+    assert in_fork(lambda: list(std.tqdm(range(3)))) == 0
     assert bars_drawn(capfd) == 1

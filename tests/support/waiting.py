@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Value = TypeVar("Value")
 
@@ -26,10 +25,3 @@ def wait_until(condition: Callable[[], Value], seconds: float = 240.0) -> Value:
             raise TimeoutError(f"not within {seconds} seconds")
         time.sleep(0.005)
     return value
-
-
-def in_thread(work: Callable[[], Any]) -> None:
-    """Call a function in a new thread, to its end."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.threads import in_threads
 
 from speedy_utils import report_progress, track
 from speedy_utils.testing import RecordingSink
@@ -118,28 +117,17 @@ def test_bad_counters_are_refused_whole(
 
 def test_counters_from_threads_lose_nothing() -> None:
     """Eight threads that add to the same counters, and to new ones, are counted to the last one."""
-    start = threading.Barrier(8)
 
-    def add(thread: int) -> None:
-        start.wait()
+    def add() -> None:
         for turn in range(1_000):
             report_progress(1, desc="Read", tokens=3, loss=0.5, **{f"step_{turn % 50}": 1})
-            if turn % 100 == thread:
+            if turn % 100 == 0:
                 report_progress(0, tokens=1)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with RecordingSink() as sink:
-            threads = [threading.Thread(target=add, args=(thread,)) for thread in range(8)]
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
-                assert sink.counters.get("Read", {}).get("tokens", 0) <= 24_000
-            for thread in threads:
-                thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    seen = [0.0]
+    with RecordingSink() as sink:
+        in_threads(add, lambda: seen.append(sink.counters.get("Read", {}).get("tokens", 0)))
     steps = {f"step_{step}": 160 for step in range(50)}
     assert sink.counters == {None: {"tokens": 80}, "Read": {"tokens": 24_000, "loss": 4_000} | steps}
     assert sink.stages == {"Read": 8_000}
+    assert max(seen) <= 24_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -192,18 +193,11 @@ def test_nonsense_in_a_bar_changes_no_count(nonsense: Any, sink: RecordingSink) 
     bar.n = 4
 
 
-class Mute:
-    """Can't be turned into a text."""
-
-    def __str__(self) -> str:
-        raise Boom
-
-
 @pytest.mark.parametrize("name", ["desc", "unit"])
 def test_nonsense_in_the_words_of_a_bar_keeps_no_other_from_counting(name: str, sink: RecordingSink) -> None:
     """A bar whose words can't be read neither fails, nor keeps others from being read, and counts later."""
     bar = std.tqdm(range(2), "" if name == "desc" else "A", unit="rows")
-    setattr(bar, name, Mute())
+    setattr(bar, name, type("Mute", (), {"__str__": lambda self: 1 / 0})())
     loop = iter(bar)
     next(loop)
     bar.n = 1
@@ -211,7 +205,8 @@ def test_nonsense_in_the_words_of_a_bar_keeps_no_other_from_counting(name: str, 
     assert sink.stages == {"B": 3}
     bar.desc, bar.unit = "A", "rows"
     assert list(loop) == [1]
-    assert (sink.stages, units(sink._reporter.capped_counts())) == ({"B": 3, "A": 2}, {"A": "rows"})
+    assert sink.stages == {"B": 3, "A": 2}
+    assert units(sink._reporter.capped_counts()) == {"A": "rows"}
 
 
 def test_a_loop_that_ends_early_counts_what_was_finished(sink: RecordingSink) -> None:
@@ -235,13 +230,10 @@ def test_a_loop_that_ends_early_counts_what_was_finished(sink: RecordingSink) ->
 
 def test_a_bar_that_is_never_closed_counts(sink: RecordingSink) -> None:
     """What a collected bar had counted stays, and nothing of the bar does."""
-
-    def work() -> None:
-        bar = std.tqdm(total=10, desc="A")
-        bar.update(4)
-        bar.itself = bar  # only the collector finds it
-
-    work()
+    bar = std.tqdm(total=10, desc="A")
+    bar.update(4)
+    bar.itself = bar  # only the collector finds it
+    del bar
     gc.collect()
     [task] = tqdm_capture._tasks.values()
     assert (sink.stages, task.open) == ({"A": 4}, {})
@@ -278,33 +270,21 @@ def test_tasks_that_count_tasks_have_stages_too() -> None:
         std.tqdm(total=5).update(3)
         bar = std.tqdm(total=5, desc="A")
         bar.update(2)
-        counts = reporter.capped_counts()
-        assert by_stage(counts, Metric.ITEMS) == {"A": 2}
+        assert by_stage(reporter.capped_counts(), Metric.ITEMS) == {"A": 2}
 
 
-class At:
-    """What is read of a bar."""
-
-    desc, unit, unit_scale, initial, total = "A", "it", False, 0, None
-
-    def __init__(self, *, dynamic: bool) -> None:
-        self.n, self.miniters, self.dynamic_miniters = 5, 10_000, dynamic
-
-
-@pytest.mark.parametrize(("silent", "dynamic", "lowered"), [(1, 1, True), (1, 0, False), (0, 1, False)])
+@pytest.mark.parametrize(
+    ("silent", "dynamic", "lowered"), [(True, True, True), (True, False, False), (False, True, False)]
+)
 def test_a_loop_that_has_slowed_down_is_sampled_at_its_next_item(
-    silent: int, dynamic: int, lowered: bool
+    silent: bool, dynamic: bool, lowered: bool
 ) -> None:
     """Tqdm is made to look at the time of a bar whose count is stale; it waits for many items otherwise."""
-    bar, clock = At(dynamic=bool(dynamic)), FakeClock()
+    clock, tally, limit = FakeClock(), Reporter(0).own, StageLimit(MAX_STAGES)
+    bar = std.tqdm(range(100), file=io.StringIO())
+    bar.n, bar.miniters, bar.dynamic_miniters = 5, 10_000, dynamic
     captured = CapturedBar(
-        bar,
-        Reporter(0).own,
-        StageLimit(MAX_STAGES),
-        nested=False,
-        silent=bool(silent),
-        on_close=lambda _: None,
-        clock=clock,
+        bar, tally, limit, nested=False, silent=silent, on_close=lambda _: None, clock=clock
     )
     for n in (6, 7):
         clock.advance(0.3)
@@ -330,9 +310,7 @@ STEPS = st.lists(
         st.tuples(st.just("loop"), st.integers(0, 2), st.integers(0, 12)),
         st.tuples(st.just("update"), st.integers(0, 5), st.integers(-2, 6)),
         st.tuples(st.just("next"), st.integers(0, 5), st.integers(1, 6)),
-        st.tuples(st.just("reset"), st.integers(0, 5), st.none()),
-        st.tuples(st.just("close"), st.integers(0, 5), st.none()),
-        st.tuples(st.just("drop"), st.integers(0, 5), st.none()),
+        *(st.tuples(st.just(step), st.integers(0, 5), st.none()) for step in ("reset", "close", "drop")),
         st.tuples(st.just("rename"), st.integers(0, 5), st.integers(0, 2)),
         st.tuples(st.just("read"), st.none(), st.none()),
     ),
@@ -376,10 +354,8 @@ def test_any_program_of_bars_counts_what_its_bars_counted(steps: list[tuple[str,
 
     def counted() -> dict[str, int]:
         """What was reported, without limits."""
-        counts = sink._reporter.raw_counts()
-        return {
-            key.stage: int(count) for key, count in counts.items() if key.stage and key.metric is Metric.ITEMS
-        }
+        counts = by_stage(sink._reporter.raw_counts(), Metric.ITEMS)
+        return {stage: int(count) for stage, count in counts.items() if stage}
 
     with RecordingSink() as sink, capturing_tqdm():
         for step, which, what in steps:

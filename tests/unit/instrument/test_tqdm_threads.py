@@ -15,7 +15,7 @@ import tqdm.contrib.concurrent
 from support.counts import by_stage
 from support.forks import in_fork
 from support.screen import bars_drawn
-from support.waiting import in_thread
+from support.threads import held, in_thread
 from tqdm import std
 
 from speedy_utils._instrument import tqdm_bar, tqdm_capture
@@ -157,7 +157,7 @@ def test_a_forked_child_draws_nothing_and_counts_nothing(
         list(std.tqdm(range(3), desc="B"))
         list(std.tqdm(range(3)))
 
-    with tqdm_bar.lock:
+    with held(tqdm_bar.lock):
         assert in_fork(work) == 0
     bar.update(1)
     assert (sink.stages, sink.done) == ({"A": 1}, 0)

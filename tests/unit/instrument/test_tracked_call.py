@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from support.errors import Boom
 from support.forks import in_fork
+from support.threads import in_thread
 from support.tracked_kinds import every_kind
-from support.waiting import in_thread
 from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import io
-import threading
 from typing import Any
 
 import pytest
+from support.threads import in_thread
 from tqdm import tqdm
 from tqdm.notebook import tqdm as tqdm_notebook
 
@@ -25,13 +25,6 @@ from speedy_utils._worker.context import tally_here
 from speedy_utils.testing import RecordingDisplay, RecordingSink
 
 LONG = 3_600.0
-
-
-def in_thread(work: Any) -> None:
-    """Do it in a thread that inherits nothing, and wait for it."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
 
 
 def processed(actor: ProgressActor) -> int:

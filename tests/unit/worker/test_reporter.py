@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.counts import Fixed, by_stage
+from support.threads import in_threads
 
 from speedy_utils._state.ledger import Key, Metric, Stage
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import FakeClock
-
-
-def in_threads(work: Callable[[], None], meanwhile: Callable[[], None] = lambda: None) -> None:
-    """Call a function in eight threads at once, which take turns as often as Python allows."""
-    start = threading.Barrier(9)
-    threads = [threading.Thread(target=lambda: (start.wait(), work())) for _ in range(8)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        start.wait()
-        while any(thread.is_alive() for thread in threads):
-            meanwhile()
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def test_tally_adds_its_parts_up_to_its_limit() -> None:

@@ -78,12 +78,11 @@ def test_each_stage_has_a_line() -> None:
     """Each stage has a line with its own clock, also if it appears later; only the first has remarks."""
     first = reading(0, 10, tasks_total=2)
     more = replace(first, run_line=replace(first.run_line, elapsed=3.0), stages=(READ, WRITE), final=True)
-    rows = drawn(first, more)
-    assert rows[0].endswith("| 0/10 [00:03<?, ? items/s, 0/2 tasks]")
-    assert rows[1].startswith("Read:  50%|██")
-    assert rows[1].endswith("| 4/8 [00:02<00:02, 2.00 items/s]")
-    assert rows[2] == "Write: 1,000 [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
-    assert len(rows) == 3
+    run, read, write = drawn(first, more)
+    assert run.endswith("| 0/10 [00:03<?, ? items/s, 0/2 tasks]")
+    assert read.startswith("Read:  50%|██")
+    assert read.endswith("| 4/8 [00:02<00:02, 2.00 items/s]")
+    assert write == "Write: 1,000 [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
 
 
 def test_lines_are_in_the_order_of_the_snapshot() -> None:
@@ -101,22 +100,20 @@ def test_lines_are_in_the_order_of_the_snapshot() -> None:
 def test_the_run_line_vanishes_when_stages_show_the_same() -> None:
     """Once the run has no line of its own the row is gone, and the remarks stand behind the first stage."""
     before = reading(0, 8, tasks_total=2)
-    now = replace(before, stages=(READ,), show_run_line=False)
-    assert len(drawn(before, close=False)) == 1
-    (row,) = drawn(before, now, close=False)
+    (row,) = drawn(before, replace(before, stages=(READ,), show_run_line=False), close=False)
     assert row.startswith("Read:  50%|")
     assert row.endswith("items/s, 0/2 tasks]")
 
 
 def test_a_run_without_a_line_of_its_own_ends_with_a_summary() -> None:
     """Below lines of stages the last row sums the run up; if its own line is shown there is none."""
-    read, write = replace(READ, done=8), StageSnapshot("Write", 8, 8, elapsed=1.0)
+    stages = replace(READ, done=8), StageSnapshot("Write", 8, 8, elapsed=1.0)
     run_line = StageSnapshot("Run", 8, 8, elapsed=2.5)
-    over = Snapshot(run_line, (read, write), show_run_line=False, tasks_total=2, tasks_done=2, final=True)
-    rows = drawn(over)
-    assert [row.split(":")[0] for row in rows[:2]] == ["Read", "Write"]
-    assert rows[2:] == ["8 items in 00:02, 3.20 items/s, 2/2 tasks"]
-    assert len(drawn(over, close=False)) == 2
+    over = Snapshot(run_line, stages, show_run_line=False, tasks_total=2, tasks_done=2, final=True)
+    live, (*_, summary) = drawn(over, close=False), drawn(over)
+    assert [row.split(":")[0] for row in live] == ["Read", "Write"]
+    assert drawn(over) == [*live, summary]
+    assert summary == "8 items in 00:02, 3.20 items/s, 2/2 tasks"
     assert len(drawn(replace(over, show_run_line=True))) == 3
 
 

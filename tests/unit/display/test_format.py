@@ -117,10 +117,9 @@ def test_counters_have_rates_above_one_a_second() -> None:
 
 def test_remarks_name_tasks_failures_retries_and_the_phase() -> None:
     """Beside the count stand the tasks, unless they are what is counted, and what the run is busy with."""
-    run = Snapshot(
-        HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2, phase="waiting for workers 1/2"
-    )
-    assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried", "waiting for workers 1/2…"]
+    phase = "waiting for workers 1/2"
+    run = Snapshot(HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2, phase=phase)
+    assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried", f"{phase}…"]
     assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
     assert format_remarks(Snapshot(HALF)) == []
     assert format_remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
@@ -128,14 +127,10 @@ def test_remarks_name_tasks_failures_retries_and_the_phase() -> None:
 
 def test_summary_is_one_line_on_the_run() -> None:
     """The summary has items, time, mean rate and tasks, and the total of a run that fell short."""
-    ended = Snapshot(
-        stage(600, 600, elapsed=2.0), show_run_line=False, tasks_total=3, tasks_done=3, retries=1, final=True
-    )
+    ended = Snapshot(stage(600, 600, elapsed=2.0), tasks_total=3, tasks_done=3, retries=1)
     assert format_summary(ended) == "600 items in 00:02, 300 items/s, 3/3 tasks, 1 retried"
-    short_of = replace(
-        ended, run_line=replace(ended.run_line, done=400), tasks_done=2, tasks_failed=1, retries=0
-    )
-    assert format_summary(short_of) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
+    short = Snapshot(stage(400, 600, elapsed=2.0), tasks_total=3, tasks_done=2, tasks_failed=1)
+    assert format_summary(short) == "400/600 items in 00:02, 200 items/s, 2/3 tasks, 1 failed"
 
 
 def test_line_says_what_is_known() -> None:

@@ -61,44 +61,27 @@ MORE = StageSnapshot("More", 30, 30, elapsed=6.0, growing=True)
 FULL = StageSnapshot("Full", 100, 100, elapsed=4.0)
 
 
-@pytest.mark.parametrize(
-    ("snapshot", "messages"),
-    [
-        pytest.param(
-            Snapshot(ALL, (READ, MORE), tasks_total=4, tasks_failed=1, final=True),
-            [
-                "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
-                "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
-                "More: 30/30+ in 00:06, 5.00 items/s",
-            ],
-            id="a line a stage",
-        ),
-        pytest.param(
-            Snapshot(ALL, (FULL,), show_run_line=False, tasks_total=4),
-            ["Full: 100% 100/100 in 00:04, 25.0 items/s, 0/4 tasks"],
-            id="the run's line hidden",
-        ),
-        pytest.param(
-            Snapshot(FULL, (FULL,), show_run_line=False, tasks_total=4, tasks_done=4, final=True),
-            [
-                "Full: 100% 100/100 in 00:04, 25.0 items/s, 4/4 tasks",
-                "Full: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
-            ],
-            id="a summary at the end",
-        ),
-        pytest.param(
-            reading(0, phase="starting Ray"),
-            [f"{NAME}: 0% 0/100 in 00:00, ? items/s, starting Ray…"],
-            id="before the first count",
-        ),
-    ],
-)
-def test_each_stage_has_a_line(
-    lines: pytest.LogCaptureFixture, snapshot: Snapshot, messages: list[str]
-) -> None:
-    """Each stage has a line, with its own clock, rate and counters; only the first names tasks."""
-    LogDisplay(every=0.0).show(snapshot)
-    assert lines.messages == messages
+def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
+    """Each stage has a line, only the first names tasks, and a run whose line is hidden has a summary."""
+
+    def logged(*args: Any, **more: Any) -> list[str]:
+        lines.clear()
+        LogDisplay(every=0.0).show(Snapshot(*args, **more))
+        return lines.messages
+
+    assert logged(ALL, (READ, MORE), tasks_total=4, tasks_failed=1, final=True) == [
+        "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
+        "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
+        "More: 30/30+ in 00:06, 5.00 items/s",
+    ]
+    full = "Full: 100% 100/100 in 00:04, 25.0 items/s"
+    assert logged(ALL, (FULL,), show_run_line=False) == [full]
+    assert logged(FULL, (FULL,), show_run_line=False, tasks_total=4, tasks_done=4, final=True) == [
+        f"{full}, 4/4 tasks",
+        "Full: 100 items in 00:04, 25.0 items/s, 4/4 tasks",
+    ]
+    waiting = StageSnapshot("All", 0, 100)
+    assert logged(waiting, phase="starting Ray") == ["All: 0% 0/100 in 00:00, ? items/s, starting Ray…"]
 
 
 def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:

@@ -65,6 +65,7 @@ def counts(sink: RecordingSink) -> list[int]:
         ),
         pytest.param("flush, loses, flush, keeps, flush", [0, 0], id="at once what is known to be lost"),
         pytest.param("count, remove last, flush", [1], id="the last state on request"),
+        pytest.param("count, flush, remove last", [1, 1], id="the last state also if it is unchanged"),
         pytest.param("busy, count, remove last", [1], id="the last state even to a busy sink"),
         pytest.param("count, remove, remove last, flush", [], id="nothing once removed"),
     ],

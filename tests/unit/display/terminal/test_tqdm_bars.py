@@ -122,19 +122,18 @@ def test_a_closing_bar_takes_its_row_back_from_the_block() -> None:
 
 
 def test_bars_that_draw_elsewhere_take_no_row() -> None:
-    """Bars on a file, disabled ones and those of notebooks have no rows on the terminal."""
+    """Bars on a file, open or closed, and disabled ones have no rows on the terminal."""
     with a_terminal() as (terminal, screen):
-        elsewhere = a_bar(io.StringIO(), "file")
-        disabled = a_bar(terminal, "disabled", disable=True)
         closed = io.StringIO()
-        bar = a_bar(closed, "closed")
+        bars = [a_bar(file, "elsewhere") for file in (io.StringIO(), closed)]
+        bars.append(a_bar(terminal, "disabled", disable=True))
         closed.close()
         screen.show(1, constant("a"))
         print("said")
         assert terminal.lines() == ["said", "a"]
         screen.finish(1, None)
-        for each in (elsewhere, disabled, bar):
-            each.close()
+        for bar in bars:
+            bar.close()
 
 
 BAR_OPERATIONS = st.one_of(

@@ -105,14 +105,16 @@ def last_state(line: str) -> str:
 class _PartialLine:
     """The beginning of a line."""
 
-    __slots__ = ("pieces", "shown", "stream")
+    __slots__ = ("flushed", "pieces", "shown", "stream")
 
     def __init__(self, stream: StreamProxy) -> None:
         self.stream = stream
         self.pieces: list[str] = []
-        self.shown = False
+        self.shown = False  # whether it was flushed once
+        self.flushed = False  # whether all of it was
 
     def add(self, text: str) -> None:
+        self.flushed = False
         self.pieces.append(text)
         if "\r" in text:
             # What was overwritten is gone; a return at the very end overwrites nothing yet.
@@ -165,11 +167,14 @@ class PartialLines:
         return whole + end
 
     def flush(self, stream: StreamProxy) -> bool:
-        """Show the beginning of this thread's line from now on, and return whether there is one."""
+        """Show the beginning of this thread's line from now on, and return whether it has become longer.
+
+        A bar that is drawn flushes the streams too: without new text, nothing is to be drawn again.
+        """
         line = self._lines.get((id(stream), get_ident()))
-        if line is None:
+        if line is None or line.flushed:
             return False
-        line.shown = True
+        line.shown = line.flushed = True
         return True
 
     def shown(self, length: int) -> list[str]:

@@ -52,6 +52,17 @@ def test_a_bar_wider_than_the_terminal_leaves_no_half_with_each_print() -> None:
         screen.finish(1, None)
 
 
+def test_a_flush_draws_once_beside_a_bar_wider_than_the_terminal() -> None:
+    """Such a bar flushes the streams whenever it is drawn, which draws nothing more."""
+    with a_terminal(80) as (terminal, screen), tqdm(total=3, file=terminal, ncols=70):
+        screen.show(1, constant("a"))
+        terminal.resize(40, 12)
+        before = len(terminal.writes)
+        print("half a line", end="", flush=True)
+        assert sum("half a line" in text for text in terminal.writes[before:]) == 1
+        screen.finish(1, None)
+
+
 def test_a_bar_that_draws_during_a_flood_of_lines_leaves_nothing_behind() -> None:
     """While lines no longer draw the block again a bar may draw itself, and is erased all the same."""
     with a_terminal(40, 12) as (terminal, _), tqdm(total=3, file=terminal) as bar:

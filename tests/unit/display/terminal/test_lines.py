@@ -36,7 +36,7 @@ def test_a_long_beginning_shows_its_end() -> None:
         (["  0%", "\r 50%", "\r100%"], ["100%"]),
         (["0\r", "50\r", "100\r"], ["100"]),
         (["50%", "\r   \r"], []),
-        (["one\r\ntwo\r\n1\r2\r3\n"], ["one", "two", "3"]),
+        (["one\r\ntwo\r\n111\r2\r3\n"], ["one", "two", "3"]),
         (["4\r5"], ["5"]),
     ],
 )

@@ -92,10 +92,9 @@ class RayEngine:
         connect(work.workers)
         options["name"] = choose_logs(options["name"], work.worker_logs)
         self.phase = WAITING
-        if (
-            cpus_of_ray := own_cpus()
-        ):  # all workers fit in a Ray that is ours, also if it was started for fewer
-            # Ray counts in ten-thousandths of a CPU.
+        if cpus_of_ray := own_cpus():
+            # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
+            # ten-thousandths of a CPU.
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
         self._task = task.options(**options)
         with _sending("func can't be sent to Ray workers", work.function):

@@ -10,7 +10,7 @@ from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
-from .._run.run import Run, display_here
+from .._run.run import Run
 from .._validation import checked_count, shorten
 from .options import Backend, RunOptions
 
@@ -120,7 +120,7 @@ def multi_process(
         workers=workers,
         unit=unit,
         counts_items=counts_items,
-        display=display_here(options.progress, leave=options.leave),
+        display=options.display(),
         feed=engine,
         poll_interval=options.poll_interval,
     )

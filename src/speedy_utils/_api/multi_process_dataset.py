@@ -13,7 +13,7 @@ from .._engines.driver import drive, task_error
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
-from .._run.run import Run, display_here
+from .._run.run import Run
 from .._sharding.fingerprint import fingerprint_run
 from .._sharding.merge import merge_shards
 from .._sharding.resume import checked_resume
@@ -171,7 +171,7 @@ def multi_process_dataset(
             workers=running,
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
-            display=display_here(options.progress, leave=options.leave),
+            display=options.display(),
             feed=engine,
             poll_interval=options.poll_interval,
         )

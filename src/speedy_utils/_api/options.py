@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._display.base import Progress, checked_progress
+from .._display.base import Display, Progress, checked_progress
 from .._engines.base import ENGINES, Engine, WorkSpec, engine_class
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._run.run import display_here
 from .._validation import checked_count, checked_interval, checked_name, checked_optional, shorten
 
 Backend = Literal["ray", "threads", "seq", "mp"]
@@ -75,6 +76,10 @@ class RunOptions:
     def workers(self) -> int:
         """Return how many tasks may run at once, at most."""
         return self.num_workers or engine_class(self.backend).default_workers()
+
+    def display(self) -> Display:
+        """Return the display of a run that starts here."""
+        return display_here(self.progress, leave=self.leave)
 
     def engine(self, function: Callable[..., Any], kwargs: Mapping[str, Any], workers: int) -> Engine:
         """Return an engine, not started yet.

@@ -242,9 +242,8 @@ def _outcome(ref: Any) -> Outcome:
         reason = f"the worker was lost: {_first_line(error)}"
         return Outcome(failure=Failure(reason, error=error, worker_lost=True))
     except exceptions.RayTaskError as error:
-        reason = (
-            f"its result could not be sent back, or its arguments not be read: {_first_line(error.cause)}"
-        )
+        what = "its result could not be sent back, or its arguments could not be read"
+        reason = f"{what}: {_first_line(error.cause)}"
         return Outcome(failure=Failure(reason, str(error), error))
     except exceptions.RayError as error:
         return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))

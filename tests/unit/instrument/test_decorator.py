@@ -148,7 +148,7 @@ def test_generator_passes_send_throw_and_return() -> None:
     assert sink.done == 4
 
 
-@pytest.mark.parametrize("around", [RecordingSink(), nullcontext()], ids=["inside", "outside"])
+@pytest.mark.parametrize("around", [RecordingSink, nullcontext], ids=["inside", "outside"])
 def test_generator_that_is_closed_runs_its_cleanup(around: Any) -> None:
     """Closing ends the body at its yield, and counts what was yielded."""
     cleaned = []
@@ -160,7 +160,7 @@ def test_generator_that_is_closed_runs_its_cleanup(around: Any) -> None:
         finally:
             cleaned.append(True)
 
-    with around as sink:
+    with around() as sink:
         going = numbers()
         next(going)
         going.close()

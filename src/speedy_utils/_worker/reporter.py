@@ -152,7 +152,8 @@ class Reporter:
         declared = self._declared_by_bars if bars else self._declared
         if total is not None or name is not None:
             declared.setdefault(name, 0)
-            declared[name] += inf if total is None else total  # no thread switch in between, as with ``n``
+            amount = inf if total is None else total  # not below: Python 3.10 may switch threads at its jump
+            declared[name] += amount  # no thread switch in between, as with ``n``
         self.stage(name)
 
     def set_unit(self, name: str, unit: str) -> None:

@@ -244,7 +244,9 @@ def loud() -> Dataset:
     """A dataset with a custom feature, which has its own decoding."""
     dataset = texts()
     features = dataset.features.copy()
-    features["text"] = type("Loud", (), {"dtype": "string", "decode_example": lambda self, value: "LOUD"})()
+    features["text"] = type(
+        "Loud", (), {"dtype": "string", "decode": True, "decode_example": lambda self, value: "LOUD"}
+    )()
     dataset.info.features = features
     return dataset
 

@@ -32,7 +32,6 @@ PACKAGES = (
         "rich",
         "alive-progress",
         "mqdm",
-        "mpire",
     ),
     "psutil",
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.forks import in_fork
+from support.threads import held
 
 from speedy_utils._interrupts import (
     after_fork_in_child,
@@ -217,20 +218,9 @@ def test_locks_that_an_interrupted_library_kept_are_released() -> None:
     mine, others = LOCKS
     mine.acquire()
     mine.acquire()
-    taken, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with others:
-            taken.set()
-            over.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert taken.wait(60)
-    release_locks(LOCKS)
-    assert (free(mine), free(others)) == (True, False)
-    over.set()
-    thread.join()
+    with held(others):
+        release_locks(LOCKS)
+        assert (free(mine), free(others)) == (True, False)
 
 
 @pytest.fixture

@@ -390,3 +390,21 @@ def test_bars_count_once_whatever_else_patches_tqdm(
             assert count() == count() == {"before", "after"}
         assert count() == {"before"}
     assert count() == set()
+
+
+@pytest.mark.parametrize(
+    ("desc", "stages"),
+    [
+        ("Computing checksums", {}),
+        ("Counting rows for split=train", {}),
+        ("Indexing TsFile data", {}),
+        ("Saving the dataset (0/1 shards)", {}),
+        ("Tokenize", {"Tokenize": 3}),
+    ],
+)
+def test_bars_of_datasets_for_files_are_no_stages(desc: str, stages: dict[str, int]) -> None:
+    """A bar of ``datasets`` for reading or writing files counts for no stage; one for work on rows does."""
+    with RecordingSink() as sink, capturing_tqdm():
+        list(datasets.utils.tqdm(range(3), desc=desc))
+        list(std.tqdm(range(3), desc="Saving the dataset"))  # the user's own
+    assert sink.stages == stages | {"Saving the dataset": 3}

@@ -1,9 +1,11 @@
 """The merged state of all counts: pure, with no clock, no thread and no engine.
 
-The state of a task is ``(committed, attempt, counts)``, and merging takes the larger one: committed
-beats running, a later attempt beats an earlier one, and within one attempt the larger count of each
-stage wins. That is a join (commutative, associative, idempotent), which makes the ledger a
-state-based CRDT: reports may be lost, repeated, late or reordered, and it still ends in the same state.
+The state of a task is ``(committed, attempt, reading, counts)``, and merging takes the larger one:
+committed beats running, a later attempt beats an earlier one, and within one attempt the later reading
+replaces all counts of the earlier one. So counts may go down too: a task may take back what it has counted.
+That is a join (commutative, associative, idempotent), as no two readings of an attempt have the same
+number. It makes the ledger a state-based CRDT: reports may be lost, repeated, late or reordered, and it
+still ends in the same state.
 Source: Shapiro, Preguiça, Baquero, Zawirski, "Conflict-free Replicated Data Types", SSS 2011.
 
 A task is committed once, by the driver, with the counts that came with its outcome. Nothing can change
@@ -55,8 +57,7 @@ class Metric(IntEnum):
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.
 
-    A ledger treats all keys alike: every count only grows within an attempt. A task of 1,000 items that
-    has tokenized 60 of them reports::
+    A ledger treats all keys alike. A task of 1,000 items that has tokenized 60 of them reports::
 
         {
             Key(None, Metric.TASKS_STARTED): 1,
@@ -87,16 +88,26 @@ Count = int | float
 
 
 class Report(NamedTuple):
-    """What one attempt at a task has counted so far: a state, never a difference."""
+    """What one attempt at a task has counted so far: a state, never a difference.
+
+    Attributes:
+        task: The task.
+        attempt: The number of the attempt, from 1.
+        counts: All that it has counted.
+        reading: The number of this reading of its counts, from 1, in the order in which they were read;
+            0 before the first.
+    """
 
     task: Task
     attempt: int
     counts: Mapping[Key, Count]
+    reading: int = 0
 
 
 @dataclass(slots=True)
 class _Live:
     attempt: int
+    reading: int
     counts: dict[Key, Count]
     version: int
 
@@ -123,11 +134,12 @@ class Ledger:
 
     Example:
         >>> ledger = Ledger()
-        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 50})])
-        >>> ledger.merge([Report(task=0, attempt=2, counts={RUN_ITEMS: 10})])  # it was run again
-        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 60})])  # late: changes nothing
+        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 50}, reading=1)])
+        >>> ledger.merge([Report(task=0, attempt=2, counts={RUN_ITEMS: 10}, reading=1)])  # it was run again
+        >>> ledger.merge([Report(task=0, attempt=1, counts={RUN_ITEMS: 60}, reading=2)])  # late: no change
+        >>> ledger.merge([Report(task=0, attempt=2, counts={RUN_ITEMS: 25}, reading=2)])
         >>> ledger.sums[RUN_ITEMS]
-        10
+        25
         >>> ledger.commit(0, {RUN_ITEMS: 100})
         >>> ledger.sums[RUN_ITEMS]
         100
@@ -155,27 +167,16 @@ class Ledger:
         Args:
             reports: What attempts have counted so far.
         """
-        for task, attempt, counts in reports:
+        for task, attempt, counts, reading in reports:
             if task in self._committed:
                 continue
             live = self._live.get(task)
-            if live is None:
-                live = self._live[task] = _Live(attempt, {}, 0)
-            elif attempt < live.attempt:
+            if live is not None and (attempt, reading) <= (live.attempt, live.reading):
                 continue
-            elif attempt > live.attempt:
-                self._take_back(live.counts)
-                live.attempt, live.counts = attempt, {}
-            elif all(done <= live.counts.get(key, -1) for key, done in counts.items()):
-                continue
-            for key, done in counts.items():
-                before = live.counts.get(key, 0)
-                if done >= before:
-                    live.counts[key] = done
-                    self._move(key, before, done)
+            self._replace({} if live is None else live.counts, counts)
             self._version += 1
-            live.version = self._version
-            self._live[task] = self._live.pop(task)  # keeps the newest change last
+            self._live.pop(task, None)  # so that the newest change is the last
+            self._live[task] = _Live(attempt, reading, dict(counts), self._version)
 
     def commit(self, task: Task, counts: Mapping[Key, Count]) -> None:
         """Close a task with its final counts; later reports and commits of it change nothing.
@@ -186,10 +187,8 @@ class Ledger:
         """
         if task in self._committed:
             return
-        if (live := self._live.pop(task, None)) is not None:
-            self._take_back(live.counts)
-        for key, done in counts.items():
-            self._move(key, 0, done)
+        live = self._live.pop(task, None)
+        self._replace({} if live is None else live.counts, counts)
         self._committed.add(task)
         self._version += 1
 
@@ -220,13 +219,16 @@ class Ledger:
             live = self._live[task]
             if live.version <= since:
                 break
-            changed.append(Report(task, live.attempt, dict(live.counts)))
+            changed.append(Report(task, live.attempt, dict(live.counts), live.reading))
         changed.reverse()  # stages keep the order in which they appeared
         return changed
 
-    def _take_back(self, counts: Mapping[Key, Count]) -> None:
-        for key, done in counts.items():
-            self._move(key, done, 0)
+    def _replace(self, before: Mapping[Key, Count], after: Mapping[Key, Count]) -> None:
+        for key, done in before.items():
+            if key not in after:
+                self._move(key, done, 0)
+        for key, done in after.items():
+            self._move(key, before.get(key, 0), done)
 
     def _move(self, key: Key, before: Count, after: Count) -> None:
         total = self._sums.get(key, 0)

@@ -115,9 +115,10 @@ class _Route:
     def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
         try:
             report = reporter.report()
-            unchanged = report == self._sent and now - self._sent_at < RESEND_AFTER_S
-            if unchanged and not final and not self.sink.lost():
-                return
+            if self._sent is not None and report.counts == self._sent.counts and not final:
+                if now - self._sent_at < RESEND_AFTER_S and not self.sink.lost():
+                    return
+                report = self._sent  # not as a later reading: an actor that has it need not pass it on
             if self.sink.send([report], reporter.timings(), last=final):
                 self._sent, self._sent_at = report, now
         except Exception as error:  # a sink or a tqdm bar may raise anything; the user's work goes on

@@ -2,12 +2,14 @@
 
 Nothing here takes a lock in the user's thread. Another thread reads a tally while it grows, so the order
 matters: a part is removed *before* its count is added to the sum, and a reader reads the sum *before* the
-parts. A reading may therefore be a moment behind, never ahead, and the ledger keeps the largest.
+parts. A reading may therefore be a moment behind, never ahead. A report keeps what was read before if that
+is more, unless the task has taken something back since.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -109,6 +111,7 @@ class Reporter:
 
     Attributes:
         own: Counts for no named stage.
+        take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
     """
 
     def __init__(
@@ -133,6 +136,9 @@ class Reporter:
         self._created = self._read_at = clock()
         self._stage_clock = StageClock(clock)
         self._seen: Mapping[Key, Count] = {}
+        self.take_backs = 0
+        self._readings = itertools.count(1)
+        self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
 
     def stage(self, name: Stage) -> Tally:
         """Return the tally of a stage; None is the task's own."""
@@ -173,8 +179,20 @@ class Reporter:
         self._stage_clock.observe(stage, now, now)
 
     def report(self) -> Report:
-        """Return the state now, for a ledger."""
-        return Report(self.task, self.attempt, self.capped_counts())
+        """Return the state now, for a ledger. Any thread may call it."""
+        # Numbered before it is read: of two readings, the later has then seen all that the earlier has.
+        reading, take_backs = next(self._readings), self.take_backs
+        counts = self.capped_counts()
+        take_backs_before, before = self._reported
+        if take_backs == take_backs_before:
+            # A loop that is just ending may be read without the items that it has counted.
+            counts.update(
+                (key, done)
+                for key, done in before.items()
+                if key.metric is Metric.ITEMS and done > counts.get(key, 0)
+            )
+        self._reported = take_backs, counts
+        return Report(self.task, self.attempt, counts, reading)
 
     def capped_counts(self) -> dict[Key, Count]:
         """Return what was counted, in each stage at most its total."""

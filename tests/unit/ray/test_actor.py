@@ -82,9 +82,9 @@ def test_clock_starts_with_the_earliest_work(actor: ProgressActor, clock: FakeCl
     clock.advance(100)
     actor.report([Report(0, 1, items(0))], {})
     assert actor.get_progress()["elapsed"] == 0
-    actor.report([Report(0, 1, items(1))], {None: (2.0, 0.0)})
+    actor.report([Report(0, 1, items(1), 1)], {None: (2.0, 0.0)})
     actor.report([Report(1, 1, items(1))], {None: (5.0, 0.0)})
-    actor.report([Report(0, 1, items(2))], {None: (3.0, 0.0)})
+    actor.report([Report(0, 1, items(2), 2)], {None: (3.0, 0.0)})
     assert actor.get_progress()["elapsed"] == pytest.approx(5)
 
 
@@ -132,7 +132,7 @@ def test_reset_starts_over(actor: ProgressActor, clock: FakeClock) -> None:
     actor.report([Report(0, 1, items(5))], {})
     assert processed(actor) == 0
     clock.advance(3)
-    actor.report([Report(0, 1, items(8))], {None: (20.0, 0.0)})
+    actor.report([Report(0, 1, items(8), 1)], {None: (20.0, 0.0)})
     clock.advance(1)
     assert processed(actor) == 3
     assert actor.get_progress()["elapsed"] == pytest.approx(4)
@@ -154,7 +154,7 @@ def test_reset_takes_counters_and_stages_back(actor: ProgressActor) -> None:
     actor.report([Report(0, 1, items(Read=2) | {tokens: 5})], {})
     actor.reset()
     assert actor.get_progress()["counters"] == {"tokens": 0}
-    actor.report([Report(0, 1, items(Read=3) | {tokens: 9})], {})
+    actor.report([Report(0, 1, items(Read=3) | {tokens: 9}, 1)], {})
     state = actor.get_progress()
     assert (state["counters"], state["stages"]) == ({"tokens": 4}, {"Read": 1})
 
@@ -164,7 +164,7 @@ def test_changes_since_has_what_changed(actor: ProgressActor) -> None:
     actor.report([Report(0, 1, items(1)), Report(1, 1, items(2))], {})
     first = actor.changes_since("", 0, [])
     assert tasks(actor) == {0: 1, 1: 2}
-    actor.report([Report(1, 1, items(5))], {})
+    actor.report([Report(1, 1, items(5), 1)], {})
     assert tasks(actor, first.epoch, first.version, []) == {1: 5}
     assert tasks(actor, "another epoch", first.version, []) == {0: 1, 1: 5}
     last = actor.changes_since(first.epoch, first.version, [])

@@ -57,13 +57,13 @@ def relay(sink: Calls, clock: FakeClock) -> Relay:
 def test_many_reports_go_in_one_call(relay: Relay, sink: Calls, clock: FakeClock) -> None:
     """What comes within an interval is joined, and sent in one call with the first report after it."""
     for done in (1, 2):
-        relay.report([Report(0, 1, items(done))], {})
-        relay.report([Report(1, 1, items(10 * done, Read=done))], {})
+        relay.report([Report(0, 1, items(done), done)], {})
+        relay.report([Report(1, 1, items(10 * done, Read=done), done)], {})
     assert sink.calls == []
     clock.advance(1)
     relay.report([Report(2, 1, items(7))], {})
     assert sink.calls == [
-        ([Report(0, 1, items(2)), Report(1, 1, items(20, Read=2)), Report(2, 1, items(7))], {})
+        ([Report(0, 1, items(2), 2), Report(1, 1, items(20, Read=2), 2), Report(2, 1, items(7))], {})
     ]
 
 
@@ -81,10 +81,10 @@ def test_what_can_not_be_sent_waits(relay: Relay, sink: Calls, clock: FakeClock)
     sink.busy = True
     clock.advance(1)
     relay.report([Report(0, 1, items(5))], {})
-    relay.report([Report(0, 1, items(6))], {})
+    relay.report([Report(0, 1, items(6), 1)], {})
     sink.busy = False
     relay.report([Report(1, 1, items(1))], {})
-    assert sink.calls == [([Report(0, 1, items(6)), Report(1, 1, items(1))], {})]
+    assert sink.calls == [([Report(0, 1, items(6), 1), Report(1, 1, items(1))], {})]
 
 
 def test_a_sink_that_fails_loses_nothing(clock: FakeClock) -> None:
@@ -128,8 +128,8 @@ def test_the_actor_knows_the_same_through_relays(
             yield from between
 
     turn = turns()
-    for task, attempt, done, wait in steps:
-        report = Report(task, attempt, items(done))
+    for reading, (task, attempt, done, wait) in enumerate(steps):
+        report = Report(task, attempt, items(done), reading)
         direct.report([report], {})
         next(turn).report([report], {})
         clock.advance(wait)

@@ -170,7 +170,7 @@ def test_live_counts_are_shown(feed: Feed) -> None:
     run = a_run(100, feed=feed)
     feed.reports = [Report(0, 1, items(5)), Report(1, 1, items(7))]
     assert own(run) == (12, 100)
-    feed.reports = [Report(1, 1, items(9))]
+    feed.reports = [Report(1, 1, items(9), 1)]
     assert own(run) == (14, 100)
 
 
@@ -178,11 +178,11 @@ def test_an_attempt_that_was_lost_counts_until_the_next_one_starts(feed: Feed) -
     """A second attempt starts at zero, whatever the first reports late; one that is lost keeps its count."""
     run = a_run(100, feed=feed)
     run.attempt(0, 1)
-    feed.reports = [Report(0, 1, items(30))]
+    feed.reports = [Report(0, 1, items(30), 1)]
     assert own(run) == (30, 100)
     run.attempt(0, 2)
     assert own(run) == (0, 100)
-    feed.reports = [Report(0, 2, items(20))]
+    feed.reports = [Report(0, 2, items(20), 1)]
     assert own(run) == (20, 100)
     run.fail(0, None)
     assert own(run) == (20, 100)

@@ -136,11 +136,11 @@ a failed task leaves its stages and the run short
 a loop without a length makes the total of its stage unknown
     total=None, tasks=1
     0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2
-    0 counts 3 in Read of ? | Run 0/?, Read 5/?
+    0 counts 3 in Read of ? | (Run 0/?), Read 5/?
 or that of its task, if it has one
     total=10, tasks=1
     0 starts with 10, 0 counts 2 in Read of 2 | Run 0/10, Read 2/2
-    0 counts 3 in Read of ? | Run 0/10, Read 5/10
+    0 counts 3 in Read of ? | (Run 0/10), Read 5/10
 one task without a total makes that of the stage unknown
     total=None, tasks=2
     0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+

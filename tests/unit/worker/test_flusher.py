@@ -57,6 +57,7 @@ def counts(sink: RecordingSink) -> list[int]:
     ("actions", "sent"),
     [
         pytest.param("flush, flush, count, flush, flush", [0, 1], id="only changes"),
+        pytest.param("count, flush, take back, flush, flush", [1, 0], id="also what was taken back"),
         pytest.param("flush, wait, flush", [0], id="nothing before it is time to send again"),
         pytest.param("flush, wait, wait, flush, flush", [0, 0], id="once when it is"),
         pytest.param("busy, count, flush, count, flush", [], id="nothing to a busy sink"),
@@ -83,6 +84,9 @@ def test_what_is_sent(actions: str, sent: list[int]) -> None:
                 clock.advance(RESEND_AFTER_S - 0.01)
             case "count":
                 reporter.own.n += 1
+            case "take back":
+                reporter.own.n -= 1
+                reporter.take_backs += 1
             case "busy" | "idle":
                 sink.busy = action == "busy"
             case "loses" | "keeps":
@@ -90,6 +94,21 @@ def test_what_is_sent(actions: str, sent: list[int]) -> None:
             case _:
                 flusher.remove(reporter, last=action == "remove last")
     assert counts(sink) == sent
+
+
+def test_what_is_sent_again_is_the_same_reading() -> None:
+    """Unchanged counts are sent again under their number, so that an actor that has them sees no change."""
+    clock = FakeClock()
+    flusher, reporter, sink = HandFlusher(clock), Reporter(0), Sink()
+    flusher.add(reporter, sink)
+    for _ in range(3):
+        flusher.flush()
+        clock.advance(RESEND_AFTER_S)
+    reporter.own.n += 1
+    flusher.flush()
+    first, *again, changed = (report.reading for report in sink.reports)
+    assert again == [first, first]
+    assert changed > first
 
 
 @pytest.mark.parametrize(

@@ -119,23 +119,32 @@ def test_without_progress_nothing_else_changes(
 
 
 def test_merging_is_shown(local: str, recorder: Recorder, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While shards are merged the bar is full and names the phase."""
-    merging = threading.Event()
+    """While shards are checked and merged the line names the phase, and is not finished."""
+    phases: list[str] = []
+    shown = threading.Event()
 
     def look(snapshot: Snapshot) -> None:
-        if snapshot.phase == "merging":
+        if phases and snapshot.phase == phases[-1]:
             assert snapshot.done == snapshot.total == 10
-            merging.set()
+            assert not (snapshot.run_line.finished or snapshot.complete)
+            shown.set()
 
-    def merge_when_shown(*args: Any) -> Path:
-        assert merging.wait(240)
-        return merge_shards(*args)
+    def merge_when_shown(workspace: Any, plan: Any, enter: Any) -> Path:
+        def enter_and_wait(phase: str) -> None:
+            enter(phase)
+            phases.append(phase)
+            assert shown.wait(240)
+            shown.clear()
+
+        return merge_shards(workspace, plan, enter_and_wait)
 
     recorder.hook = look
     monkeypatch.setattr("speedy_utils._api.multi_process_dataset.merge_shards", merge_when_shown)
     options: Any = {"num_workers": 2, "backend": local, "poll_interval": 0.01, "progress": recorder}
     multi_process_dataset(numbered(10), upper, out, **options)
-    assert [recorder.last.phase, recorder.last.final] == ["", True]
+    assert phases == ["checking", "merging", "syncing", "publishing"]
+    assert [recorder.last.phase, recorder.last.final, recorder.last.complete] == ["", True, True]
+    assert recorder.last.run_line.finished
 
 
 @pytest.mark.ray

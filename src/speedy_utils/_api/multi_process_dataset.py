@@ -168,6 +168,8 @@ def multi_process_dataset(
             tasks=len(plan.specs),
             tasks_done=len(plan.finished),
             task_unit="shards",
+            task_numbers=[spec.index for spec in missing],
+            after_counting="saving",
             workers=running,
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
@@ -179,9 +181,8 @@ def multi_process_dataset(
             with run:
                 if engine is not None:
                     _process(engine, run, rows, workspace, plan, running, options)
-                run.enter("merging")
                 with silence_datasets():
-                    merge_shards(workspace, plan)
+                    merge_shards(workspace, plan, run.enter)
         except ShardError:  # it says itself what is kept
             raise
         except BaseException:  # Ctrl-C too: the user wants to know what is kept

@@ -13,6 +13,9 @@ from .._state.snapshot import Snapshot, StageSnapshot
 MIN_BAR_COLUMNS = 8
 """A narrower bar is left out, as the words that it would push out say more."""
 
+MAX_PENDING_FRACTION = 0.99
+"""How much of a bar is filled, at most, while results have yet to come in or to be saved."""
+
 RATE_SMOOTHING = 0.3
 """The weight of the newest rate in the one that is shown, as in tqdm."""
 
@@ -59,17 +62,17 @@ def format_count(stage: StageSnapshot) -> str:
 
 
 def format_percent(stage: StageSnapshot) -> str:
-    """Return how much of the total is done; 100 % means all, not nearly all. Empty without a fixed total."""
+    """Return how much of the total is done; 100 % means all, in and saved. Empty without a fixed total."""
     if stage.total is None or stage.growing:
         return ""
-    if stage.done >= stage.total:
+    if stage.finished:
         return "100%"
-    return f"{min(round(100 * stage.done / stage.total), 99)}%"
+    return f"{min(round(100 * stage.done / (stage.total or 1)), 99)}%"
 
 
 def format_eta(stage: StageSnapshot, rate: float) -> str:
-    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate."""
-    if stage.total is None or stage.growing:
+    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate, or while saving."""
+    if stage.total is None or stage.growing or stage.pending:
         return "?"
     remaining = max(stage.total - stage.done, 0)
     return str(tqdm.format_interval(remaining / rate)) if rate else "00:00" if stage.finished else "?"
@@ -85,7 +88,7 @@ def format_counters(stage: StageSnapshot) -> list[str]:
 
 
 def format_remarks(snapshot: Snapshot) -> list[str]:
-    """Return the remarks on a run: ``31/64 shards``, ``1 failed``, ``2 retried``, a phase."""
+    """Return the remarks on a run: ``31/64 shards``, ``1 failed``, ``2 retried``."""
     texts = []
     if snapshot.tasks_total and snapshot.unit != snapshot.task_unit:
         texts.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
@@ -93,8 +96,6 @@ def format_remarks(snapshot: Snapshot) -> list[str]:
         texts.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:
         texts.append(f"{snapshot.retries:,} retried")
-    if snapshot.phase:
-        texts.append(f"{snapshot.phase}…")
     return texts
 
 
@@ -132,7 +133,7 @@ class SmoothedRate:
             final: Whether its run has ended.
 
         Returns:
-            The recent rate or, once the stage or its run has ended, the mean.
+            The recent rate or, once all its items are counted or its run has ended, the mean.
         """
         items, seconds = stage.done - stage.initial - self._done, stage.elapsed - self._elapsed
         if items > 0 and seconds > 0:
@@ -140,7 +141,7 @@ class SmoothedRate:
         if items < 0 or (items and seconds > 0):
             # The items of a lost attempt are taken back; they count again from here on.
             self._done, self._elapsed = self._done + items, stage.elapsed
-        if final or stage.finished or self._averages is None:
+        if final or stage.finished or stage.counted_in is not None or self._averages is None:
             return stage.rate
         average_items, average_seconds = self._averages
         # While nothing is counted the rate has to fall all the same.
@@ -161,6 +162,7 @@ class LineView:
         elapsed: ``01:05``.
         eta: ``00:49``, or ``?``.
         rate: ``25,607 items/s``.
+        phase: Of the run, in its first line only: ``saving 3 of 64 shards…``; empty while it counts.
         remarks: On the run, in its first line only: ``("31/64 shards", "1 failed")``.
         counters: ``("tokens=1.21G (19.3M/s)",)``.
     """
@@ -173,32 +175,46 @@ class LineView:
     elapsed: str
     eta: str
     rate: str
+    phase: str
     remarks: tuple[str, ...]
     counters: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, stage: StageSnapshot, rate: float, *, key: str | None = None, remarks: Sequence[str] = ()
+        cls,
+        stage: StageSnapshot,
+        rate: float,
+        *,
+        key: str | None = None,
+        phase: str = "",
+        remarks: Sequence[str] = (),
     ) -> LineView:
         """Make the view of a stage whose rate is known."""
         percent = format_percent(stage)
+        fraction = stage.done / stage.total if percent and stage.total else 1.0
         return cls(
             key=key,
             stage=stage,
             percent=percent,
-            fraction=min(stage.done / stage.total, 1.0) if percent and stage.total else 1.0,
+            fraction=min(fraction, MAX_PENDING_FRACTION if stage.pending else 1.0),
             count=format_count(stage),
             elapsed=tqdm.format_interval(stage.elapsed),
             eta=format_eta(stage, rate),
             rate=format_rate(rate, stage.unit),
+            phase=f"{phase}…" if phase else "",
             remarks=tuple(remarks),
             counters=tuple(format_counters(stage)),
         )
 
     @property
     def clock(self) -> str:
-        """``01:05<00:49``, or the elapsed time alone without a fixed total."""
-        return f"{self.elapsed}<{self.eta}" if self.percent else self.elapsed
+        """``01:05<00:49``, or the elapsed time alone without a fixed total, or with nothing left to count."""
+        return f"{self.elapsed}<{self.eta}" if self.percent and not self.stage.pending else self.elapsed
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What there is to say besides clock and rate: the phase, the remarks, the counters."""
+        return (*((self.phase,) if self.phase else ()), *self.remarks, *self.counters)
 
 
 class LineFormatter:
@@ -214,15 +230,15 @@ class LineFormatter:
 
     def format(self, snapshot: Snapshot) -> list[LineView]:
         """Return the views of the lines that a reading shows, in order."""
-        remarks = format_remarks(snapshot)
+        phase, remarks = snapshot.phase, format_remarks(snapshot)
         views = []
         for stage in snapshot.lines:
             key = None if stage is snapshot.run_line else stage.name
             rate = stage.rate
             if self._smooth:
                 rate = self._rates.setdefault(key, SmoothedRate()).update(stage, final=snapshot.final)
-            views.append(LineView.of(stage, rate, key=key, remarks=remarks))
-            remarks = []
+            views.append(LineView.of(stage, rate, key=key, phase=phase, remarks=remarks))
+            phase, remarks = "", []
         return views
 
 
@@ -236,18 +252,18 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
 
     Returns:
         A text of no more than ``width`` columns. What has no room is left out in this order: the total in
-        the name, the remarks and counters from the last one on, the bar, the rate, the clock, the end of the
-        name, the whole name. A count is never cut: it is there or not.
+        the name, the remarks and counters from the last one on, the bar, the rate, the phase, the clock, the
+        end of the name, the whole name. A count is never cut: it is there or not.
     """
     dots = "..." if ascii_only else "…"
-    extras = [extra.replace("…", dots) for extra in line.remarks]
-    extras += [" ".join(line.counters)] * bool(line.counters)
+    phase = [line.phase.replace("…", dots)] * bool(line.phase)
+    extras = [*line.remarks, *[" ".join(line.counters)] * bool(line.counters)]
     stage, name = line.stage, line.stage.name
     # The default name of a run contains its total, and so does the count.
     short_name = name.removesuffix(f" {stage.total:,} {stage.unit}") if line.percent else name
     choices = [(name, len(extras)), *((short_name, shown) for shown in range(len(extras), -1, -1))]
     for title, shown in choices:
-        end = f"{line.count} [{', '.join([line.clock, line.rate, *extras[:shown]])}]"
+        end = f"{line.count} [{', '.join([line.clock, line.rate, *phase, *extras[:shown]])}]"
         if not line.percent:
             if disp_len(f"{title}: {end}") <= width:
                 return f"{title}: {end}"
@@ -257,7 +273,8 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
         if room >= MIN_BAR_COLUMNS:
             return f"{start}{Bar(line.fraction, room, Bar.ASCII if ascii_only else Bar.UTF)}| {end}"
     count = f"{line.percent} {line.count}".strip()
-    for end in (f"{count} [{line.clock}, {line.rate}]", f"{count} [{line.clock}]", count):
+    for details in ([line.clock, line.rate, *phase], [line.clock, *phase], [line.clock], []):
+        end = f"{count} [{', '.join(details)}]" if details else count
         if disp_len(f"{short_name}: {end}") <= width:
             return f"{short_name}: {end}"
     room = width - disp_len(f"{dots}: {count}")

@@ -100,11 +100,11 @@ def _text(line: LineView) -> str:
     parts = [f"{line.percent} {line.count} in {line.elapsed}".strip(), line.rate]
     if line.eta != "?" and not line.stage.finished:
         parts.append(f"eta {line.eta}")
-    return f"{line.stage.name}: {', '.join([*parts, *line.remarks, *line.counters])}"
+    return f"{line.stage.name}: {', '.join([*parts, *line.extras])}"
 
 
 def _extra(stage: StageSnapshot, snapshot: Snapshot) -> dict[str, Any]:
-    known = stage.total is not None and not stage.growing and stage.rate
+    known = stage.total is not None and not (stage.growing or stage.pending) and stage.rate
     return {
         "stage": stage.name,
         "done": stage.done,

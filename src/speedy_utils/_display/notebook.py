@@ -81,7 +81,7 @@ class _Row:
     def show(self, line: LineView, *, final: bool) -> str:
         """Show a line, and return it as text."""
         name = f"{line.stage.name}: {line.percent}".strip()
-        rest = f"{line.count} [{', '.join([line.clock, line.rate, *line.remarks, *line.counters])}]"
+        rest = f"{line.count} [{', '.join([line.clock, line.rate, *line.extras])}]"
         self.name.value, self.rest.value = escape(name), escape(rest)
         self.bar.value = line.fraction
         if line.stage.finished:

@@ -46,7 +46,7 @@ def drive(
         item = items[started.task]
         if failure is not None:
             _warn_of_retry(started, item, max_retries, failure)
-        run.attempt(started.task, started.attempt)
+        run.attempt(started.task, started.attempt, total=started.total)
         engine.submit(started, item)
         running += 1
 
@@ -71,7 +71,6 @@ def drive(
                 else:
                     run.fail(ended.task, outcome.counts, timings=outcome.timings)
                     finish(ended, outcome)
-        run.complete()
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")
         engine.cancel()

@@ -86,6 +86,7 @@ def _run(
     feed = LocalFeed()
     reporter = Reporter(spec.name, total=total)
     run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
+    run.attempt(spec.name, 1, total=total)
     feed.add(reporter)
     with ExitStack() as stack:
         stack.enter_context(run)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
+from .._state.finishing import FinishingTasks
 from .._state.ledger import Count, Key, Ledger, Metric, Report, Task
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
@@ -84,12 +85,16 @@ class LocalFeed:
 class Run:
     """One run and its bar. A context manager: the bar is there inside the block.
 
+    A block that ends without an exception completes the run: all results are in and saved by then.
+
     Args:
         desc: What the bar is called.
         total: Items in all; None if that is not known.
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
         task_unit: What a task is called beside the bar.
+        task_numbers: What tasks are called by, if not by their own numbers.
+        after_counting: What a task does that has counted all its items, and has not returned.
         workers: How many of them run at once.
         unit: What is counted.
         counts_items: Whether items are counted, and not tasks.
@@ -108,6 +113,8 @@ class Run:
         tasks: int = 0,
         tasks_done: int = 0,
         task_unit: str = "tasks",
+        task_numbers: Sequence[int] = (),
+        after_counting: str = "finishing",
         workers: int = 0,
         unit: str = "items",
         counts_items: bool = True,
@@ -127,18 +134,26 @@ class Run:
         self._ledger = Ledger()
         self._stage_clock = StageClock(clock)
         self._stage_limit = StageLimit(MAX_STAGES)
+        self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks, numbers=task_numbers)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
         self._failed = self._retries = 0
-        self._final = False
+        self._final = self._complete = False
         self._poller = Poller(self, display, poll_interval)
 
-    def attempt(self, task: Task, attempt: int) -> None:
-        """Note that a task starts; a second attempt takes back what the first had counted."""
+    def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
+        """Note that a task starts; a second attempt takes back what the first had counted.
+
+        Args:
+            task: The task.
+            attempt: The number of the attempt, from 1.
+            total: Its items; None if that is not known.
+        """
         with self._lock:
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
+            self._finishing.start(task, total)
 
     def commit(
         self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
@@ -173,13 +188,15 @@ class Run:
             self._failed += 1
 
     def complete(self) -> None:
-        """Note that all tasks have ended: the clock stops and, if none failed, the count is the total."""
-        if not self._failed:
-            self._stages.all_succeeded()
-        self._ended = self._clock()
+        """Note that all is done and saved: the clock stops and, if no task failed, the count is the total."""
+        with self._lock:
+            if not self._failed:
+                self._stages.all_succeeded()
+                self._complete = True
+            self._ended = self._clock()
 
     def enter(self, phase: str) -> None:
-        """Show what the run does after its counting, such as "merging", until the next phase or the end."""
+        """Show what the run does after its tasks, such as "merging", until the next phase or the end."""
         self._phase = phase
 
     def snapshot(self) -> Snapshot:
@@ -193,7 +210,11 @@ class Run:
             self._stage_clock.merge(self._stage_limit.timings(timings))
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
-            run_line, stages, show_run_line = self._stages.read(sums, self._stage_clock, now)
+            tasks_left = self._tasks - self._done - self._failed
+            self._finishing.read(self._ledger.running(), tasks_left=tasks_left, now=now)
+            run_line, stages, show_run_line = self._stages.read(
+                sums, self._stage_clock, now, all_counted=self._finishing.all_counted
+            )
             return Snapshot(
                 run_line,
                 stages,
@@ -203,15 +224,18 @@ class Run:
                 tasks_done=self._done,
                 tasks_failed=self._failed,
                 retries=self._retries,
-                phase=self._current_phase(sums),
+                phase=self._current_phase(sums, now),
                 final=self._final,
+                complete=self._complete,
             )
 
-    def _current_phase(self, sums: Mapping[Key, Count]) -> str:
+    def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:
         if self._final:
             return ""
         if self._phase:
             return self._phase
+        if finishing := self._finishing.phase(now):
+            return finishing
         if None in self._stage_clock:  # items are worked on
             return ""
         phase = self._feed.phase
@@ -222,6 +246,7 @@ class Run:
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
         self._ledger.commit(task, counts)
+        self._finishing.end(task)
         self._stage_clock.merge(self._stage_limit.timings(timings))
         self._feed.forget(task)
 
@@ -234,6 +259,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is None:
+                self.complete()
             self.end(last_read_timeout(kind))
         finally:  # once more, see _interrupts
             self._poller.stop(0)

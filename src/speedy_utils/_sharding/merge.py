@@ -9,7 +9,7 @@ another order than the others', is rewritten.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ _MAX_MISFITS = 10
 
 
 @keeping_ctrl_c()
-def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
+def merge_shards(workspace: Workspace, plan: ShardPlan, enter: Callable[[str], object] = str) -> Path:
     """Merge the shards of a run, bring the result to ``output_path`` and delete the run's folder.
 
     Loaded, the result has the rows, the order and the columns of ``concatenate_datasets`` over the
@@ -39,6 +39,8 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
     Args:
         workspace: The folder of the run.
         plan: Its shards, all finished.
+        enter: Called with each phase when it begins: ``"checking"``, ``"merging"``, ``"syncing"``,
+            ``"publishing"``.
 
     Returns:
         The path of the dataset.
@@ -52,6 +54,7 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
     if plan.missing:
         names = ", ".join(str(spec.index) for spec in plan.missing)
         raise MergeError(f"There is nothing to merge yet: these shards are not finished: {names}.")
+    enter("checking")
     changed = [spec for spec in plan.specs if read_record(workspace.shard_dir(spec), spec) is None]
     if changed:
         names = ", ".join(str(spec.index) for spec in changed)
@@ -61,9 +64,11 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
         )
     records = [plan.finished[spec.index] for spec in plan.specs]
     features = common_features(records)
+    enter("merging")
     remove_path(workspace.merged)
     workspace.merged.mkdir()
     files = _gather_files(workspace, records, features)
+    enter("syncing")
     splits = {record.split for record in records}
     write_metadata(
         workspace.merged,
@@ -75,6 +80,7 @@ def merge_shards(workspace: Workspace, plan: ShardPlan) -> Path:
         split=splits.pop() if len(splits) == 1 else None,
         infos=[record.info for record in records],
     )
+    enter("publishing")
     workspace.publish()
     return workspace.output_path
 

@@ -14,7 +14,7 @@ a committed task, so its entry is folded into a sum: a ledger holds as many entr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
@@ -204,6 +204,10 @@ class Ledger:
         """Return the last known counts of a task that is not committed; empty if there are none."""
         live = self._live.get(task)
         return dict(live.counts) if live else {}
+
+    def running(self) -> Iterator[tuple[Task, Mapping[Key, Count]]]:
+        """Return the tasks that are not committed, each with its last known counts, to be read at once."""
+        return ((task, live.counts) for task, live in self._live.items())
 
     def changes(self, since: int = 0) -> list[Report]:
         """Return the tasks that changed after a version, as reports for another ledger.

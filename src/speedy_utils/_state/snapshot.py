@@ -18,10 +18,14 @@ class StageSnapshot:
         done: Items finished, over all tasks.
         total: Items in all; None if that is not known.
         unit: What is counted: ``"items"``, ``"tasks"``, ``"B"`` for bytes.
-        elapsed: Seconds since work on its first item began; 0 before it. The clock of a finished stage stops.
+        elapsed: Seconds since work on its first item began; 0 before it. The clock of a stage stops once all
+            its items are counted; that of the run, or of the last stage if it stands for the run, goes on.
         initial: Items that were done before this run began.
         growing: Whether tasks that have not come to this stage yet will add to its total.
         counters: What was counted beside the items, by name.
+        pending: Whether all items are counted, while results of the run have yet to come in or to be saved.
+        counted_in: Seconds from the beginning of the first item to the last count, once all items are
+            counted; the rate is measured over them, so saving is not in it. None before.
 
     Example:
         >>> from speedy_utils import StageSnapshot
@@ -38,16 +42,19 @@ class StageSnapshot:
     initial: int = 0
     growing: bool = False
     counters: Mapping[str, float] = field(default_factory=dict)
+    pending: bool = False
+    counted_in: float | None = None
 
     @property
     def rate(self) -> float:
-        """Items a second since work on the first began; 0 before it."""
-        return (self.done - self.initial) / self.elapsed if self.elapsed else 0.0
+        """Items a second since work on the first began, until the last was counted; 0 before it."""
+        seconds = self.counted_in or self.elapsed
+        return (self.done - self.initial) / seconds if seconds else 0.0
 
     @property
     def finished(self) -> bool:
-        """Whether all there is was done."""
-        return self.total is not None and self.done >= self.total and not self.growing
+        """Whether all there is was done, and is in and saved."""
+        return self.total is not None and self.done >= self.total and not (self.growing or self.pending)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, for JSON."""
@@ -76,8 +83,11 @@ class Snapshot:
         task_unit: What a task is called: ``"tasks"``, or ``"shards"``.
         tasks_failed: Tasks that failed for good.
         retries: Attempts beyond each task's first.
-        phase: What the run is busy with besides counting, such as ``"starting Ray"``; empty while it counts.
+        phase: What the run is busy with besides counting, such as ``"starting Ray"`` or ``"saving 63 of 64
+            shards"``; empty while it counts.
         final: Whether this is the run's last reading.
+        complete: Whether the run has ended well: all tasks succeeded, all results are in and, if it makes a
+            dataset, that is saved. Before, no line that stands for the run is finished, whatever its count.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -99,6 +109,7 @@ class Snapshot:
     retries: int = 0
     phase: str = ""
     final: bool = False
+    complete: bool = False
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:
@@ -137,7 +148,7 @@ class Snapshot:
 
     @property
     def rate(self) -> float:
-        """Items a second since work on the first began; 0 before it."""
+        """Items a second since work on the first began, until the last was counted; 0 before it."""
         return self.run_line.rate
 
     @property

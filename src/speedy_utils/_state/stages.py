@@ -193,31 +193,47 @@ class Stages:
         return self._end_task(counts)
 
     def all_succeeded(self) -> None:
-        """Note that all tasks succeeded: what was counted is the total."""
+        """Note that all tasks succeeded, and their results are saved: what was counted is the total."""
         self._complete = True
 
     def read(
-        self, sums: Mapping[Key, Count], clock: StageClock, now: float
+        self, sums: Mapping[Key, Count], clock: StageClock, now: float, *, all_counted: bool = False
     ) -> tuple[StageSnapshot, tuple[StageSnapshot, ...], bool]:
-        """Return the run's own line, its named stages, and whether the run's line is to be shown."""
+        """Return the run's own line, its named stages, and whether the run's line is to be shown.
+
+        One line stands for the run: its own or, if that is not shown, the last stage that says the same. It
+        is not finished before all results are in and saved, and its clock goes on until then.
+
+        Args:
+            sums: The sums of the ledger.
+            clock: When the stages began and last moved.
+            now: The time, or when the run ended.
+            all_counted: Whether nothing is left to count, also where no total tells.
+        """
         by_stage = sums_by_stage(sums)
         run = by_stage.pop(None)
         # A stage that each item goes through says all that the run's line could say.
-        told_by_stage = self._counts_items and any(
-            not sums.tasks_with_own_total for sums in by_stage.values()
-        )
-        return (
-            self._run_line(run, clock, now),
-            tuple(self._stage_line(str(name), sums, clock, now) for name, sums in by_stage.items()),
-            self._counted_unnamed or not told_by_stage,
-        )
+        same_stages = [name for name, stage in by_stage.items() if not stage.tasks_with_own_total]
+        shown = self._counted_unnamed or not (self._counts_items and same_stages)
+        stages = [
+            self._stage_line(
+                str(name),
+                stage,
+                clock,
+                now,
+                all_counted=all_counted,
+                for_run=not shown and name == same_stages[-1],
+            )
+            for name, stage in by_stage.items()
+        ]
+        return self._run_line(run, clock, now, all_counted=all_counted), tuple(stages), shown
 
     def _end_task(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
         self.observe(counts)
         self._tasks_left -= 1
         return {key: amount for key, amount in counts.items() if key.metric is not Metric.TASKS_STARTED}
 
-    def _run_line(self, run: StageSums, clock: StageClock, now: float) -> StageSnapshot:
+    def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""
         done, total = run.items + self._initial, self._total
         if total is None:
@@ -227,26 +243,38 @@ class Stages:
         else:
             done = self._within(done, total)  # also at the end: it notes what is too much
             done = total if self._complete else done
-        elapsed = clock.elapsed(None, now)
+        counted = done == total
         return StageSnapshot(
-            self._desc, done, total, self._unit, elapsed, self._initial, counters=run.counters
+            self._desc,
+            done,
+            total,
+            self._unit,
+            clock.elapsed(None, now),
+            self._initial,
+            counters=run.counters,
+            pending=counted and not self._complete,
+            counted_in=clock.elapsed(None, None) if counted or all_counted else None,
         )
 
-    def _stage_line(self, name: str, stage: StageSums, clock: StageClock, now: float) -> StageSnapshot:
+    def _stage_line(
+        self, name: str, stage: StageSums, clock: StageClock, now: float, *, all_counted: bool, for_run: bool
+    ) -> StageSnapshot:
         total, growing = expected_total(stage, self._run_sums(name))
         done = stage.items
         if total is not None:
             done = self._within(done, total)
             total = done if self._complete else total
-        ended = self._complete or (done == total and not growing)
+        counted = self._complete or (done == total and not growing)
         return StageSnapshot(
             name,
             done,
             total,
             stage.unit or (self._unit if self._counts_items else "items"),
-            clock.elapsed(name, None if ended else now),
+            clock.elapsed(name, None if counted and not for_run else now),
             growing=growing,
             counters=stage.counters,
+            pending=for_run and counted and not self._complete,
+            counted_in=clock.elapsed(name, None) if counted or all_counted else None,
         )
 
     def _run_sums(self, stage: str) -> RunSums:

@@ -23,11 +23,18 @@ def test_snapshot_has_the_numbers_of_its_run_line() -> None:
 
 
 def test_a_stage_is_finished_when_all_there_is_was_done() -> None:
-    """A stage without a total, or whose total still grows, is never finished."""
+    """A stage without a total, or whose total still grows, or whose results are not in, is not finished."""
     assert StageSnapshot("Read", 9, 9).finished
     for stage in (("Read", 8, 9), ("Read", 9, None)):
         assert not StageSnapshot(*stage).finished
     assert not StageSnapshot("Read", 9, 9, growing=True).finished
+    assert not StageSnapshot("Read", 9, 9, pending=True).finished
+
+
+def test_the_rate_is_measured_while_items_are_counted() -> None:
+    """Saving, once all items are counted, goes on the clock and does not lower the rate."""
+    saving = StageSnapshot("Read", 100, 100, elapsed=60.0, pending=True, counted_in=10.0)
+    assert (saving.rate, replace(saving, counted_in=None).rate) == (10.0, 100 / 60)
 
 
 def test_snapshot_is_json() -> None:
@@ -35,7 +42,7 @@ def test_snapshot_is_json() -> None:
     stage = StageSnapshot("Read", 3, 9, "B", counters={"rows": 2.5})
     known = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging").to_dict()
     assert json.loads(json.dumps(known)) == known
-    line = {"initial": 0, "growing": False}
+    line = {"initial": 0, "growing": False, "pending": False, "counted_in": None}
     of_the_run = {"done": 4, "total": None, "unit": "items", "elapsed": 2.0, "counters": {}, "rate": 2.0}
     of_the_stage = {
         "done": 3,
@@ -48,7 +55,7 @@ def test_snapshot_is_json() -> None:
     of_tasks = {"tasks_total": 0, "tasks_done": 0, "task_unit": "tasks", "tasks_failed": 0, "retries": 0}
     of_both_names = {"show_run_line": True, "whole": True}
     stages = [{"name": "Read"} | line | of_the_stage]
-    others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False}
+    others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}
     assert known == line | of_the_run | of_tasks | of_both_names | others
 
 

@@ -68,11 +68,15 @@ def play(work: Work, action: str) -> None:
 
 
 def shown(work: Work) -> str:
-    """Return the lines as text, with the run's in brackets if it is hidden, and a plus if a total grows."""
+    """Return the lines as text, with the run's in brackets if it is hidden.
+
+    A total that grows has a plus, and dots follow the count of a line whose results are not all in.
+    """
     snapshot = work.read()
 
     def text(line: StageSnapshot) -> str:
         total = "?" if line.total is None else f"{line.total}{'+' * line.growing}"
+        total += "…" * line.pending
         return f"{line.name} {line.done}/{total}" + (f" {line.elapsed:.0f}s" if line.elapsed else "")
 
     run = text(snapshot.run_line) if snapshot.show_run_line else f"({text(snapshot.run_line)})"
@@ -85,11 +89,11 @@ the run's line is hidden while a stage says the same, until something is counted
     0 starts with 10 | Run 0/10
     0 counts 3 in Read | (Run 0/10), Read 3/10
     0 counts 1 | Run 1/10, Read 3/10
-    0 succeeds | Run 10/10, Read 3/3
+    0 succeeds | Run 10/10…, Read 3/3
 a task that only named stages does not bring the run's line back when it is credited
     total=10, tasks=1
-    0 starts with 10, 0 counts 10 in Read | (Run 0/10), Read 10/10
-    0 succeeds | (Run 10/10), Read 10/10
+    0 starts with 10, 0 counts 10 in Read | (Run 0/10), Read 10/10…
+    0 succeeds | (Run 10/10…), Read 10/10…
     all succeeded | (Run 10/10), Read 10/10
 a stage of items can't say how many tasks are done, with a total or without
     total=2, tasks=2, counts_items=False
@@ -126,7 +130,8 @@ what a loop declared and did not do leaves the total when its task succeeds
 the same of an unnamed loop
     total=None, tasks=1
     0 starts, 0 counts 4 of 9 | Run 4/9
-    0 succeeds | Run 4/4
+    0 succeeds | Run 4/4…
+    all succeeded | Run 4/4
 a failed task leaves its stages and the run short
     total=20, tasks=2
     0 starts with 10, 1 starts with 10, 0 counts 2 in Read | (Run 0/20), Read 2/20
@@ -147,7 +152,7 @@ one task without a total makes that of the stage unknown
     1 starts, 1 counts 3 in Read | Run 0/?, Read 4/?
 the total that unnamed loops declare is dropped once others count beyond it
     total=None, tasks=2
-    0 starts, 0 counts 4 of 4 | Run 4/4
+    0 starts, 0 counts 4 of 4 | Run 4/4…
     1 starts, 1 counts 50 | Run 54/?
 the totals that unnamed loops declare add up
     total=None, tasks=2
@@ -166,18 +171,38 @@ the clock of a finished stage stops: later stages don't slow its rate
     total=10, tasks=1
     0 starts with 10, wait 60, 0 counts 0 in Read | (Run 0/10), Read 0/10
     wait 2, 0 counts 4 in Read | (Run 0/10 2s), Read 4/10 2s
-    wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10 5s
+    wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10… 5s
     wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
 the clock of a full stage does not stop while tasks are to come to it
     total=None, tasks=2
     0 starts, 0 counts 5 in Read of 5 | Run 0/?, Read 5/5+
     wait 3 | Run 0/? 3s, Read 5/5+ 3s
     1 starts, 1 counts 0 in Read of 0, wait 4 | Run 0/? 7s, Read 5/5 3s
-the clock of a stage without a total stops at a clean end
+the clock of a stage without a total stops at a clean end, unless it stands for the run
     total=None, tasks=1
     0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s
-    wait 20 | (Run 0/? 25s), Read 10/? 25s
-    0 succeeds, all succeeded | (Run 0/? 25s), Read 10/? 5s
+    wait 20, 0 counts 0 in Cut | (Run 0/? 25s), Read 10/? 25s, Cut 0/?
+    wait 3, 0 counts 1 in Cut, wait 2 | (Run 0/? 30s), Read 10/? 30s, Cut 1/? 5s
+    0 succeeds, all succeeded | (Run 0/? 30s), Read 10/? 5s, Cut 1/? 5s
+the last stage that each item goes through is not finished before the run, and its clock goes on
+    total=10, tasks=1
+    0 starts with 10, 0 counts 0 in Read, wait 2, 0 counts 10 in Read | (Run 0/10 2s), Read 10/10… 2s
+    wait 7 | (Run 0/10 9s), Read 10/10… 9s
+    0 counts 0 in Cut | (Run 0/10 9s), Read 10/10 2s, Cut 0/10
+    wait 3, 0 counts 10 in Cut, wait 4 | (Run 0/10 16s), Read 10/10 2s, Cut 10/10… 7s
+    0 counts 2 in Pack of 2 | (Run 0/10 16s), Read 10/10 2s, Cut 10/10… 7s, Pack 2/2
+    0 succeeds, wait 1 | (Run 10/10… 17s), Read 10/10 2s, Cut 10/10… 8s, Pack 2/2
+    all succeeded | (Run 10/10 17s), Read 10/10 2s, Cut 10/10 8s, Pack 2/2
+beside the run's own line stages may finish
+    total=10, tasks=1
+    0 starts with 10, 0 counts 10 in Read, 0 counts 10 | Run 10/10…, Read 10/10
+    0 succeeds | Run 10/10…, Read 10/10
+    all succeeded | Run 10/10, Read 10/10
+a lost attempt takes back all that was counted
+    total=10, tasks=1
+    0 starts with 10, 0 counts 10 | Run 10/10…
+    0 starts again with 10, 0 counts 4 | Run 4/10
+    0 fails | Run 4/10
 a stage that was only declared has no time
     total=10, tasks=1
     0 starts with 10, 0 declares 5 in Read, wait 3 | Run 0/10, Read 0/5
@@ -217,7 +242,7 @@ def test_what_is_reported_too_much_is_capped_and_named(
     work = Work(20, tasks=2)
     for task in range(2):
         work.start(task, known)
-    for action in [*script.split(", "), "0 succeeds", "1 succeeds"]:
+    for action in [*script.split(", "), "0 succeeds", "1 succeeds", "all succeeded"]:
         play(work, action)
     assert shown(work) == lines
     assert work.stages.excess == (excess and f"{excess} items")

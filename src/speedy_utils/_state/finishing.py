@@ -1,0 +1,125 @@
+"""Tasks that have counted all their items and have not returned: they save, or send, what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .ledger import RUN_ITEMS, Count, Key, Task
+from .stages import sums_by_stage
+
+PAUSE_S = 1.0
+"""Seconds for which no task must have had anything to count before that is said of a run with tasks that are
+still to start: the pause between two short tasks is not worth a word."""
+
+LONG_S = 60.0
+"""Seconds after which tasks are named, and for how long they have had nothing to count."""
+
+MAX_NAMED = 3
+"""How many tasks are named, at most."""
+
+
+def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
+    """Return whether a running task has counted all the items that are known of.
+
+    Args:
+        counts: What it has counted so far.
+        total: Its items; None if that is not known, and only what its loops declare is.
+    """
+    done = counts.get(RUN_ITEMS, 0)
+    if total is not None and 0 < done < total:
+        return False  # most tasks, most of the time
+    own, *named = sums_by_stage(counts).values()
+    if not own.tasks_started or any(
+        stage.tasks_without_total or stage.items < stage.total for stage in named
+    ):
+        return False
+    if total is None:
+        return done >= own.total and bool(own.total or named)
+    return done >= total or any(not stage.tasks_with_own_total for stage in named)
+
+
+class FinishingTasks:
+    """The running tasks that have nothing left to count, and since when.
+
+    Args:
+        verb: What such a task does: ``"saving"``.
+        unit: What a task is called: ``"shards"``.
+        tasks: How many the run has; 0 for none.
+        numbers: What each task is called by, if not by its own number: a run that was interrupted has shards
+            3 and 7 left, which are its tasks 0 and 1.
+
+    Attributes:
+        all_counted: Whether nothing is left to count in the whole run.
+
+    Example:
+        >>> from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
+        >>> finishing = FinishingTasks("saving", "shards", tasks=64)
+        >>> finishing.start(4, total=100)
+        >>> counts = {Key(None, Metric.TASKS_STARTED): 1, RUN_ITEMS: 100}
+        >>> finishing.read([(4, counts)], tasks_left=1, now=10.0)
+        >>> finishing.phase(now=10.0), finishing.phase(now=370.0)
+        ('saving 1 of 64 shards', 'saving shard 4, 6 min')
+    """
+
+    def __init__(self, verb: str, unit: str, *, tasks: int, numbers: Sequence[int] = ()) -> None:
+        self._verb, self._unit, self._tasks, self._numbers = verb, unit, tasks, numbers
+        self._totals: dict[Task, int | None] = {}
+        self._since: dict[Task, float] = {}
+        self._counting = False  # whether a running task has something left to count
+        self.all_counted = False
+
+    def start(self, task: Task, total: int | None) -> None:
+        """Note that an attempt at a task starts, and how many items it has."""
+        self._totals[task] = total
+        self._since.pop(task, None)
+
+    def end(self, task: Task) -> None:
+        """Forget a task that has ended."""
+        self._totals.pop(task, None)
+        self._since.pop(task, None)
+
+    def read(
+        self, running: Iterable[tuple[Task, Mapping[Key, Count]]], *, tasks_left: int, now: float
+    ) -> None:
+        """Look at the running tasks.
+
+        Args:
+            running: Each of them, and what it has counted so far.
+            tasks_left: How many tasks have not ended, those among them that have not started.
+            now: The time.
+        """
+        counts = dict(running)
+        self._since = {
+            task: self._since.get(task, now)
+            for task, counted in counts.items()
+            if has_counted_all(counted, self._totals.get(task))
+        }
+        self._counting = len(self._since) < len(counts)
+        self.all_counted = bool(counts) and not self._counting and len(counts) >= tasks_left
+
+    def phase(self, now: float) -> str:
+        """Return what the running tasks do, ``"saving 63 of 64 shards"``; nothing if one of them counts.
+
+        Args:
+            now: The time.
+        """
+        if self._counting or not self._since:
+            return ""
+        ages = [now - since for since in self._since.values()]
+        if not self.all_counted and min(ages) < PAUSE_S:
+            return ""
+        many, long = len(ages) > MAX_NAMED, f", {_duration(max(ages))}" if max(ages) >= LONG_S else ""
+        if not self._tasks:
+            return f"{self._verb}{long}"
+        if many or not long:
+            of = f" of {self._tasks:,}" * (self._unit != "tasks")
+            unit = self._unit if of or len(ages) > 1 else self._unit.removesuffix("s")
+            return f"{self._verb} {len(ages):,}{of} {unit}{long}"
+        names = [str(self._numbers[int(task)] if self._numbers else task) for task in self._since]
+        unit = self._unit if names[1:] else self._unit.removesuffix("s")
+        return f"{self._verb} {unit} {' and '.join(names)}{long}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"

@@ -80,7 +80,10 @@ def test_a_shard_counts_for_its_rows(
     assert done == sorted(done)
     assert len(load_from_disk(str(out))) == (265 if process is filters else 530)
     assert recorder.last.final
-    assert recorder.last.rate == 530 / recorder.last.elapsed
+    counted_in = recorder.last.run_line.counted_in
+    assert counted_in is not None
+    assert counted_in <= recorder.last.elapsed
+    assert recorder.last.rate == 530 / counted_in
     # 200 of 133 rows were reported
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == (process is reports_by_index)
@@ -126,7 +129,7 @@ def test_merging_is_shown(local: str, recorder: Recorder, out: Path, monkeypatch
     def look(snapshot: Snapshot) -> None:
         if phases and snapshot.phase == phases[-1]:
             assert snapshot.done == snapshot.total == 10
-            assert not (snapshot.run_line.finished or snapshot.complete)
+            assert (snapshot.run_line.finished, snapshot.complete) == (False, False)
             shown.set()
 
     def merge_when_shown(workspace: Any, plan: Any, enter: Any) -> Path:

@@ -117,7 +117,7 @@ class FinishingTasks:
             return f"{self._verb} {len(ages):,}{of} {unit}{long}"
         names = [str(self._numbers[int(task)] if self._numbers else task) for task in self._since]
         unit = self._unit if names[1:] else self._unit.removesuffix("s")
-        return f"{self._verb} {unit} {' and '.join(names)}{long}"
+        return f"{self._verb} {unit} {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}{long}"
 
 
 def _duration(seconds: float) -> str:

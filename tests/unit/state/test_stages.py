@@ -201,7 +201,7 @@ beside the run's own line stages may finish
 a lost attempt takes back all that was counted
     total=10, tasks=1
     0 starts with 10, 0 counts 10 | Run 10/10…
-    0 starts again with 10, 0 counts 4 | Run 4/10
+    0 starts with 10 again, 0 counts 4 | Run 4/10
     0 fails | Run 4/10
 a stage that was only declared has no time
     total=10, tasks=1

@@ -224,7 +224,14 @@ def _process(
     failed: list[TaskError] = []
 
     def attempt(task: int, number: int) -> Attempt:
-        return Attempt(task, number, specs[task].num_rows, counts_items=True, adopt_tqdm=options.adopt_tqdm)
+        return Attempt(
+            task,
+            number,
+            specs[task].num_rows,
+            counts_items=True,
+            adopt_tqdm=options.adopt_tqdm,
+            total_is_rows=True,
+        )
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:

@@ -31,6 +31,7 @@ class Attempt:
         total: Its items; None if that is not known.
         counts_items: Whether the run counts items, and not tasks.
         adopt_tqdm: Whether tqdm bars that the task makes count for it.
+        total_is_rows: Whether its items are the rows of a dataset.
     """
 
     task: int
@@ -38,10 +39,17 @@ class Attempt:
     total: int | None
     counts_items: bool
     adopt_tqdm: bool = True
+    total_is_rows: bool = False
 
     def reporter(self) -> Reporter:
         """Return a reporter for this attempt."""
-        return Reporter(self.task, self.attempt, total=self.total, counts_items=self.counts_items)
+        return Reporter(
+            self.task,
+            self.attempt,
+            total=self.total,
+            total_is_rows=self.total_is_rows,
+            counts_items=self.counts_items,
+        )
 
 
 @dataclass(frozen=True, slots=True)

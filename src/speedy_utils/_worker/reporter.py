@@ -106,6 +106,7 @@ class Reporter:
         task: The task.
         attempt: The number of the attempt, from 1; the driver numbers them.
         total: Items of the task, if that is known: its counts stop there.
+        total_is_rows: Whether these items are the rows of a dataset.
         counts_items: False if the run counts tasks and not items: unnamed counts are then left out.
         clock: Monotonic clock, in seconds.
 
@@ -120,12 +121,14 @@ class Reporter:
         attempt: int = 1,
         *,
         total: int | None = None,
+        total_is_rows: bool = False,
         counts_items: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
         self.attempt = attempt
         self.total = total
+        self.total_is_rows = total_is_rows
         self.own = Tally(self, None, total if counts_items else 0)
         self._counts_items = counts_items
         self._stages: dict[str, Tally] = {}

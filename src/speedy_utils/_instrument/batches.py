@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
 from itertools import accumulate, chain, islice
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from .._interrupts import interruptible
+from .._worker.reporter import Tally
+
+T = TypeVar("T")
 
 
 class Batches(Protocol):
@@ -24,7 +29,7 @@ class Batches(Protocol):
 
     total: int | None
 
-    def rows(self, elements: int) -> int:
+    def rows(self, elements: int, /) -> int:
         """Return the rows of the first few elements."""
         ...
 
@@ -72,6 +77,22 @@ class ListedTables:
         return self._ends[min(elements, len(self._ends) - 1)]
 
 
+def batches_counted_in_rows(iterable: object, tally: Tally) -> Batches | None:
+    """Return how many rows the elements of a loop count for; None if each counts for one item.
+
+    In a named stage elements count. So they do in a task whose items are no rows, as in
+    ``multi_process(f, frames)``, unless the batches have just as many rows as the task has items.
+    """
+    if tally.stage is not None or not tally.limit:
+        return None
+    batches = known_batches(iterable)
+    if batches is None or not (tally.reporter.total_is_rows or batches.total == tally.limit):
+        return None
+    if batches.total is None:  # a stream: its last batch may be short
+        batches.total = tally.limit
+    return batches
+
+
 def known_batches(iterable: object) -> Batches | None:
     """Return how many rows the elements of ``iterable`` stand for; None if they are no batches that we know.
 
@@ -88,6 +109,16 @@ def known_batches(iterable: object) -> Batches | None:
 def rows_in(element: object) -> int | None:
     """Return the rows of a table or data frame; None if it is something else."""
     return len(element) if isinstance(element, _loaded(_TABLES)) and isinstance(element, Sized) else None
+
+
+@interruptible
+def counted_tables(iterable: Iterable[T], count: Callable[[int], None]) -> Iterator[T]:
+    """Iterate over tables, and tell how many rows each has once the loop comes back for the next one."""
+    for table in iterable:
+        yield table
+        rows = rows_in(table)
+        count(1 if rows is None else rows)
+        del table  # before the next is fetched
 
 
 def is_dataset(iterable: object) -> bool:
@@ -111,7 +142,7 @@ _ONE_FOR_ONE = (enumerate, islice, map, zip)
 """Each of their elements takes one from what they go through."""
 
 
-def _loaded(names: Sequence[tuple[str, str]]) -> tuple[type, ...]:
+def _loaded(names: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
     """Return those of some classes whose modules are loaded."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in names)
     return tuple(kind for kind in found if isinstance(kind, type))
@@ -136,7 +167,7 @@ def _of_dataset(source: object) -> Batches | None:
     """Know the batches of ``Dataset.iter(batch_size)``, a generator that has its arguments as locals."""
     if not isinstance(source, GeneratorType) or source.gi_frame is None:
         return None
-    if source.gi_code not in [kind.iter.__code__ for kind in _loaded(_DATASETS)]:  # type: ignore[attr-defined]
+    if source.gi_code not in [kind.iter.__code__ for kind in _loaded(_DATASETS)]:
         return None
     names: dict[str, Any] = source.gi_frame.f_locals
     return EvenBatches(

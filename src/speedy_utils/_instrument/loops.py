@@ -6,16 +6,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import suppress
-from itertools import chain, compress, repeat
+from itertools import chain, compress, islice, repeat
 from operator import length_hint
 from types import GeneratorType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._interrupts import interruptible
 from .._state.ledger import Stage
 from .._validation import checked_amount, checked_count, checked_name, shorten
 from .._worker.context import current, tally_here
 from .._worker.reporter import Tally
+from .batches import Batches, batches_counted_in_rows, counted_tables, is_dataset, rows_in
 from .dataset_rows import row_batches
 
 T = TypeVar("T")
@@ -131,16 +132,15 @@ def _passes(
     if size is not None:
         yield _sized(iterable, size, tally)
         return
-    loop = _Loop(iterable)
+    loop = _Loop(batches_counted_in_rows(iterable, tally))
     tally.open(loop)
     try:
         if batches is not None:
             yield from _counted_batches(batches, loop)
-        elif type(iterable) in _CANNOT_FAIL or loop.generator is not None:
-            yield _tick_after_fetch(iterable, loop)
-            loop.held = 0
+        elif loop.batches is None and _may_yield_tables(iterable, tally):
+            yield from _after_first_element(iter(iterable), loop)
         else:
-            yield _tick_before_fetch(iterable, loop)
+            yield from _counted(iterable, loop)
     finally:
         tally.close(loop, loop.read())
         tally.reporter.mark_moved(tally.stage)
@@ -177,24 +177,44 @@ class _Loop:
 
     In the body both have used one tick more than items are finished. They differ once the loop has come back
     for an item and there is none, be it that the iterator ends or that it fails.
+
+    Args:
+        batches: How many rows each element counts for; None if an element is an item.
     """
 
-    __slots__ = ("generator", "held", "ticks")
+    __slots__ = ("batches", "generator", "held", "ticks", "without_ticks")
 
-    def __init__(self, iterable: object) -> None:
-        self.generator = iterable if isinstance(iterable, GeneratorType) else None
+    def __init__(self, batches: Batches | None) -> None:
+        self.batches = batches
+        self.generator: GeneratorType[Any, Any, Any] | None = None  # if it is one that the loop goes through
         self.ticks = repeat(True, _TICKS)
         self.held = 1  # ticks used for items that are not finished
+        self.without_ticks = 0  # items finished for which no tick was used
+
+    def add(self, items: int) -> None:
+        """Count items that were finished, and used no tick."""
+        self.without_ticks += items
 
     def read(self) -> int:
         """Return the items finished so far."""
         used = _TICKS - length_hint(self.ticks)
         ended = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
-        return used if ended else max(used - self.held, 0)
+        done = self.without_ticks + (used if ended else max(used - self.held, 0))
+        return done if self.batches is None else self.batches.rows(done)
 
 
 # Their iterators fail only if the loop itself changes them.
 _CANNOT_FAIL = (list, tuple, range, dict, set, frozenset, str, bytes, deque)
+
+
+def _counted(iterable: Iterable[T], loop: _Loop) -> Iterator[Iterator[T]]:
+    """Yield an iterator over a whole iterable, or over what is left of it."""
+    loop.generator = iterable if isinstance(iterable, GeneratorType) else None
+    if type(iterable) in _CANNOT_FAIL or loop.generator is not None:
+        yield _tick_after_fetch(iterable, loop)
+        loop.held = 0
+    else:
+        yield _tick_before_fetch(iterable, loop)
 
 
 def _tick_after_fetch(iterable: Iterable[T], loop: _Loop) -> Iterator[T]:
@@ -225,6 +245,27 @@ def _counted_batches(batches: Iterator[Iterable[T]], loop: _Loop) -> Iterator[It
         del rows  # frees them before the next are fetched
         yield counted
         loop.held = 0
+
+
+def _may_yield_tables(iterable: object, tally: Tally) -> bool:
+    """Return whether tables and data frames that a loop gets count for their rows: it is not known yet."""
+    if tally.stage is not None or not tally.reporter.total_is_rows:
+        return False
+    return type(iterable) not in _CANNOT_FAIL and not is_dataset(iterable)
+
+
+def _after_first_element(iterator: Iterator[T], loop: _Loop) -> Iterator[Iterator[T]]:
+    """Yield an iterator over the first element and, once its type is known, one over the others."""
+    first: dict[str, T] = {}
+    # setdefault() returns the element, and keeps it. Nothing else is fetched from the iterator.
+    yield map(first.setdefault, repeat("it"), _tick_after_fetch(islice(iterator, 1), loop))
+    rows = None
+    if first:
+        rows = rows_in(first.pop("it"))
+        loop.ticks = repeat(True, _TICKS)
+        loop.add(1 if rows is None else rows)
+    # If there was none, the iterator has ended, or failed and may go on.
+    yield from _counted(iterator, loop) if rows is None else [counted_tables(iterator, loop.add)]
 
 
 class _Sum:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
 from .._worker.reporter import Tally
+from .batches import Batches, batches_counted_in_rows, counted_tables, yields_arrow_tables
 
 MAX_STAGES = 20
 """How many stages the bars of a task may name: a bar a file, named after it, must not make a stage a file."""
@@ -83,6 +84,7 @@ class CapturedBar:
     __slots__ = (
         "__weakref__",
         "_bar",
+        "_batches",
         "_carried",
         "_clock",
         "_declared",
@@ -122,6 +124,7 @@ class CapturedBar:
         self._was_reset = False
         self._declares = False  # whether it is to declare its total
         self._declared: int | None = None
+        self._batches: Batches | None = None  # how many rows its elements count for, if that is known
         self._last_n, self._moved_at = bar.n, clock()
 
     @property
@@ -168,6 +171,7 @@ class CapturedBar:
                     self._lower_miniters(bar)
                 if reading.done > 0 and self._state == "new":
                     self._begin(bar)
+                    reading = self._read(bar)  # in rows, if it goes through batches
             except Exception:  # user code may have put anything there; it is read again the next time
                 return
             self._done = max(self._done, reading.done)  # what was seen stays counted, whatever is taken back
@@ -187,6 +191,7 @@ class CapturedBar:
             if self._state == "new":
                 with suppress(Exception):  # as in sample(), which tries again
                     self._begin(bar)
+                    self._count_tables(bar)
             self.sample(bar)
 
     @contextmanager
@@ -224,6 +229,12 @@ class CapturedBar:
         scale = 1 if isinstance(scale, bool) or not scale else scale
         start = 0 if self._was_reset else bar.initial
         done = int((bar.n - start) * scale + _ROUNDING)
+        if self._batches is not None:
+            total = self._batches.total
+            return Reading(
+                self._carried + self._batches.rows(max(done, 0)),
+                None if total is None else self._carried + total,
+            )
         total = bar.total
         # tqdm treats a total of 0 or less as none, once it is passed.
         if total is None or total == float("inf") or (total <= 0 and done > 0):
@@ -247,9 +258,19 @@ class CapturedBar:
             return  # a call, or a task, of one item is not moved by the items of a loop in it
         else:
             tally = self._home
+            if bar.iterable is not None and bar.unit_scale in (None, False, True, 1):
+                self._batches = batches_counted_in_rows(bar.iterable, tally)
         self._tally = tally.bars
         self._tally.open(self)
         tally.reporter.mark_started(tally.stage)
+
+    def _count_tables(self, bar: Any) -> None:
+        """Count the rows of tables, if it is about to go through some that can't be counted beforehand."""
+        tally = self._tally
+        if tally is None or tally.stage is not None or not tally.reporter.total_is_rows:
+            return
+        if self._batches is None and yields_arrow_tables(bar.iterable):
+            self._batches = bar.iterable = PassingTables(bar)
 
     def _declare(self, total: int) -> None:
         stage = self._tally.stage if self._tally is not None else None
@@ -268,3 +289,30 @@ class CapturedBar:
             self._last_n, self._moved_at = bar.n, now
         elif now - self._moved_at > _STALE_AFTER_S and bar.dynamic_miniters:
             bar.miniters = 0
+
+
+class PassingTables:
+    """What a bar goes through in place of a reader of tables: it counts the rows of those that have passed.
+
+    Args:
+        bar: The bar, whose ``iterable`` is the reader, and is so again once its loop has started.
+    """
+
+    total: int | None = None
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._tables = weakref.ref(bar), bar.iterable
+        self._rows = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        bar = self._bar()
+        if bar is not None:
+            bar.iterable = self._tables
+        return counted_tables(self._tables, self._add)
+
+    def _add(self, rows: int) -> None:
+        self._rows += rows
+
+    def rows(self, _: int) -> int:
+        """Return the rows of all tables that have passed."""
+        return self._rows

@@ -1,0 +1,42 @@
+"""A task of known size in the process of a test, and what the run would see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._state.ledger import RUN_ITEMS
+from speedy_utils._worker.context import counting, registered
+from speedy_utils._worker.reporter import Reporter
+from speedy_utils.testing import RecordingSink
+
+
+class Task:
+    """A task that is running.
+
+    Args:
+        total: Its items.
+        rows: Whether these are the rows of a dataset.
+    """
+
+    def __init__(self, total: int, *, rows: bool = True) -> None:
+        self.reporter = Reporter(0, total=total, total_is_rows=rows)
+
+    @property
+    def done(self) -> int:
+        """The items that it has reported."""
+        return int(self.reporter.report().counts[RUN_ITEMS])
+
+    @property
+    def raw(self) -> int:
+        """The items that it has reported, whatever its total."""
+        return int(self.reporter.raw_counts()[RUN_ITEMS])
+
+
+@contextmanager
+def a_task(total: int, *, rows: bool = True) -> Iterator[Task]:
+    """Let the block be the code of a task whose tqdm bars are captured."""
+    task = Task(total, rows=rows)
+    with registered(task.reporter, RecordingSink()), counting(task.reporter.own), capturing_tqdm():
+        yield task

@@ -53,7 +53,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import compress, starmap
 from operator import is_, itemgetter, methodcaller
@@ -62,6 +62,10 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Cancelled(BaseException):
+    """Raised in a task whose run was cancelled."""
 
 
 def after_fork_in_child(reset: Callable[[], object]) -> None:
@@ -182,7 +186,7 @@ def interruptible(function: Callable[P, T]) -> Callable[P, T]:
     return function
 
 
-def raise_in_thread(thread: int, error: type[BaseException]) -> bool:
+def raise_in_thread(thread: int, error: type[BaseException], *, spare: Collection[str] = frozenset()) -> bool:
     """Raise an exception in a thread, if it is in user code.
 
     It is raised where the thread is or, if it has called a C function, once that returns.
@@ -190,13 +194,16 @@ def raise_in_thread(thread: int, error: type[BaseException]) -> bool:
     Args:
         thread: Its ident.
         error: The exception's class.
+        spare: Further packages in whose code it must not be raised.
 
     Returns:
         Whether it was raised. If not, the thread has ended, or is for a moment in code that must not be
         interrupted, and the caller may try again.
     """
     frame = sys._current_frames().get(thread)
-    return frame is not None and _may_interrupt(frame) and _async_raise(thread, frame, error)
+    if frame is None or _package(frame) in spare:
+        return False
+    return _may_interrupt(frame) and _async_raise(thread, frame, error)
 
 
 def _async_raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:

@@ -12,7 +12,7 @@ from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
 from .._validation import checked_count, shorten
-from .options import Backend, RunOptions
+from .options import Backend, RunOptions, checked_function
 
 
 def multi_process(
@@ -37,11 +37,11 @@ def multi_process(
     """Call a function on each item, in many workers, and show one bar for all of them.
 
     Args:
-        func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do. What it reports with
-            ``report_progress``, ``track`` or ``tracked`` moves the bar.
+        func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do, and so will a coroutine
+            function. What it reports with ``report_progress``, ``track`` or ``tracked`` moves the bar.
         items: One task each. Other than a sequence, it is read before the first task starts.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
-            one is running.
+            one is running, and for 32 coroutines on ``"threads"``.
         backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
             another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
@@ -82,8 +82,7 @@ def multi_process(
         >>> multi_process(total_length, words, backend="seq", total_items=len, progress=False)
         [6, 5]
     """
-    if not callable(func):
-        raise TypeError(f"func must be callable, not {shorten(func)}")
+    checked_function(func, "func")
     if on_error not in ("raise", "continue"):
         raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
     options = RunOptions(
@@ -111,7 +110,7 @@ def multi_process(
     counts_items = total is not None
     unit = options.unit or ("items" if counts_items else "tasks")
     total = len(items) if total is None else total
-    workers = min(options.workers(), len(items))
+    workers = min(options.workers(func), len(items))
     engine = options.engine(func, func_kwargs, workers)
     run = Run(
         options.desc or f"Processing {total:,} {unit}",

@@ -23,7 +23,7 @@ from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
-from .options import Backend, RunOptions
+from .options import Backend, RunOptions, checked_function
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,8 +121,7 @@ def multi_process_dataset(
         ...     load_from_disk(out)["text"][:]
         ['ONE', 'BAR']
     """
-    if not callable(process_func):
-        raise TypeError(f"process_func must be callable, not {shorten(process_func)}")
+    checked_function(process_func, "process_func", rows=True)
     options = RunOptions(
         backend=backend,
         num_workers=num_workers,
@@ -150,7 +149,7 @@ def multi_process_dataset(
     with Workspace.open(output_path, overwrite=overwrite) as workspace:
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
-        workers = options.workers()  # looks for a running Ray, which may take seconds
+        workers = options.workers(process_func)  # looks for a running Ray, which may take seconds
         plan = workspace.resume(
             fingerprint_run(rows, process_func, kwargs),
             num_shards=num_shards,

@@ -9,6 +9,11 @@ from typing import Any, Literal
 from .._display.base import Display, Progress, checked_progress
 from .._engines.base import ENGINES, Engine, WorkSpec, engine_class
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
+from .._instrument.decorator import (
+    is_async_generator_function,
+    is_coroutine_function,
+    is_generator_function,
+)
 from .._run.run import display_here
 from .._validation import checked_count, checked_interval, checked_name, checked_optional, shorten
 
@@ -73,9 +78,14 @@ class RunOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # as the class is frozen
 
-    def workers(self) -> int:
-        """Return how many tasks may run at once, at most."""
-        return self.num_workers or engine_class(self.backend).default_workers()
+    def workers(self, function: Callable[..., Any] | None = None) -> int:
+        """Return how many tasks may run at once, at most.
+
+        Args:
+            function: What they call. More coroutines than functions run at once in threads.
+        """
+        awaits = function is not None and is_coroutine_function(function)
+        return self.num_workers or engine_class(self.backend).default_workers(awaits=awaits)
 
     def display(self) -> Display:
         """Return the display of a run that starts here."""
@@ -91,6 +101,32 @@ class RunOptions:
         """
         work = WorkSpec(function, kwargs, workers, self.ray_options or {}, self.worker_logs)
         return engine_class(self.backend)(work)
+
+
+def checked_function(function: Any, name: str, *, rows: bool = False) -> None:
+    """Check what a run calls.
+
+    Args:
+        function: The function.
+        name: The name of the argument.
+        rows: Whether it may be a generator function, which yields rows.
+
+    Raises:
+        TypeError: It can't be called, or its calls would run none of its code.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be callable, not {shorten(function)}")
+    if is_async_generator_function(function):
+        raise TypeError(
+            f"{name} is an async generator function, {shorten(function)}: a call of it runs none of its "
+            "code. Make it an async function that returns a list: return [row async for row in rows()]"
+        )
+    if not rows and is_generator_function(function):
+        raise TypeError(
+            f"{name} is a generator function, {shorten(function)}: a call of it runs none of its code. Make "
+            "it return a list in place of yielding, or pass a dataset to multi_process_dataset, which takes "
+            "generator functions"
+        )
 
 
 def checked_backend(backend: Any) -> str:

@@ -43,8 +43,12 @@ class Engine(Feed, Protocol):
     def __init__(self, work: WorkSpec) -> None: ...
 
     @classmethod
-    def default_workers(cls) -> int:
-        """Return how many workers a run has if its caller does not say."""
+    def default_workers(cls, *, awaits: bool = False) -> int:
+        """Return how many workers a run has if its caller does not say.
+
+        Args:
+            awaits: Whether its tasks are coroutines.
+        """
         ...
 
     def start(self) -> None:

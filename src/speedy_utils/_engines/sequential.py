@@ -6,6 +6,7 @@ from contextvars import copy_context
 from typing import Any
 
 from .._run.run import LocalFeed
+from .._worker.event_loop import EventLoop, shared_loop
 from .._worker.reporter import Reporter
 from .base import WorkSpec, cpus
 from .task import Attempt, Outcome, run_attempt
@@ -13,16 +14,17 @@ from .worker_logs import ThreadLogs
 
 
 class SequentialEngine(LocalFeed):
-    """Runs an attempt when it is waited for."""
+    """Runs an attempt when it is waited for; coroutines in one event loop, each to its end."""
 
     def __init__(self, work: WorkSpec) -> None:
         super().__init__()
         self._work = work
         self._logs = ThreadLogs(work.worker_logs)
+        self._event_loop = EventLoop()
         self._waiting: list[tuple[Attempt, Any]] = []
 
     @classmethod
-    def default_workers(cls) -> int:
+    def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - it makes no difference
         """Return the number of CPUs: shards are cut for as many workers as elsewhere."""
         return cpus()
 
@@ -46,6 +48,7 @@ class SequentialEngine(LocalFeed):
             self.remove(reporter)
 
     def _run(self, attempt: Attempt, item: Any, reporter: Reporter) -> Outcome:
+        shared_loop.set(self._event_loop)
         with self._logs.of(self):
             return run_attempt(
                 self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
@@ -55,5 +58,8 @@ class SequentialEngine(LocalFeed):
         """Do nothing: no attempt runs while the driver's thread is here."""
 
     def close(self) -> None:
-        """Restore the streams."""
-        self._logs.close()
+        """End what coroutines have left, and restore the streams."""
+        try:
+            self._event_loop.close()
+        finally:
+            self._logs.close()

@@ -6,19 +6,19 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import starmap
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
+from .._interrupts import Cancelled
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
 from .._worker.context import counting, forget, registered
+from .._worker.event_loop import awaited
 from .._worker.flusher import Sink
 from .._worker.reporter import Reporter
-
-
-class Cancelled(BaseException):
-    """Raised in a task whose run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def run_attempt(
     *,
     adopt_tqdm: bool = True,
 ) -> Outcome:
-    """Call the user's function on an item and count what it reports.
+    """Call the user's function on an item, await what it returned if need be, and count what it reports.
 
     Args:
         function: The user's function.
@@ -128,7 +128,7 @@ def _run_attempt(
     with registered(reporter, sink), counting(reporter.own):
         try:
             with capturing_tqdm() if adopt_tqdm else nullcontext():
-                value = function(item, **kwargs)
+                value = _checked_result(awaited(function(item, **kwargs)))
         except (KeyboardInterrupt, Cancelled):  # the run ends, and not the function alone
             raise
         except SystemExit as error:
@@ -141,6 +141,24 @@ def _run_attempt(
     return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
 
 
+_LAZY = (GeneratorType, AsyncGeneratorType, filter, map, starmap)
+"""What a function may return that runs code of the user's only once it is iterated."""
+
+
+def _checked_result(value: Any) -> Any:
+    """Return what a function returned.
+
+    Raises:
+        TypeError: Nothing of it has run yet.
+    """
+    if isinstance(value, _LAZY):
+        raise TypeError(
+            f"the function returned {shorten(value)}, and none of that has run: return a list in place of "
+            "it. multi_process_dataset takes generator functions"
+        )
+    return value
+
+
 def _reason(error: BaseException) -> str:
     try:
         lines = traceback.format_exception_only(error)
@@ -150,9 +168,14 @@ def _reason(error: BaseException) -> str:
         return type(error).__name__
 
 
+_OURS = {__name__, awaited.__module__}
+
+
 def _without_us(error: BaseException) -> str:
     """Return the traceback from the user's function on."""
-    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
+        trace = trace.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, trace))
     except Exception:  # as above

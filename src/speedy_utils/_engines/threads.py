@@ -9,13 +9,17 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._interrupts import interruptible, raise_in_thread
+from .._interrupts import Cancelled, interruptible, raise_in_thread
 from .._run.run import LocalFeed
+from .._worker.event_loop import EventLoop, shared_loop
 from .base import WorkSpec, cpus
-from .task import Attempt, Cancelled, Outcome, run_attempt
+from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 
 logger = logging.getLogger("speedy_utils")
+
+COROUTINES = 32
+"""How many coroutines run at once if nobody says."""
 
 CANCEL_GRACE_S = 2.0
 """Seconds in which the cancelled threads may end before a run goes on without them."""
@@ -25,7 +29,7 @@ CANCEL_RETRY_S = 0.005
 
 
 class ThreadEngine(LocalFeed):
-    """Runs attempts in as many threads as there are workers.
+    """Runs attempts in as many threads as there are workers, and their coroutines in one event loop.
 
     The threads are daemons, unlike those of ``concurrent.futures``: an interrupted program would else wait at
     its end for those that can't be interrupted.
@@ -35,6 +39,7 @@ class ThreadEngine(LocalFeed):
         super().__init__()
         self._work = work
         self._logs = ThreadLogs(work.worker_logs)
+        self._event_loop = EventLoop()
         self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException]] = SimpleQueue()
         self._busy: set[int] = set()
@@ -46,9 +51,9 @@ class ThreadEngine(LocalFeed):
         ]
 
     @classmethod
-    def default_workers(cls) -> int:
-        """Return the number of CPUs."""
-        return cpus()
+    def default_workers(cls, *, awaits: bool = False) -> int:
+        """Return the number of CPUs, which tasks that wait don't need."""
+        return COROUTINES if awaits else cpus()
 
     def start(self) -> None:
         """Start the threads.
@@ -83,8 +88,10 @@ class ThreadEngine(LocalFeed):
 
         A thread where that must not be raised (see ``_interrupts``) is tried again. One that is inside a long
         C call can't be interrupted: after two seconds a warning says so, and it is left to end by itself.
+        Coroutines get a CancelledError.
         """
         self._end_idle_threads()
+        self._event_loop.cancel()
         deadline = time.monotonic() + CANCEL_GRACE_S
         try:
             self._cancel_busy_threads()
@@ -102,10 +109,11 @@ class ThreadEngine(LocalFeed):
             )
 
     def close(self) -> None:
-        """Let the threads end, and restore the streams."""
+        """Let the threads end, end what coroutines have left, and restore the streams."""
         try:
             self._end_idle_threads()
             self._cancel_busy_threads()  # there are some only if a second Ctrl-C came before cancel() began
+            self._event_loop.close()
         finally:
             self._logs.close()
 
@@ -118,6 +126,7 @@ class ThreadEngine(LocalFeed):
             self._cancelled |= {
                 thread for thread in self._busy - self._cancelled if raise_in_thread(thread, Cancelled)
             }
+        self._event_loop.interrupt()
 
     def _end_idle_threads(self) -> None:
         """Forget the attempts that no thread has taken, and let each thread end once it has no attempt."""
@@ -127,6 +136,7 @@ class ThreadEngine(LocalFeed):
         self._waiting.put(None)
 
     def _run(self) -> None:
+        shared_loop.set(self._event_loop)
         while (task := self._waiting.get()) is not None:
             attempt, item = task
             try:

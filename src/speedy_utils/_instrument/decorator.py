@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
 import wrapt
@@ -245,3 +245,47 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     else:
         spec = getattr(function, "__tracked__", None)
     return spec.items(args, kwargs) if isinstance(spec, TrackedSpec) else None
+
+
+def called_function(function: Any) -> Any:
+    """Return the function whose code runs if a callable is called, as far as that can be told.
+
+    Bound methods, ``functools.partial``, objects with ``__call__`` and what ``@tracked`` has wrapped are
+    looked through. What another decorator has wrapped is not: it may await that, or iterate it.
+    """
+    while True:
+        kind = type(function)  # as above
+        if issubclass(kind, functools.partial):
+            function = function.func
+        elif issubclass(kind, (MethodType, classmethod, staticmethod)):
+            function = function.__func__
+        elif issubclass(kind, (_TrackedObject, _BoundTracked)):
+            function = function.__wrapped__
+        elif issubclass(kind, (FunctionType, type)):
+            return function
+        else:
+            call = inspect.getattr_static(kind, "__call__", None)
+            if not isinstance(call, (FunctionType, classmethod, staticmethod)):
+                return function
+            function = call
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether a call of a function returns a coroutine, as far as that can be told."""
+    called = called_function(function)
+    return inspect.iscoroutinefunction(called) or _has_flag(called, inspect.CO_ITERABLE_COROUTINE)
+
+
+def is_generator_function(function: Any) -> bool:
+    """Return whether a call of a function returns a generator, as far as that can be told."""
+    called = called_function(function)
+    return inspect.isgeneratorfunction(called) and not _has_flag(called, inspect.CO_ITERABLE_COROUTINE)
+
+
+def is_async_generator_function(function: Any) -> bool:
+    """Return whether a call of a function returns an async generator, as far as that can be told."""
+    return inspect.isasyncgenfunction(called_function(function))
+
+
+def _has_flag(function: Any, flag: int) -> bool:
+    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & flag)

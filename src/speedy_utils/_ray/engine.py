@@ -63,7 +63,7 @@ class RayEngine:
         self._attempts: dict[Any, Attempt] = {}
 
     @classmethod
-    def default_workers(cls) -> int:
+    def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
         """Return the CPUs of the Ray that is running, or of this machine if none can be."""
         if "ray" in sys.modules or os.environ.get("RAY_ADDRESS"):
             from .runtime import running_cpus

@@ -26,6 +26,7 @@ from typing import Any
 
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
+from .._worker.event_loop import awaited
 from ..errors import ShardError
 from .files import checksum, sync, write_json
 from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
@@ -42,7 +43,7 @@ _ADVICE = (
 def process_shard(shard: Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
     """Process a shard in a worker: the whole task of a dataset run."""
     output = begin_shard(shard.folder)
-    return finish_shard(process_func(shard.dataset, str(output), **kwargs), output, shard.spec)
+    return finish_shard(awaited(process_func(shard.dataset, str(output), **kwargs)), output, shard.spec)
 
 
 @dataclass(frozen=True)

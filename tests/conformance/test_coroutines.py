@@ -134,7 +134,7 @@ def test_coroutines_in_threads_run_in_one_loop_and_at_most_so_many_at_once() -> 
 
 
 def test_32_coroutines_run_at_once_by_default() -> None:
-    """On "threads" 32 coroutines are in flight if nobody says how many."""
+    """On "threads" 32 coroutines are in flight if no number is given."""
     most, running = [0], [0]
 
     async def task(i: int) -> None:

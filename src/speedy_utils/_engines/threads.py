@@ -19,7 +19,7 @@ from .worker_logs import ThreadLogs
 logger = logging.getLogger("speedy_utils")
 
 COROUTINES = 32
-"""How many coroutines run at once if nobody says."""
+"""How many coroutines run at once by default."""
 
 CANCEL_GRACE_S = 2.0
 """Seconds in which the cancelled threads may end before a run goes on without them."""

@@ -248,7 +248,7 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def called_function(function: Any) -> Any:
-    """Return the function whose code runs if a callable is called, as far as that can be told.
+    """Return the function whose code runs if a callable is called, as far as can be seen.
 
     Bound methods, ``functools.partial``, objects with ``__call__`` and what ``@tracked`` has wrapped are
     looked through. What another decorator has wrapped is not: it may await that, or iterate it.
@@ -271,19 +271,19 @@ def called_function(function: Any) -> Any:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Return whether a call of a function returns a coroutine, as far as that can be told."""
+    """Return whether a call of a function returns a coroutine, as far as can be seen."""
     called = called_function(function)
     return inspect.iscoroutinefunction(called) or _has_flag(called, inspect.CO_ITERABLE_COROUTINE)
 
 
 def is_generator_function(function: Any) -> bool:
-    """Return whether a call of a function returns a generator, as far as that can be told."""
+    """Return whether a call of a function returns a generator, as far as can be seen."""
     called = called_function(function)
     return inspect.isgeneratorfunction(called) and not _has_flag(called, inspect.CO_ITERABLE_COROUTINE)
 
 
 def is_async_generator_function(function: Any) -> bool:
-    """Return whether a call of a function returns an async generator, as far as that can be told."""
+    """Return whether a call of a function returns an async generator, as far as can be seen."""
     return inspect.isasyncgenfunction(called_function(function))
 
 

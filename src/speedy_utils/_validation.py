@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from math import inf
+from contextlib import suppress
 from numbers import Integral, Real
 from operator import index
 from threading import TIMEOUT_MAX
@@ -34,6 +34,41 @@ def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
     return checked
 
 
+def checked_items(n: Any, name: str = "n") -> int:
+    """Return a number of items that were counted as a plain ``int``; below 0 if some are taken back.
+
+    Args:
+        n: Any whole number: ``3``, ``True``, ``3.0``, NumPy's, a tensor without dimensions.
+        name: The name of the argument, for the error.
+
+    Raises:
+        TypeError: ``n`` is not a number.
+        ValueError: ``n`` is not a whole number.
+
+    Example:
+        >>> checked_items(2.0), checked_items(-3)
+        (2, -3)
+    """
+    with suppress(Exception):  # numbers of other libraries may raise anything
+        whole = int(n)
+        if not getattr(n, "ndim", 0) and whole == n:  # what is "3" is not equal to 3
+            return whole
+    raise _not_a("whole number", n, name)
+
+
+def checked_total(total: Any, name: str = "total") -> int:
+    """Return a number of items that there are as a plain ``int``, as :func:`checked_items` does.
+
+    Raises:
+        TypeError: ``total`` is not a number.
+        ValueError: ``total`` is not a whole number, or negative.
+    """
+    checked = checked_items(total, name)
+    if checked < 0:
+        raise ValueError(f"{name} must be at least 0, not {shorten(total)}")
+    return checked
+
+
 def checked_optional(n: Any, name: str, least: int = 0) -> int | None:
     """Return a count as :func:`checked_count` does; None stays None."""
     return None if n is None else checked_count(n, name, least)
@@ -43,24 +78,27 @@ def checked_amount(amount: Any, name: str) -> int | float:
     """Return what is added to a counter as a plain ``int`` or ``float``.
 
     Args:
-        amount: A real number, or one of NumPy's.
+        amount: Any real number: ``512``, ``-0.5``, ``True``, NumPy's, a tensor without dimensions.
         name: The name of the counter.
 
     Raises:
-        TypeError: ``amount`` is not a real number. ``True`` and ``False`` are refused.
-        ValueError: ``amount`` is negative or not finite, or ``name`` is not an identifier.
+        TypeError: ``amount`` is not a real number.
+        ValueError: ``amount`` is not finite, or ``name`` is not an identifier.
     """
     if not name.isidentifier():
         raise ValueError(f"a counter needs a name like a variable's, not {shorten(name)}")
-    if isinstance(amount, bool) or not isinstance(amount, Real):
-        raise TypeError(f"{name} must be a number, not {shorten(amount)} ({type(amount).__name__})")
-    try:
-        plain = int(amount) if isinstance(amount, Integral) else float(amount)
-    except OverflowError:  # a Fraction beyond the largest float
-        plain = inf
-    if not 0 <= plain <= sys.float_info.max:
-        raise ValueError(f"{name} must be at least 0, and finite, not {shorten(amount)}")
-    return plain
+    if not isinstance(amount, (str, bytes, bytearray)) and not getattr(amount, "ndim", 0):
+        with suppress(Exception):  # numbers of other libraries may raise anything
+            plain = int(amount) if isinstance(amount, Integral) else float(amount)
+            if abs(plain) <= sys.float_info.max:
+                return plain
+    raise _not_a("finite number", amount, name)
+
+
+def _not_a(kind: str, value: Any, name: str) -> TypeError | ValueError:
+    if isinstance(value, Real):
+        return ValueError(f"{name} must be a {kind}, not {shorten(value)}")
+    return TypeError(f"{name} must be a {kind}, not {shorten(value)} ({type(value).__name__})")
 
 
 def checked_interval(seconds: Any, name: str = "poll_interval") -> float:

@@ -59,7 +59,8 @@ class FakeClock:
 class RecordingSink:
     """Keeps what is counted: as a context manager, what the code in its block counts.
 
-    It is a sink as well, for tests of code that sends reports: then it keeps these in ``reports``.
+    What can't be counted, such as NaN, raises in the block, where a run would leave it out. It is a sink as
+    well, for tests of code that sends reports: then it keeps these in ``reports``.
 
     Attributes:
         reports: Every report that was sent to it, in order. The block sends none.
@@ -78,6 +79,7 @@ class RecordingSink:
     def __init__(self) -> None:
         self.reports: list[Report] = []
         self._reporter = Reporter(0)
+        self._reporter.strict = True
         self._stack = ExitStack()
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.recorder import Recorder
+from tqdm import tqdm
 
 from speedy_utils import Snapshot, multi_process, report_progress, track, tracked
 
@@ -361,16 +362,23 @@ def test_a_run_inside_a_task_draws_nothing(
     assert "Processing 300 items: 100% 300/300" in caplog.text
 
 
-@pytest.mark.parametrize("value", [-1, 1.0, True, "1", None])
-def test_a_bad_report_is_an_error_that_names_it(backend: str, value: Any) -> None:
-    """A count that is no whole number, or negative, is an error in the task that names the value."""
-    results = multi_process(
-        lambda _: report_progress(value), [0], backend=backend, on_error="continue", total_items=len_of_one
-    )
-    assert isinstance(results[0].__cause__, ValueError if value == -1 else TypeError)
-    assert repr(value) in str(results[0].__cause__)
+def test_a_bad_number_never_ends_the_work_and_is_told_once(
+    backend: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can't be counted is left out, in however many workers, and one warning names it and its line."""
 
+    def task(i: int) -> int:
+        report_progress(1, desc="Train", loss=float("nan"), tokens=-2)
+        report_progress(0.5, desc="Train")  # type: ignore[arg-type]
+        list(track("ab", desc="Read", size=lambda _: 1.5))
+        with tqdm(total=9, desc="Fetch") as bar:
+            bar.update(7)
+            bar.update(-4)
+            bar.n = float("nan") if i else bar.n
+        return i
 
-def len_of_one(item: Any) -> int:
-    """Any item is one."""
-    return 1
+    assert multi_process(task, range(4), backend=backend, num_workers=4, progress=recorder) == [0, 1, 2, 3]
+    train, read, fetch = recorder.last.stages
+    assert (train.done, train.counters, read.done, fetch.done >= 3) == (4, {"tokens": -8}, 0, True)
+    (record,) = caplog.records
+    assert f"loss must be a finite number, not nan ({__file__}:" in record.message

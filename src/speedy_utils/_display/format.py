@@ -30,6 +30,8 @@ def format_number(value: float) -> str:
 
 def format_si(value: float) -> str:
     """Return a quantity in three or four characters: ``3``, ``0.25``, ``51.2k``, ``1.21G``."""
+    if value < 0:
+        return f"-{format_si(-value)}"
     if value < 999.5:
         return f"{value:.3g}"
     # Past yotta there is no prefix; format_sizeof would write all digits.

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from .._interrupts import interruptible
 from .._state.ledger import Stage
-from .._validation import checked_amount, checked_count, checked_name, shorten
+from .._validation import checked_amount, checked_count, checked_items, checked_name, checked_total, shorten
 from .._worker.context import current, tally_here
-from .._worker.reporter import Tally
+from .._worker.reporter import Tally, checked_for
 from .batches import Batches, batches_counted_in_rows, counted_tables, is_dataset, rows_in
 from .dataset_rows import row_batches
 
@@ -29,15 +29,20 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
 
     It adds two numbers and returns; another thread sends what was counted.
 
+    A number that can't be counted, such as NaN or half an item, never ends the work of a run: it is left out,
+    and the run warns of it once, with the line of code. Outside a run it is an error, so that tests find it.
+
     Args:
-        n: How many items, 0 or more.
+        n: How many items: a whole number. If it is negative, that many of what the task has counted are taken
+            back, to zero at the least, as for a download that begins again.
         desc: The stage that they went through; None for the run's own line.
-        **counters: What to count beside the items, such as ``tokens=51_200``: numbers, 0 or more. They are
+        **counters: What to count beside the items, such as ``tokens=51_200``: finite numbers. They are
             summed over all workers and shown at the end of the line.
 
     Raises:
-        TypeError: ``n`` is no integer, ``desc`` no string, or a counter no number.
-        ValueError: ``n`` or a counter is negative, a counter is not finite, or its name is no identifier.
+        TypeError: ``desc`` is no string; or outside a run ``n`` or a counter is no number.
+        ValueError: Outside a run: ``n`` is no whole number, a counter is not finite, or its name is no
+            identifier.
 
     Example:
         >>> from speedy_utils import report_progress
@@ -49,12 +54,12 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
         if tally is not None:
             tally.n += n
         return
-    n, stage = checked_count(n), checked_name(desc)
-    checked = {name: checked_amount(amount, name) for name, amount in counters.items()}
+    stage, items = checked_name(desc), checked_for(tally, checked_items, n, "n")
+    amounts = {name: checked_for(tally, checked_amount, amount, name) for name, amount in counters.items()}
     if tally is not None:
         tally = tally.within(stage)
-        tally.n += n
-        tally.add_to_counters(checked)
+        tally.add(items or 0)
+        tally.add_to_counters({name: amount for name, amount in amounts.items() if amount is not None})
 
 
 report_progress.__module__ = "speedy_utils"
@@ -81,14 +86,15 @@ def track(
         total: Items that this loop adds to the total of its stage. If it is None and ``desc`` is given,
             the length of a sized ``iterable`` is added.
         desc: The stage that the items go through; None for the run's own line.
-        size: How many items an element stands for, if it is a batch. Called before the loop sees it.
+        size: How many items an element stands for, if it is a batch. Called before the loop sees it. What it
+            returns and ``total`` are checked as ``report_progress`` checks numbers: a bad one is left out.
 
     Returns:
         An iterator over the same items.
 
     Raises:
         TypeError: ``iterable`` can't be iterated, or an argument has the wrong type.
-        ValueError: ``every`` is below 1, or ``total`` negative.
+        ValueError: ``every`` is below 1; or outside a run ``total`` is negative, or no whole number.
 
     Example:
         >>> from speedy_utils import track
@@ -103,7 +109,7 @@ def track(
         )
     checked_count(every, "every", least=1)
     if total is not None:
-        total = checked_count(total, "total")
+        total = checked_for(tally_here(), checked_total, total, "total")
     if size is not None and not callable(size):
         raise TypeError(f"size must be a function of one element, not {shorten(size)}")
     return chain.from_iterable(_passes(iterable, total, checked_name(desc), size))
@@ -288,9 +294,9 @@ def _sized(iterable: Iterable[T], size: Callable[[T], int], tally: Tally) -> Ite
     tally.open(done)
     try:
         for element in iterable:
-            n = checked_count(size(element), "size(element)")
+            n = checked_for(tally, checked_total, size(element), "size(element)")
             yield element
-            done.n += n
+            done.n += n or 0
     finally:
         tally.close(done, done.n)
         tally.reporter.mark_moved(tally.stage)

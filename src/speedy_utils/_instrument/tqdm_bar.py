@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
+from .._validation import shorten
 from .._worker.reporter import Tally
 from .batches import Batches, batches_counted_in_rows, counted_tables, yields_arrow_tables
 
@@ -172,9 +173,15 @@ class CapturedBar:
                 if reading.done > 0 and self._state == "new":
                     self._begin(bar)
                     reading = self._read(bar)  # in rows, if it goes through batches
-            except Exception:  # user code may have put anything there; it is read again the next time
+            except Exception as error:  # user code may have put anything there; it is read again next time
+                shown = f"n={shorten(bar.n)} of {shorten(bar.total)}"
+                self._home.reporter.leave_out(
+                    ValueError(f"a tqdm bar with {shown} can't be read: {error}"), f"bar {self._name!r}"
+                )
                 return
-            self._done = max(self._done, reading.done)  # what was seen stays counted, whatever is taken back
+            before, self._done = self._done, reading.done
+            if reading.done < before:
+                self._home.reporter.take_backs += 1
             # After a reset, the total only counts once the bar is used again.
             used = reading.done > self._carried or not self._carried
             if self._declares and reading.total is not None and used:

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from .._state.ledger import RUN_ITEMS, Stage
-from .._validation import checked_count, checked_name
+from .._validation import checked_count, checked_name, checked_total
 from .._worker.context import counting, forget, registered, tally_here
-from .._worker.reporter import Reporter, Tally
+from .._worker.reporter import Reporter, Tally, checked_for
 
 
 class TrackedCall:
@@ -48,7 +48,7 @@ def counted_call(
     """Count a call while the block runs. The block gets None if nothing counts here."""
     outer = tally_here()
     if outer is not None:
-        total = spec.items(args, kwargs)
+        total = spec.items(args, kwargs, outer)
         if spec.desc is not None and spec.desc != outer.stage:
             if total is not None:
                 outer.reporter.declare(spec.desc, total)
@@ -142,12 +142,18 @@ class TrackedSpec:
             self.total = checked_count(total, "total")
         self.name = name
 
-    def items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    def items(self, args: tuple[Any, ...], kwargs: dict[str, Any], tally: Tally | None = None) -> int | None:
         """Return how many items a call stands for, or None if no total was given.
 
+        Args:
+            args: The positional arguments of the call.
+            kwargs: Its keyword arguments.
+            tally: What counts where it is called; it leaves out a total that can't be counted. None if the
+                call is not in a run.
+
         Raises:
-            TypeError: The total is not an integer, or the argument that it names has no length.
-            ValueError: The total is negative.
+            TypeError: The total is no number, or the argument that it names has no length.
+            ValueError: The total is negative, or no whole number.
         """
         if isinstance(self.total, str):
             bound = inspect.signature(self.function).bind(*args, **kwargs)
@@ -160,5 +166,6 @@ class TrackedSpec:
                 )
             return len(value)
         if callable(self.total):
-            return checked_count(self.total(*args, **kwargs), f"the total of {self.name}")
+            total = self.total(*args, **kwargs)
+            return checked_for(tally, checked_total, total, f"the total of {self.name}")
         return self.total

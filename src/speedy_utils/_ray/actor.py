@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Ledger, Metric, Report, Task
 from .._state.timings import StageClock, StageTimings
-from .._validation import checked_count
+from .._validation import checked_items, checked_total
 
 
 class Changes(NamedTuple):
@@ -44,8 +44,8 @@ class ProgressActor:
         clock: Monotonic clock, in seconds.
 
     Raises:
-        TypeError: ``total`` is neither an integer nor None.
-        ValueError: ``total`` is negative.
+        TypeError: ``total`` is neither a number nor None.
+        ValueError: ``total`` is negative, or no whole number.
 
     Example:
         >>> from speedy_utils import ProgressActor
@@ -78,18 +78,18 @@ class ProgressActor:
         """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
 
         Args:
-            n: How many items.
+            n: How many items. If it is negative, that many are taken back, to zero at the least.
 
         Returns:
             All items counted so far.
 
         Raises:
-            TypeError: ``n`` is no integer.
-            ValueError: ``n`` is negative.
+            TypeError: ``n`` is no number.
+            ValueError: ``n`` is no whole number.
         """
-        n = checked_count(n)
+        n = checked_items(n)
         self._stage_clock.merge({None: (0.0, 0.0)})
-        self._added += n
+        self._added += max(n, -self._processed())
         return self._processed()
 
     def get_progress(self) -> dict[str, Any]:
@@ -97,12 +97,15 @@ class ProgressActor:
 
         Returns:
             ``processed`` and ``total`` in items, ``elapsed`` in seconds since the first count, ``rate`` in
-            items a second, ``desc``, ``counters``, and in ``stages`` the items of each named stage.
+            items a second, ``desc``, ``counters``, and in ``stages`` the items of each named stage. In
+            ``left_out`` is a line on each thing that was reported and can't be counted.
         """
         elapsed = self._stage_clock.elapsed(None, self._clock())
         done = self._processed()
         sums = {
-            key: max(0, count - self._before_reset.get(key, 0)) for key, count in self._ledger.sums.items()
+            # A lost attempt from before the reset may leave less than there was; a counter may be negative.
+            key: max(min(0, count), count - self._before_reset.get(key, 0))
+            for key, count in self._ledger.sums.items()
         }
         return {
             "processed": done,
@@ -120,6 +123,7 @@ class ProgressActor:
                 for key, count in sums.items()
                 if key.stage is not None and key.metric is Metric.ITEMS
             },
+            "left_out": [key.label for key in sums if key.metric is Metric.LEFT_OUT],
         }
 
     def set_total(self, total: int | None) -> None:
@@ -129,10 +133,10 @@ class ProgressActor:
             total: Items in all; None if that is not known.
 
         Raises:
-            TypeError: ``total`` is neither an integer nor None.
-            ValueError: ``total`` is negative.
+            TypeError: ``total`` is neither a number nor None.
+            ValueError: ``total`` is negative, or no whole number.
         """
-        self._total = None if total is None else checked_count(total, "total")
+        self._total = None if total is None else checked_total(total)
 
     def reset(self) -> None:
         """Start again at zero; the clock starts with the next count."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Any, overload
+from typing import Any
 
 from .._run.poller import Poller
+from .._run.run import warn_of_left_out
 from .._state.snapshot import Snapshot, StageSnapshot
-from .._validation import checked_count
+from .._validation import checked_total
 from .._worker.context import bind, unbind
 from .._worker.reporter import Reporter
 from .actor import ProgressActor, start_actor
@@ -19,19 +20,20 @@ class ProgressContext:
     """A thread bound to a progress actor; ends with :meth:`close` or as a context manager.
 
     Args:
-        sink: Where the counts are sent.
-        reporter: What adds them up.
+        reporter: What adds the counts up.
+        sink: Where they are sent; None for a context that binds nothing and reports nowhere.
 
     Attributes:
         closed: Whether it has ended.
         failed: Whether its ``with`` block has ended with an exception.
     """
 
-    def __init__(self, sink: ActorSink, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, sink: ActorSink | None) -> None:
         self._reporter = reporter
-        self.closed = False
+        self.closed = sink is None
         self.failed = False
-        bind(reporter, sink)
+        if sink is not None:
+            bind(reporter, sink)
 
     @property
     def task(self) -> Any:
@@ -65,15 +67,7 @@ class _ThreadState(threading.local):
 _thread_state = _ThreadState()
 
 
-@overload
-def set_progress_context(actor: None) -> None: ...
-
-
-@overload
-def set_progress_context(actor: Any) -> ProgressContext: ...
-
-
-def set_progress_context(actor: Any) -> ProgressContext | None:
+def set_progress_context(actor: Any) -> ProgressContext:
     """Bind this thread to a progress actor, in a Ray task of your own.
 
     Until it is unbound, ``report_progress``, ``track`` and ``tracked`` in this thread, and in threads that
@@ -86,7 +80,8 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
             process. None unbinds the thread, and so does the end of a ``with`` block.
 
     Returns:
-        The binding, a context manager; None if ``actor`` is None.
+        The binding, a context manager. If ``actor`` is None, one that reports nowhere: so a task need not
+        ask whether it was given an actor.
 
     Raises:
         TypeError: ``actor`` is neither of these.
@@ -104,7 +99,7 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
         last.close()
     _thread_state.context = None
     if actor is None:
-        return None
+        return ProgressContext(Reporter(""), None)
     sink = ActorSink(actor)
     # Ray gives every attempt at a task the same id, and so the same names to the contexts that it binds one
     # after the other: a later attempt then replaces an earlier one. The timestamp orders the attempts.
@@ -113,7 +108,7 @@ def set_progress_context(actor: Any) -> ProgressContext | None:
     restart = last_id != task_id or (last is not None and last.failed)
     _thread_state.name = (task_id, 0 if restart else last_number + 1)
     reporter = Reporter("{}/{}".format(*_thread_state.name), attempt)
-    _thread_state.context = ProgressContext(sink, reporter)
+    _thread_state.context = ProgressContext(reporter, sink)
     return _thread_state.context
 
 
@@ -188,9 +183,13 @@ class _ActorSource:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._warned = False
 
     def snapshot(self) -> Snapshot:
         state = read_progress(self._actor)
+        if state["left_out"] and not self._warned:
+            self._warned = True
+            warn_of_left_out(state["left_out"][0])
         stages = tuple(StageSnapshot(name, done, None) for name, done in state["stages"].items())
         run_line = StageSnapshot(
             state["desc"],
@@ -216,8 +215,8 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
         The handle of the actor; its methods are called with ``.remote``.
 
     Raises:
-        ValueError: ``total`` is negative.
-        TypeError: ``total`` is not an integer.
+        ValueError: ``total`` is negative, or no whole number.
+        TypeError: ``total`` is not a number.
 
     Example:
         It needs a Ray, so here it is not run::
@@ -226,7 +225,7 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
             with tqdm(total=1_000_000) as bar, ProgressPoller(actor, bar):
                 ray.get([work.remote(rows, actor) for rows in parts])
     """
-    return start_actor(None if total is None else checked_count(total, "total"), desc)
+    return start_actor(None if total is None else checked_total(total), desc)
 
 
 create_progress_tracker.__module__ = "speedy_utils"

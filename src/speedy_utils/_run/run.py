@@ -140,6 +140,7 @@ class Run:
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
         self._failed = self._retries = 0
         self._final = self._complete = False
+        self._warned_of_left_out = threading.Lock()  # taken once, by the thread that warns
         self._poller = Poller(self, display, poll_interval)
 
     def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
@@ -166,6 +167,7 @@ class Run:
             total: Its items; None if that is not known.
             timings: How long ago its stages started, and last moved.
         """
+        self._warn_of_left_out(counts)
         with self._lock:
             self._close(
                 task, self._stages.task_succeeded(task, self._stage_limit.counts(counts), total), timings
@@ -182,6 +184,7 @@ class Run:
             counts: What it reported, within its limits; None if it died, and its last live counts are kept.
             timings: How long ago its stages started, and last moved.
         """
+        self._warn_of_left_out(counts or {})
         with self._lock:
             known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
             self._close(task, self._stages.task_failed(known), timings or {})
@@ -202,6 +205,9 @@ class Run:
     def snapshot(self) -> Snapshot:
         """Return the state now. The poller calls it."""
         reports, timings = self._feed.collect()
+        reports = list(reports)
+        for report in reports:
+            self._warn_of_left_out(report.counts)
         with self._lock:
             reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
             for report in reports:
@@ -250,6 +256,12 @@ class Run:
         self._stage_clock.merge(self._stage_limit.timings(timings))
         self._feed.forget(task)
 
+    def _warn_of_left_out(self, counts: Mapping[Key, Count]) -> None:
+        """Warn of what a task reported and can't be counted, once in a run."""
+        text = next((key.label for key in counts if key.metric is Metric.LEFT_OUT), None)
+        if text is not None and self._warned_of_left_out.acquire(blocking=False):
+            warn_of_left_out(text)
+
     def __enter__(self) -> Run:
         # What the work prints goes above the lines, so they are there before the work begins.
         self._poller.start(FIRST_DRAW_TIMEOUT_S)
@@ -284,6 +296,15 @@ class Run:
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
                 self._stages.excess,
             )
+
+
+def warn_of_left_out(text: str) -> None:
+    """Log a warning of what can't be counted.
+
+    Args:
+        text: What and where: the label of a :attr:`~.ledger.Metric.LEFT_OUT`.
+    """
+    logger.warning("%s: it is left out, and the work goes on; this warning comes only once", text)
 
 
 def draws_here() -> bool:

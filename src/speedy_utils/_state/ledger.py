@@ -53,6 +53,9 @@ class Metric(IntEnum):
     TASKS_WITHOUT_TOTAL = 6
     """Tasks that don't know how many items they have in this stage."""
 
+    LEFT_OUT = 7
+    """Tasks that reported what can't be counted, such as NaN; the label says what, and in which line."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.

@@ -14,13 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
+from .left_out import describe
+
+C = TypeVar("C")
 
 _key = functools.lru_cache(maxsize=1024)(Key)
 """Reports have the same few keys each time, and making one takes as long as looking it up five times."""
+
+
+_MOST = sys.float_info.max
+"""Counters stop there: beyond it there is only infinity, and nothing can be taken back from that."""
 
 
 class Part(Protocol):
@@ -79,6 +86,17 @@ class Tally:
         done += sum(part.read() for part in list(self._parts))
         return done if done or self._bars is None else self._bars.raw_count()
 
+    def add(self, n: int) -> None:
+        """Add items or, if ``n`` is negative, take back what was counted here, to zero at the least."""
+        if n >= 0:
+            self.n += n
+            return
+        self.reporter.own.raw_count()  # the tqdm bars of the task are read with it
+        counted = self.n + sum(part.read() for part in list(self._parts))
+        tally = self if counted or self._bars is None else self._bars
+        tally.n -= min(-n, tally.raw_count())
+        self.reporter.take_backs += 1
+
     def within(self, stage: Stage) -> Tally:
         """Return the tally that counts here for a stage: this one, unless it is for another stage."""
         return self if stage is None or stage == self.stage else self.reporter.stage(stage)
@@ -112,6 +130,7 @@ class Reporter:
 
     Attributes:
         own: Counts for no named stage.
+        strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
     """
 
@@ -139,8 +158,10 @@ class Reporter:
         self._created = self._read_at = clock()
         self._stage_clock = StageClock(clock)
         self._seen: Mapping[Key, Count] = {}
+        self.strict = False
         self.take_backs = 0
         self._readings = itertools.count(1)
+        self._left_out: str | None = None
         self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
 
     def stage(self, name: Stage) -> Tally:
@@ -168,6 +189,16 @@ class Reporter:
     def set_unit(self, name: str, unit: str) -> None:
         """Set the unit of a stage that does not count in the run's."""
         self._units[name] = unit
+
+    def leave_out(self, error: Exception, place: str = "") -> None:
+        """Note that something can't be counted. The first of it in a task travels with the counts.
+
+        Args:
+            error: The error that it is outside a run.
+            place: Where it was reported; empty for the line of the user's code that is running.
+        """
+        if self._left_out is None:
+            self._left_out = describe(error, place)
 
     def mark_started(self, stage: Stage) -> None:
         """Note that work on the items of a stage starts now, unless it started before."""
@@ -244,7 +275,9 @@ class Reporter:
         counts.update((_key(stage, Metric.UNIT, unit), 1) for stage, unit in list(self._units.items()))
         for tally in (self.own, *list(self._stages.values())):
             for name, amount in list(tally.counters.items()):
-                counts[_key(tally.stage, Metric.COUNTER, name)] = min(amount, sys.float_info.max)
+                counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
+        if self._left_out is not None:
+            counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
         self._note_movement(counts)
         return counts
 
@@ -252,9 +285,27 @@ class Reporter:
         """Note which stages have moved since the last reading."""
         now = self._clock()
         for key, count in counts.items():
-            if key.metric in (Metric.ITEMS, Metric.COUNTER) and count > self._seen.get(key, 0):
+            if key.metric in (Metric.ITEMS, Metric.COUNTER) and count != self._seen.get(key, 0):
                 # Work whose start was not marked started after the last reading.
                 for stage in (key.stage, None):
                     started = now if stage in self._stage_clock else self._read_at
                     self._stage_clock.observe(stage, started, now)
         self._seen, self._read_at = counts, now
+
+
+def checked_for(tally: Tally | None, check: Callable[[Any, str], C], value: Any, name: str) -> C | None:
+    """Return a number that was checked, or None if it can't be counted.
+
+    Args:
+        tally: What counts here; None outside a run, where it raises what ``check`` raises.
+        check: Returns the number, or raises a TypeError or ValueError.
+        value: The number.
+        name: What it is called in the error.
+    """
+    try:
+        return check(value, name)
+    except (TypeError, ValueError) as error:
+        if tally is None or tally.reporter.strict:
+            raise
+        tally.reporter.leave_out(error)
+        return None

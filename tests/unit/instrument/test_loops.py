@@ -233,9 +233,9 @@ def test_size_counts_batches_by_their_items() -> None:
     assert (sink.stages, sink.totals) == ({"Read": 5}, {})
 
 
-@pytest.mark.parametrize(("size", "error"), [(-1, ValueError), (1.5, TypeError), (None, TypeError)])
+@pytest.mark.parametrize(("size", "error"), [(-1, ValueError), (1.5, ValueError), (None, TypeError)])
 def test_bad_size_is_an_error_at_its_element(size: Any, error: type[Exception]) -> None:
-    """A size that is no count is an error that shows it, and what was finished counts."""
+    """In a test a size that is no count is an error that shows it, and what was finished counts."""
     sizes = {"a": 2, "b": size}
     seen = []
     with RecordingSink() as sink, pytest.raises(error, match=rf"size\(element\).*{size!r}"):
@@ -271,7 +271,7 @@ def test_finished_loops_leave_nothing_behind() -> None:
         ([1], {"every": 2.5}, TypeError, "every must be an integer, not 2.5"),
         ([1], {"every": True}, TypeError, "every must be an integer, not True"),
         ([1], {"total": -1}, ValueError, "total must be at least 0, not -1"),
-        ([1], {"total": "9"}, TypeError, "total must be an integer, not '9'"),
+        ([1], {"total": "9"}, TypeError, "total must be a whole number, not '9'"),
         ([1], {"desc": 7}, TypeError, "desc must be a string, not 7"),
         ([1], {"size": 3}, TypeError, "size must be a function of one element, not 3"),
     ],

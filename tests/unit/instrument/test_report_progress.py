@@ -1,8 +1,11 @@
-"""``report_progress`` adds items and counters, refuses what is none, and loses nothing."""
+"""``report_progress`` adds items and counters, takes them back, refuses what is none, and loses nothing."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from contextlib import nullcontext
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.threads import in_threads
+from tqdm import tqdm
 
-from speedy_utils import report_progress, track
+from speedy_utils import report_progress, track, tracked
+from speedy_utils._state.ledger import RUN_ITEMS, Metric
+from speedy_utils._worker.context import counting
+from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
 
 
@@ -30,9 +37,15 @@ def test_reports_add_up_by_stage() -> None:
     assert (sink.done, sink.stages) == (13, {"Read": 5, "Write": 1})
 
 
-@pytest.mark.parametrize("n", [np.int64(3), np.uint8(200), np.int8(127), np.array(3), 2**63])
-def test_report_takes_any_integer(n: Any) -> None:
-    """NumPy's integers are integers, what is counted is a plain int, and it does not overflow."""
+WHOLE_NUMBERS = [
+    *(np.int64(3), np.uint8(200), np.int8(127), np.array(3), 2**63),
+    *(True, False, np.True_, 2.0, np.float64(3), np.float32(2), np.array(2.0), Fraction(6, 2)),
+]
+
+
+@pytest.mark.parametrize("n", WHOLE_NUMBERS, ids=repr)
+def test_report_takes_any_whole_number(n: Any) -> None:
+    """Whole floats, truth values and NumPy's numbers count, as plain integers, which don't overflow."""
     with RecordingSink() as sink:
         report_progress(n)
         report_progress(n)
@@ -40,17 +53,18 @@ def test_report_takes_any_integer(n: Any) -> None:
     assert type(sink.done) is int
 
 
-NOT_INTEGERS = [True, False, np.True_, 1.0, np.float64(1), "3", None, [1], np.array([1, 2]), np.array(1.5)]
+NO_NUMBERS = ["3", b"3", None, [1], np.array([1]), np.array([1, 2]), np.array(1.5), 1j]
+NOT_WHOLE = [1.5, math.nan, math.inf, -math.inf, np.float32("nan"), np.float64(0.5), Fraction(1, 2)]
 
 
 @pytest.mark.parametrize(
     ("n", "error"),
-    [*((n, TypeError) for n in NOT_INTEGERS), (-1, ValueError), (np.int64(-7), ValueError)],
+    [*((n, TypeError) for n in NO_NUMBERS), *((n, ValueError) for n in NOT_WHOLE)],
     ids=repr,
 )
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
 def test_report_refuses_what_is_no_count(n: Any, error: type[Exception], inside: bool) -> None:
-    """What is not an integer of 0 or more is an error that shows it, in a run or not, and counts nothing."""
+    """What is no whole number is an error that shows it, in a test's sink or in none, and counts nothing."""
     sink = RecordingSink()
     with sink if inside else nullcontext():
         with pytest.raises(error) as caught:
@@ -63,7 +77,70 @@ def test_report_refuses_what_is_no_count(n: Any, error: type[Exception], inside:
     assert (sink.done, sum(sink.stages.values()), sink.counters) == (0, 0, {})
 
 
-@given(st.lists(st.tuples(st.sampled_from([None, "Read"]), st.integers(0, 10**20) | st.floats(0, 1e100))))
+@given(st.lists(st.tuples(st.sampled_from([None, "Read"]), st.integers(-9, 9)), max_size=20))
+def test_a_negative_number_takes_back_what_was_counted(counted: list[tuple[str | None, int]]) -> None:
+    """Each stage its own, to zero at the least."""
+    expected: dict[str | None, int] = {None: 0}
+    with RecordingSink() as sink:
+        for stage, n in counted:
+            report_progress(n, desc=stage)
+            expected[stage] = max(0, expected.get(stage, 0) + n)
+    assert {None: sink.done, **sink.stages} == expected
+
+
+def test_what_a_loop_and_a_bar_have_counted_can_be_taken_back(sink: RecordingSink) -> None:
+    """Items count as taken back also while their loop runs, and those of a bar that alone has counted."""
+    for n in track(range(10)):
+        if n == 6:
+            report_progress(-4)
+            assert sink.done == 2
+    assert sink.done == 6
+    bar = tqdm(total=9, desc="Fetch")
+    bar.update(5)
+    report_progress(-2, desc="Fetch")
+    bar.update(1)
+    assert sink.stages == {"Fetch": 4}
+
+
+def test_a_call_takes_back_what_it_has_counted_itself() -> None:
+    """A tracked call that begins again does not take what other calls of its task have counted."""
+
+    @tracked(total=5)
+    def fetch() -> int:
+        report_progress(3)
+        report_progress(-9)
+        return sink.done
+
+    with RecordingSink() as sink:
+        assert [fetch(), fetch(), sink.done] == [0, 5, 10]
+
+
+def test_what_can_not_be_counted_in_a_run_is_left_out_and_told_with_the_line() -> None:
+    """The rest of such a report counts. The first line of the task travels with its counts."""
+    reporter = Reporter(0)
+    with counting(reporter.own):
+        line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
+        report_progress(2, loss=math.nan, tokens=5)
+        report_progress(1.5, loss=-0.5)  # type: ignore[arg-type]
+        report_progress("3", **{"two words": 1}, tokens=2)  # type: ignore[arg-type]
+        list(track("abc", total=math.nan, size={"a": 1, "b": 0.5, "c": -1}.get))  # type: ignore[arg-type]
+        tracked(total=lambda x: 0.5)(abs)(-1)
+    counts = dict(reporter.report().counts)
+    (key,) = [key for key in counts if key.metric is Metric.LEFT_OUT]
+    assert key.label == f"loss must be a finite number, not nan ({__file__}:{line})"
+    assert counts[key] == 1
+    assert counts[RUN_ITEMS] == 4
+    assert {key.label: n for key, n in counts.items() if key.metric is Metric.COUNTER} == {
+        "tokens": 7,
+        "loss": -0.5,
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "Read"]), st.integers(-(10**20), 10**20) | st.floats(-1e100, 1e100))
+    )
+)
 def test_counters_add_up_by_stage(counted: list[tuple[str | None, float]]) -> None:
     """Counters are summed, each stage its own, and leave the count of items alone."""
     expected: dict[str | None, float] = {}
@@ -97,8 +174,8 @@ def test_counters_take_numpy_numbers(amount: Any) -> None:
 @pytest.mark.parametrize(
     ("counters", "error", "says"),
     [
-        ({"good": 1, "tokens": float("nan")}, ValueError, "tokens must be at least 0, and finite, not nan"),
-        ({"tokens": True}, TypeError, r"tokens must be a number, not True \(bool\)"),
+        ({"good": 1, "tokens": float("nan")}, ValueError, "tokens must be a finite number, not nan"),
+        ({"tokens": "5"}, TypeError, r"tokens must be a finite number, not '5' \(str\)"),
         ({"two words": 1}, ValueError, "a counter needs a name like a variable's, not 'two words'"),
     ],
 )
@@ -106,7 +183,7 @@ def test_counters_take_numpy_numbers(amount: Any) -> None:
 def test_bad_counters_are_refused_whole(
     counters: dict[str, Any], error: type[Exception], says: str, inside: bool
 ) -> None:
-    """A counter that can't be added up is an error in a run and outside alike, and nothing is counted."""
+    """A counter that can't be added up is an error in a test's sink and in none, and nothing is counted."""
     sink = RecordingSink()
     with sink if inside else nullcontext():
         for stage in (None, "Read"):

@@ -103,13 +103,44 @@ def test_a_bar_counts_whole_items_of_this_run(
     for n in updates:
         bar.update(n)
     assert (sink.stages, sink.totals) == ({"A": done}, {} if total is None else {"A": total})
-    bar.update(-1)  # what was seen is not taken back
-    assert sink.stages == {"A": done}
+    bar.update(-1)  # as a download does that begins again
+    assert sink.stages == {"A": done - options.get("unit_scale", 1)}
     if total is None:
         bar.total = 9
         assert sink.totals == {"A": 9}
         bar.total = 6.0
         assert sink.totals == {"A": 6}
+
+
+def test_a_bar_that_goes_back_takes_back_what_it_has_counted(sink: RecordingSink) -> None:
+    """Also one whose ``n`` is set, to zero at the least, and not what it had counted before a reset."""
+    bar = std.tqdm(total=10, desc="A")
+    bar.update(6)
+    assert sink.stages == {"A": 6}
+    bar.n = 2
+    assert sink.stages == {"A": 2}
+    bar.update(1)
+    bar.reset()
+    bar.update(4)
+    assert sink.stages == {"A": 7}
+    bar.update(-9)
+    assert sink.stages == {"A": 3}
+    assert sink._reporter.take_backs == 2
+
+
+@pytest.mark.parametrize("n", [math.nan, math.inf, "5", None], ids=repr)
+def test_a_bar_that_can_not_be_read_counts_what_it_had_counted(n: Any, sink: RecordingSink) -> None:
+    """The bar is named in what travels with the counts, once a task, and its work goes on."""
+    bar = std.tqdm(total=10, desc="Load it")
+    bar.update(6)
+    assert sink.stages == {"Load it": 6}
+    for bar.n in (n, n):
+        assert sink.stages == {"Load it": 6}
+    (left_out,) = [key.label for key in sink._reporter.report().counts if key.metric is Metric.LEFT_OUT]
+    assert left_out.startswith("a tqdm bar with n=")
+    assert left_out.endswith("(bar 'Load it')")
+    bar.n = 7
+    assert sink.stages == {"Load it": 7}
 
 
 def test_a_reset_keeps_what_was_counted(sink: RecordingSink) -> None:
@@ -323,14 +354,14 @@ class Model:
     """What a bar should have counted."""
 
     def __init__(self, stage: str) -> None:
-        self.stage, self.n, self.carried, self.most = stage, 0, 0, 0
+        self.stage, self.n, self.carried, self.done = stage, 0, 0, 0
         self.started = self.closed = False
 
     def look(self) -> None:
         """Count what was done by now."""
         if not self.closed:
-            self.most = max(self.most, self.carried + max(self.n, 0))
-            self.started = self.started or self.most > 0
+            self.done = self.carried + max(self.n, 0)
+            self.started = self.started or self.done > 0
 
     def close(self) -> None:
         """Count no more."""
@@ -351,7 +382,7 @@ def test_any_program_of_bars_counts_what_its_bars_counted(steps: list[tuple[str,
         for model in models:
             model.look()
             if model.started:
-                sums[model.stage] = sums.get(model.stage, 0) + model.most
+                sums[model.stage] = sums.get(model.stage, 0) + model.done
         return sums
 
     def counted() -> dict[str, int]:
@@ -395,7 +426,7 @@ def test_any_program_of_bars_counts_what_its_bars_counted(steps: list[tuple[str,
             elif step == "reset" and held[1] is None:
                 if not held[2].closed:
                     held[2].look()
-                    held[2].carried = held[2].most
+                    held[2].carried = held[2].done
                 held[2].n = 0
                 held[0].reset()
             elif step == "close" and held[1] is None:

@@ -237,7 +237,7 @@ def test_bad_options_are_errors_at_decoration(
     [
         ("x", TypeError, r"total='x' of .*: int has no length"),
         (lambda x: -1, ValueError, "the total of .* must be at least 0, not -1"),
-        (lambda x: 1.5, TypeError, "the total of .* must be an integer, not 1.5"),
+        (lambda x: 1.5, ValueError, "the total of .* must be a whole number, not 1.5"),
         (lambda x: x / 0, ZeroDivisionError, "division"),
     ],
 )

@@ -48,6 +48,7 @@ def test_new_actor_has_counted_nothing(actor: ProgressActor) -> None:
         "desc": "Reading",
         "counters": {},
         "stages": {},
+        "left_out": [],
     }
     assert ProgressActor().get_progress()["total"] is None
 
@@ -57,9 +58,12 @@ def test_updates_add(actor: ProgressActor) -> None:
     assert [actor.update(4), actor.update(), actor.update(0)] == [4, 5, 5]
 
 
-@pytest.mark.parametrize(
-    ("n", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("3", TypeError)]
-)
+def test_updates_take_back(actor: ProgressActor) -> None:
+    """A negative update takes back what was counted, to zero at the least."""
+    assert [actor.update(4), actor.update(-1), actor.update(-9), actor.update(2)] == [4, 3, 0, 2]
+
+
+@pytest.mark.parametrize(("n", "error"), [(1.5, ValueError), (float("nan"), ValueError), ("3", TypeError)])
 def test_update_refuses_what_is_no_count(actor: ProgressActor, n: Any, error: type[Exception]) -> None:
     """A bad number is an error and changes nothing, the clock neither."""
     with pytest.raises(error, match=f"{n!r}"):
@@ -112,7 +116,7 @@ def test_total_may_come_later(actor: ProgressActor) -> None:
     assert actor.get_progress()["total"] is None
 
 
-@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError)])
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, ValueError)])
 def test_bad_total_is_an_error(actor: ProgressActor, total: Any, error: type[Exception]) -> None:
     """A total that is no count is an error, at the start and later."""
     with pytest.raises(error, match=f"total must be .* not {total!r}"):
@@ -157,6 +161,10 @@ def test_reset_takes_counters_and_stages_back(actor: ProgressActor) -> None:
     actor.report([Report(0, 1, items(Read=3) | {tokens: 9}, 1)], {})
     state = actor.get_progress()
     assert (state["counters"], state["stages"]) == ({"tokens": 4}, {"Read": 1})
+    actor.report([Report(0, 2, items(Read=1) | {tokens: 2})], {})
+    assert actor.get_progress()["counters"] == {"tokens": 0}
+    actor.report([Report(0, 2, items(Read=1) | {tokens: -3}, 1)], {})
+    assert actor.get_progress()["counters"] == {"tokens": -3}
 
 
 def test_changes_since_has_what_changed(actor: ProgressActor) -> None:

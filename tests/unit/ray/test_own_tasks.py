@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.threads import in_thread
+from support.waiting import wait_until
 from tqdm import tqdm
 from tqdm.notebook import tqdm as tqdm_notebook
 
@@ -55,10 +56,32 @@ def test_none_unbinds() -> None:
     actor = ProgressActor()
     set_progress_context(actor)
     report_progress(4)
-    assert set_progress_context(None) is None
+    set_progress_context(None)
     report_progress(100)
-    assert set_progress_context(None) is None
+    set_progress_context(None)
     assert processed(actor) == 4
+
+
+def test_a_context_of_no_actor_reports_nowhere() -> None:
+    """A task that was given no actor writes the same ``with`` block, and what it counts is dropped."""
+    with set_progress_context(None) as binding:
+        report_progress(4)
+        assert tally_here() is None
+    assert binding.closed
+    binding.close()
+
+
+def test_a_poller_warns_once_of_what_can_not_be_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """The actor passes on what tasks have left out, and the program says it, with the line, once."""
+    actor, display = ProgressActor(total=10), RecordingDisplay()
+    with ProgressPoller(actor, display, poll_interval=0.01):
+        for _ in range(2):
+            with set_progress_context(actor):
+                report_progress(4, loss=float("nan"))
+        seen = len(display.snapshots)
+        wait_until(lambda: len(display.snapshots) > seen + 2)
+    (record,) = caplog.records
+    assert f"loss must be a finite number, not nan ({__file__}:" in record.message
 
 
 def test_binding_again_ends_the_last_binding() -> None:
@@ -150,7 +173,7 @@ def test_wrong_actor_is_an_error_and_binds_nothing(wrong: Any) -> None:
     assert tally_here() is None
 
 
-@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError), ("3", TypeError)])
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, ValueError), ("3", TypeError)])
 def test_a_bad_total_is_an_error_before_an_actor_is_made(total: Any, error: type[Exception]) -> None:
     """The total of a tracker is checked before Ray is asked for an actor."""
     with pytest.raises(error, match="total"):

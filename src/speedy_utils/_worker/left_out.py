@@ -1,0 +1,35 @@
+"""What a task reports and can't be counted: NaN, a fraction of an item, text where a number belongs.
+
+Outside a run that is an error, so that a test finds it. In a run it is left out, as one bad number must not
+end hours of work. A line on it travels to the run with the counts, and the run warns of it once::
+
+    loss must be a finite number, not nan (/home/me/train.py:17)
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+_first: dict[str, str] = {}
+"""By line of code, the first text on it. Each task says the same, so they are not as many as bad numbers."""
+
+
+def describe(error: Exception, place: str = "") -> str:
+    """Return a line on what can't be counted.
+
+    Args:
+        error: The error that it would be outside a run.
+        place: Where it was reported; empty for the line of the user's code that has called this package.
+    """
+    place = place or _calling_line()
+    return _first.setdefault(place, f"{error} ({place})")
+
+
+def _calling_line() -> str:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if not str(frame.f_globals.get("__name__")).startswith("speedy_utils."):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "its line is not known"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ._ray.own_tasks import ProgressPoller as ProgressPoller
     from ._ray.own_tasks import create_progress_tracker as create_progress_tracker
     from ._ray.own_tasks import set_progress_context as set_progress_context
+    from ._sharding.shards import Shard as Shard
+    from ._sharding.shards import current_shard as current_shard
     from ._state.snapshot import Snapshot as Snapshot
     from ._state.snapshot import StageSnapshot as StageSnapshot
     from .errors import BusyError as BusyError
@@ -33,6 +35,8 @@ _HOMES = {
     "tracked": "._instrument.decorator",
     "multi_process": "._api.multi_process",
     "multi_process_dataset": "._api.multi_process_dataset",
+    "current_shard": "._sharding.shards",
+    "Shard": "._sharding.shards",
     "TaskError": ".errors",
     "ShardError": ".errors",
     "ResumeError": ".errors",

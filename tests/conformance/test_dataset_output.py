@@ -79,7 +79,7 @@ def test_another_result_is_an_error_that_names_the_shard(
     assert (error.index, error.attempts) == (1, 1)
     assert says in str(caught.value)
     assert "shard 1 (rows 2-3)" in str(caught.value)
-    assert "Return the path of a folder that Dataset.save_to_disk wrote" in str(caught.value)
+    assert "Yield rows, or return them as a Dataset" in str(caught.value)
     assert names(out.parent) == ["out.partial"]
     assert len(list(out.parent.glob("out.partial/shards/*/record.json"))) == 2
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from speedy_utils import (
     ProgressActor,
     ProgressPoller,
+    Shard,
     Snapshot,
     StageSnapshot,
     TaskError,
     create_progress_tracker,
+    current_shard,
     multi_process,
     multi_process_dataset,
     report_progress,
@@ -37,6 +39,14 @@ def report() -> None:
     report_progress("5")  # type: ignore[arg-type]
     report_progress(1.5)  # type: ignore[arg-type]
     report_progress(1, "Read")  # type: ignore[call-arg]
+
+
+def place() -> None:
+    """``current_shard`` may be None."""
+    shard = current_shard()
+    assert_type(shard, Shard | None)
+    assert_type(shard.start if shard else 0, int)
+    shard.start  # type: ignore[union-attr]  # noqa: B018 - the error is the test
 
 
 def loops(rows: list[dict[str, int]], lines: Iterator[str]) -> None:

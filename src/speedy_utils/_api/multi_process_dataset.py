@@ -57,26 +57,29 @@ def multi_process_dataset(
 ) -> str:
     """Process a Hugging Face dataset in many workers, under one bar, into one dataset on disk.
 
-    The dataset is cut into contiguous shards. A worker calls
-    ``process_func(shard, shard_output_path, **process_func_kwargs)`` for each; what the calls wrote is
-    merged in the order of the input. A shard counts for exactly its rows once its call returns, whatever
-    the call reported.
+    The dataset is cut into contiguous shards. A worker calls ``process_func(shard, **process_func_kwargs)``
+    for each; the rows that the calls yielded are merged in the order of the input. A shard counts for exactly
+    its rows once its call has ended, whatever the call reported.
 
     All work happens in ``<output_path>.partial``. If it is interrupted, however hard, the same call again
     runs only the shards that are missing.
 
     Args:
         dataset: A ``datasets.Dataset``, or the path of one that ``save_to_disk`` wrote.
-        process_func: What a worker calls for each shard. It returns the path of a dataset it saved, None if
-            it saved one to ``shard_output_path``, or a ``Dataset``, which is then saved for it. Rows may be
-            added, dropped and changed; the columns of all shards have to fit together.
+        process_func: What a worker calls for each shard. It yields rows, as dicts, or many at once as Arrow
+            tables or DataFrames; they are written as they come. Or it returns its rows: a ``Dataset``, a list
+            of rows, a dict of columns, a DataFrame or an Arrow table, or the path of a dataset or a Parquet
+            file that it saved. If it has a second positional parameter, that gets a path to save to, and
+            it may return None then. A parameter ``start`` gets the position of the shard's first row in the
+            dataset, as :func:`current_shard` tells it. Rows may be added, dropped and changed; the columns of
+            all shards have to fit together.
         output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
         process_func_kwargs: Sent to the workers once, not with each shard.
         num_workers: How many shards are processed at once; None for the number of CPUs.
         backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
         num_shards: How many shards to cut; None for one a worker. More of them balance uneven rows, and
             lose less when a worker dies.
-        seed: Shuffles the rows with this seed.
+        seed: Shuffles the rows with this seed; the positions of shards are those of the shuffled rows.
         debug: Processes only the first ``debug_size`` rows.
         debug_size: How many rows that is.
         poll_interval: Seconds between two looks at the count. Workers on Ray send theirs every 0.2 seconds,
@@ -113,8 +116,9 @@ def multi_process_dataset(
         >>> import tempfile
         >>> from datasets import Dataset, load_from_disk
         >>> from speedy_utils import multi_process_dataset, track
-        >>> def shout(dataset, output_path):
-        ...     return Dataset.from_list([{"text": row["text"].upper()} for row in track(dataset)])
+        >>> def shout(dataset):
+        ...     for row in track(dataset):
+        ...         yield {"text": row["text"].upper()}
         >>> words = Dataset.from_dict({"text": ["one", "bar"]})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     out = multi_process_dataset(words, shout, f"{folder}/out", backend="seq", progress=False)
@@ -239,7 +243,7 @@ def _process(
             spec = specs[ended.task]
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
 
-    shards = LazyShards(rows, specs, workspace.shard_dir)
+    shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))
     drive(engine, run, shards, attempt, finish, workers=workers, max_retries=options.max_retries)
     if failed:
         failed.sort(key=lambda error: error.index)

@@ -6,7 +6,7 @@ shard or none, and a straggler of an earlier attempt can't spoil the files of a 
 
     shards/00003/record.json           what the finished attempt left: rows, files, features
     shards/00003/9f86d081/output/      the output_path that process_func was given
-    shards/00003/9f86d081/saved/       the same rows, if they had to be saved or copied for it
+    shards/00003/9f86d081/saved/       the rows that it yielded or returned, or saved elsewhere
 
 Files outside the attempt's folder are read and never linked, moved or deleted: a path that
 ``process_func`` returns may lead anywhere.
@@ -19,31 +19,104 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
 from .._worker.event_loop import awaited
 from ..errors import ShardError
+from .columns.returned import holds_rows, is_parquet, write_parquet, write_returned, write_rows
 from .files import checksum, sync, write_json
 from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
-from .shards import Shard, ShardSpec
+from .shards import ShardSpec, ShardTask, working_on
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 _RECORD = "record.json"
 
 _ADVICE = (
-    "Return the path of a folder that Dataset.save_to_disk wrote, None after saving to output_path, "
-    "or a Dataset."
+    "Yield rows, or return them as a Dataset, a list of rows, a dict of columns, a DataFrame or an Arrow "
+    "table. The path of a folder that Dataset.save_to_disk wrote, or of a Parquet file, will do too, and so "
+    "will None after saving to output_path."
 )
 
 
-def process_shard(shard: Shard, process_func: Callable[..., Any], kwargs: Mapping[str, Any]) -> ShardRecord:
-    """Process a shard in a worker: the whole task of a dataset run."""
-    output = begin_shard(shard.folder)
-    return finish_shard(awaited(process_func(shard.dataset, str(output), **kwargs)), output, shard.spec)
+def process_shard(
+    task: ShardTask,
+    process_func: Callable[..., Any],
+    kwargs: Mapping[str, Any],
+    features: Features | None = None,
+) -> ShardRecord:
+    """Process a shard in a worker: the whole task of a dataset run.
+
+    Args:
+        task: The shard.
+        process_func: The user's function; it may be a generator function.
+        kwargs: Its arguments besides the shard.
+        features: The columns of the output; None if they are to be found out.
+    """
+    output = begin_shard(task.folder)
+    with working_on(task.place):
+        result = awaited(call_process_func(process_func, task.dataset, str(output), task.place.start, kwargs))
+        if isinstance(result, Iterator):
+            # Here, and not in finish_shard: it is still the user's function that runs.
+            result = write_rows(result, output.parent / "saved", features, str(task.spec))
+    return finish_shard(result, output, task.spec, features)
+
+
+def call_process_func(
+    process_func: Callable[..., Any], dataset: Any, output_path: str, start: int, kwargs: Mapping[str, Any]
+) -> Any:
+    """Call the user's function with what it takes.
+
+    The output's path goes to a second positional parameter, if there is one that ``kwargs`` does not give,
+    and to a function whose parameters are unknown. ``start`` goes to the parameter of that name, if there is
+    one.
+
+    Args:
+        process_func: The function.
+        dataset: The shard.
+        output_path: Where it may save its output.
+        start: The position of the shard's first row in the dataset.
+        kwargs: Its other arguments.
+    """
+    parameters = _parameters(process_func)
+    if parameters is None:
+        return process_func(dataset, output_path, **kwargs)
+    named = {each.name for each in parameters if each.kind is not Parameter.POSITIONAL_ONLY}
+    if "start" in named and "start" not in kwargs:
+        kwargs = {**kwargs, "start": start}
+    left = [
+        each
+        for each in parameters
+        if each.kind is Parameter.POSITIONAL_ONLY
+        or (each.kind is Parameter.POSITIONAL_OR_KEYWORD and each.name not in kwargs)
+    ]
+    if any(each.kind is Parameter.VAR_POSITIONAL for each in parameters):
+        return process_func(dataset, output_path, **kwargs)
+    if len(left) < 2:
+        return process_func(dataset, **kwargs)
+    if parameters.index(left[1]) == 1:
+        return process_func(dataset, output_path, **kwargs)
+    return process_func(dataset, **{**kwargs, left[1].name: output_path})
+
+
+def _parameters(function: Callable[..., Any]) -> list[Parameter] | None:
+    """Return the parameters of a callable, or None if they are unknown."""
+    parameters = None
+    # Its own first: a wrapper need not take what it wraps takes, unless it hands all on.
+    for follow_wrapped in (False, True):
+        with suppress(TypeError, ValueError):  # compiled code
+            parameters = list(signature(function, follow_wrapped=follow_wrapped).parameters.values())
+            if all(each.kind is not Parameter.VAR_POSITIONAL for each in parameters):
+                break
+    return parameters
 
 
 @dataclass(frozen=True)
@@ -105,13 +178,17 @@ def begin_shard(shard_dir: Path) -> Path:
 
 
 @keeping_ctrl_c()
-def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
+def finish_shard(
+    result: object, output: Path, spec: ShardSpec, features: Features | None = None
+) -> ShardRecord:
     """Turn what ``process_func`` returned into a finished shard.
 
     Args:
-        result: A path it saved to, a ``Dataset``, or None for "see ``output``".
+        result: A path it saved to, rows in a form that ``_ADVICE`` names, None for "see ``output``", or what
+            its rows were written to already.
         output: The ``output_path`` it was given, from ``begin_shard``.
         spec: The shard.
+        features: The columns of the output; None if they are those of the shard.
 
     Returns:
         The record, which is on disk by then.
@@ -120,14 +197,19 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         ShardError: If there is no usable dataset; the message names the shard, the path and the cure.
     """
     from datasets import Dataset
+    from datasets.fingerprint import Hasher
 
     attempt = output.parent
     _refuse_links(*output.parents[:4])
     with silence_datasets():
-        if isinstance(result, Dataset):
+        if isinstance(result, SavedDataset):
+            saved, source = result, None
+        elif isinstance(result, Dataset):
             saved, source = save_dataset(result, attempt / "saved"), None
+        elif holds_rows(result):
+            saved, source = write_returned(result, attempt / "saved", features, str(spec)), None
         else:
-            saved, source = _read_output(_locate(result, output, spec), attempt, spec)
+            saved, source = _read_output(_locate(result, output, spec), attempt, spec, features)
     files, sums = [], []
     for file in saved.files:
         sync(file)
@@ -140,7 +222,8 @@ def finish_shard(result: object, output: Path, spec: ShardSpec) -> ShardRecord:
         rows=saved.rows,
         files=tuple(files),
         features=saved.features.to_dict(),
-        fingerprint=saved.fingerprint,
+        # Of rows that are written here it is a function of their files.
+        fingerprint=saved.fingerprint or Hasher.hash([saved.features.to_dict(), [crc for _, crc in sums]]),
         split=saved.split,
         info=saved.info,
         source=source,
@@ -222,7 +305,9 @@ def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
     return path
 
 
-def _read_output(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDataset, str | None]:
+def _read_output(
+    folder: Path, attempt: Path, spec: ShardSpec, features: Features | None
+) -> tuple[SavedDataset, str | None]:
     """Read what ``process_func`` saved, and copy files that are not in the attempt's own folder.
 
     Returns:
@@ -230,6 +315,10 @@ def _read_output(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDat
     """
     from datasets import load_from_disk
 
+    home = attempt.resolve()
+    if is_parquet(folder):
+        source = None if folder.resolve().is_relative_to(home) else str(folder.resolve())
+        return write_parquet(folder, attempt / "saved", features, str(spec)), source
     try:
         saved = read_saved(folder)
         foreign = [schema for schema in saved.schemas if schema != saved.features.arrow_schema]
@@ -240,7 +329,6 @@ def _read_output(folder: Path, attempt: Path, spec: ShardSpec) -> tuple[SavedDat
             f"{spec}: there is no dataset that can be loaded at {str(folder)!r}, where process_func "
             f"says it saved one ({type(error).__name__}: {error}). {_ADVICE}"
         ) from error
-    home = attempt.resolve()
     own = all(file.resolve().is_relative_to(home) for file in saved.files)
     source = None if own and folder.resolve().is_relative_to(home) else str(folder.resolve())
     if loaded is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -70,49 +72,130 @@ def plan_shards(num_rows: int, num_shards: int) -> list[ShardSpec]:
     return [ShardSpec(index, bounds[index], bounds[index + 1]) for index in range(num_shards)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shard:
+    """Where a shard lies in the dataset that a run processes, from :func:`current_shard`.
+
+    With ``seed`` these are positions in the shuffled dataset, with ``debug`` in the shortened one.
+
+    Attributes:
+        index: Which shard it is, from 0.
+        start: The position of its first row.
+        stop: The position after its last row.
+        num_shards: How many shards there are.
+        rows: How many rows the dataset has.
+    """
+
+    index: int
+    start: int
+    stop: int
+    num_shards: int
+    rows: int
+
+
+Shard.__module__ = "speedy_utils"
+
+_here: ContextVar[Shard | None] = ContextVar("speedy_utils_shard", default=None)
+_under_way: list[Shard] = []  # of this process
+
+
+def current_shard() -> Shard | None:
+    """Return where the shard lies whose ``process_func`` is running; None outside of one.
+
+    It is known in the function itself, also while it yields, in coroutines, and in child processes that are
+    forked. A thread that the function starts knows it if the process works on one shard at a time, as
+    on Ray.
+
+    Returns:
+        The shard's index, its first and last row, and how many shards and rows there are.
+
+    Example:
+        >>> import tempfile
+        >>> from datasets import Dataset, load_from_disk
+        >>> from speedy_utils import current_shard, multi_process_dataset
+        >>> def number(dataset):
+        ...     for i, row in enumerate(dataset, start=current_shard().start):
+        ...         yield {"id": i, "word": row["word"]}
+        >>> words = Dataset.from_dict({"word": ["one", "bar", "only"]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = multi_process_dataset(
+        ...         words, number, f"{folder}/out", num_shards=2, backend="seq", progress=False
+        ...     )
+        ...     load_from_disk(out)["id"][:]
+        [0, 1, 2]
+        >>> current_shard() is None
+        True
+    """
+    shard, under_way = _here.get(), _under_way[:2]
+    return under_way[0] if shard is None and len(under_way) == 1 else shard
+
+
+current_shard.__module__ = "speedy_utils"
+
+
+@contextmanager
+def working_on(shard: Shard) -> Iterator[None]:
+    """Let :func:`current_shard` return a shard, until the block ends."""
+    token = _here.set(shard)
+    _under_way.append(shard)
+    try:
+        yield
+    finally:
+        _under_way.remove(shard)
+        _here.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
     """A shard on its way to a worker: its rows, and the folder for what becomes of them."""
 
     dataset: Dataset
     spec: ShardSpec
     folder: Path
+    place: Shard
 
     def __repr__(self) -> str:
         """Name the shard the way error messages do."""
         return str(self.spec)
 
 
-class LazyShards(Sequence[Shard]):
+class LazyShards(Sequence[ShardTask]):
     """The shards to process, each cut when it is looked up: rows in memory are copied for it.
 
     Args:
         dataset: All rows.
         specs: Which shards.
         folder_of: Returns the folder of a shard.
+        num_shards: How many shards the dataset has.
     """
 
     def __init__(
-        self, dataset: Dataset, specs: Sequence[ShardSpec], folder_of: Callable[[ShardSpec], Path]
+        self,
+        dataset: Dataset,
+        specs: Sequence[ShardSpec],
+        folder_of: Callable[[ShardSpec], Path],
+        num_shards: int,
     ) -> None:
         self._dataset = dataset
         self._specs = specs
         self._folder_of = folder_of
+        self._num_shards = num_shards
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._specs)
 
     @overload
-    def __getitem__(self, index: int) -> Shard: ...
+    def __getitem__(self, index: int) -> ShardTask: ...
     @overload
     def __getitem__(self, index: slice) -> LazyShards: ...
-    def __getitem__(self, index: int | slice) -> Shard | LazyShards:
+    def __getitem__(self, index: int | slice) -> ShardTask | LazyShards:
         """Cut a shard, or return a part of the sequence."""
         if isinstance(index, slice):
-            return LazyShards(self._dataset, self._specs[index], self._folder_of)
+            return LazyShards(self._dataset, self._specs[index], self._folder_of, self._num_shards)
         spec = self._specs[index]
-        return Shard(cut_shard(self._dataset, spec), spec, self._folder_of(spec))
+        place = Shard(spec.index, spec.start, spec.stop, self._num_shards, len(self._dataset))
+        return ShardTask(cut_shard(self._dataset, spec), spec, self._folder_of(spec), place)
 
 
 @keeping_ctrl_c()

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value, load_from_disk
 
+from speedy_utils import tracked
 from speedy_utils._sharding.saved_dataset import silence_datasets
-from speedy_utils._sharding.shard_worker import ShardRecord, begin_shard, finish_shard, read_record
+from speedy_utils._sharding.shard_worker import (
+    ShardRecord,
+    begin_shard,
+    call_process_func,
+    finish_shard,
+    read_record,
+)
 from speedy_utils._sharding.shards import ShardSpec
 from speedy_utils.errors import ShardError
 
@@ -34,6 +45,12 @@ def save(dataset: Dataset | DatasetDict, path: Path, **options: int) -> Path:
     return path
 
 
+def parquet(path: Path) -> Path:
+    """Write the rows to a Parquet file."""
+    pq.write_table(ROWS.with_format("arrow")[:], path)
+    return path
+
+
 def contents(record: ShardRecord, shard_dir: Path) -> list[object]:
     """The rows in the files of a record."""
     tables = [pa.ipc.open_stream(pa.memory_map(str(shard_dir / name))).read_all() for name, _ in record.files]
@@ -50,6 +67,13 @@ RETURNED: dict[str, Callable[[Path], object]] = {
     "the saved dataset, loaded": lambda output: load_from_disk(str(save(ROWS, output))),
     "a path elsewhere": lambda output: save(ROWS, output.parents[2] / "elsewhere"),
     "several files": lambda output: save(ROWS, output, num_shards=3),
+    "a list of rows": lambda _: list(ROWS),
+    "a dict of columns": lambda _: {"id": np.arange(10), "text": ROWS["text"][:]},
+    "a DataFrame": lambda _: ROWS.to_pandas(),
+    "an Arrow table": lambda _: ROWS.with_format("arrow")[:],
+    "a Parquet file": lambda output: parquet(output.with_suffix(".parquet")),
+    "a Parquet file elsewhere": lambda output: parquet(output.parents[2] / "rows"),
+    "a Parquet file at output_path": lambda output: parquet(output) and None,
 }
 
 
@@ -62,9 +86,82 @@ def test_every_way_to_return_rows_makes_a_finished_shard(
     record = finish_shard(make(output), output, SPEC)
     assert contents(record, shard_dir) == ROWS.to_list()
     assert (record.rows, record.spec) == (10, SPEC)
-    assert Features.from_dict(record.features) == ROWS.features
+    types = {name: feature.dtype for name, feature in Features.from_dict(record.features).items()}
+    assert types in ({"id": "int64", "text": "string"}, {"id": "int64", "text": "large_string"})
     assert all(size == (shard_dir / name).stat().st_size for name, size in record.files)
     assert read_record(shard_dir, SPEC) == record
+
+
+class Callee:
+    """An object that can be called."""
+
+    def __call__(self, dataset: Any) -> tuple[Any, ...]:
+        """Take the shard alone."""
+        return (dataset,)
+
+    def method(self, dataset: Any, out: Any = None) -> tuple[Any, ...]:
+        """Take the shard and a path."""
+        return dataset, out
+
+
+def handing_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function in one that takes any arguments."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def with_path(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function in one that takes a path, and does not hand it on."""
+
+    @functools.wraps(function)
+    def wrapper(dataset: Any, output_path: Any) -> Any:
+        return *function(dataset), output_path
+
+    return wrapper
+
+
+def with_start(dataset: Any, start: Any, out: Any, n: Any = 0) -> tuple[Any, ...]:
+    """Take the place of the shard before the path."""
+    return dataset, start, out, n
+
+
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[Any, ...]]] = {
+    "the shard": (lambda dataset: (dataset,), {}, ("D",)),
+    "a path too": (lambda dataset, output_path: (dataset, output_path), {}, ("D", "P")),
+    "a path with a default": (lambda dataset, out=None: (dataset, out), {}, ("D", "P")),
+    "an argument": (lambda dataset, n: (dataset, n), {"n": 3}, ("D", 3)),
+    "an argument, then a path": (lambda dataset, n, out: (dataset, n, out), {"n": 3}, ("D", 3, "P")),
+    "a path, then an argument": (lambda dataset, out, n: (dataset, out, n), {"n": 3}, ("D", "P", 3)),
+    "names only": (lambda dataset, *, n=0: (dataset, n), {}, ("D", 0)),
+    "any names": (lambda dataset, **kwargs: (dataset, kwargs), {"n": 3}, ("D", {"n": 3})),
+    "anything": (lambda *args: args, {}, ("D", "P")),
+    "a start": (lambda dataset, start: (dataset, start), {}, ("D", 30)),
+    "a start of the caller's": (lambda dataset, start: (dataset, start), {"start": 1}, ("D", 1)),
+    "a start before the path": (with_start, {"n": 3}, ("D", 30, "P", 3)),
+    "an object": (Callee(), {}, ("D",)),
+    "a method": (Callee().method, {}, ("D", "P")),
+    "a partial": (functools.partial(lambda n, dataset: (n, dataset), 3), {}, (3, "D")),
+    "a wrapper that hands on": (handing_on(lambda dataset: (dataset,)), {}, ("D",)),
+    "a wrapper with a path": (with_path(lambda dataset: (dataset,)), {}, ("D", "P")),
+    "a counted function": (tracked(lambda dataset: (dataset,)), {}, ("D",)),
+    "a counted object": (tracked(Callee()), {}, ("D",)),
+    "compiled": (getattr, {}, "no signature"),
+}
+
+
+@pytest.mark.parametrize(("function", "kwargs", "got"), CALLS.values(), ids=CALLS.keys())
+def test_a_function_gets_what_it_takes(
+    function: Callable[..., Any], kwargs: dict[str, Any], got: tuple[Any, ...]
+) -> None:
+    """The path goes to a second positional parameter that is left, and the shard's place to ``start``."""
+    if function is getattr:
+        assert call_process_func(getattr, SPEC, "index", 30, {}) == SPEC.index
+    else:
+        assert call_process_func(function, "D", "P", 30, kwargs) == got
 
 
 @pytest.mark.parametrize(
@@ -115,7 +212,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dataset": (lambda output: output.parent, r"no dataset that can be loaded at .*FileNotFoundError"),
     "a file": (lambda _: __file__, "no dataset that can be loaded at"),
     "a broken file": (broken, "no dataset that can be loaded at"),
-    "rows": (lambda _: [{"id": 1}], r"returned \[\{'id': 1\}\] of type list"),
+    "texts": (lambda _: ["a"], r"rows that can't be written: 'a' of type str is no row"),
+    "no columns": (lambda _: {"id": 1}, r"'id' is 1 of type int; return a list of rows"),
+    "columns of two lengths": (lambda _: {"id": [1], "n": []}, r"different lengths: \{'id': 1, 'n': 0\}"),
+    "mixed rows": (lambda _: [{"n": 1}, {"n": "a"}], r"int64: row 0 holds 1, and row 1 'a'"),
     "true": (lambda _: True, "returned True of type bool"),
     "a DatasetDict": (lambda _: DatasetDict(train=ROWS), "of type DatasetDict"),
     "a saved DatasetDict": (lambda output: save(DatasetDict(train=ROWS), output), "several splits"),
@@ -131,7 +231,7 @@ def test_what_is_no_dataset_names_the_shard_and_the_cure(
     with pytest.raises(ShardError, match=says) as caught:
         finish_shard(make(output), output, SPEC)
     assert str(caught.value).startswith("shard 3 (rows 30-39): ")
-    assert "or a Dataset." in str(caught.value)
+    assert "Yield rows" in str(caught.value)
     assert read_record(shard_dir, SPEC) is None
 
 

@@ -104,7 +104,7 @@ def test_a_shard_ships_what_it_needs(
 def test_shards_are_cut_when_they_are_looked_up(in_memory: Dataset, tmp_path: Path) -> None:
     """The sequence of shards has each with its rows and its folder, and is named as errors name it."""
     specs = plan_shards(ROWS, 4)
-    shards = LazyShards(in_memory, specs[1:], lambda spec: tmp_path / str(spec.index))
+    shards = LazyShards(in_memory, specs[1:], lambda spec: tmp_path / str(spec.index), 4)
     assert len(shards) == 3
     assert repr(list(shards)) == repr(list(shards[:])) == str([*map(str, specs[1:])]).replace("'", "")
     assert shards[0].dataset["id"][:] == list(range(specs[1].start, specs[1].stop))

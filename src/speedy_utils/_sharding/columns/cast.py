@@ -1,0 +1,279 @@
+"""Cast columns so that no value changes, or say which value would.
+
+``datasets`` and pyarrow cast more than is safe: ``Dataset.from_list(rows, features=...)`` makes 2.5 an
+integer 2, and drops what the features do not name. Here a number stays the same number, a text the same text;
+what is missing becomes null, and what has no place is an error. Only a float may lose digits, where the
+caller asks for a narrower float.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..._validation import shorten
+from .unify import is_json, list_parts, make_list
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Features
+
+
+class CastError(ValueError):
+    """A value that has no place in a column, or would change.
+
+    Args:
+        column: Where, for example ``messages[].content``.
+        reason: What is wrong with it.
+        row: The first row where it is so, from 0; None if it is so in all rows.
+        value: What the column holds in that row.
+    """
+
+    def __init__(self, column: str, reason: str, row: int | None = None, value: object = None) -> None:
+        super().__init__(column, reason, row, value)
+        self.column = column
+        self.reason = reason
+        self.row = row
+        self.value = value
+
+    def __str__(self) -> str:
+        text = f"column {self.column!r}: {self.reason}"
+        return (
+            text
+            if self.row is None
+            else f"row {self.row:,}, {text}; the row holds {shorten(self.value, 120)}"
+        )
+
+
+def cast_table(table: pa.Table, features: Features, *, first_row: int = 0) -> pa.Table:
+    """Cast a table to columns, by name; a column that it lacks is null.
+
+    Args:
+        table: The table.
+        features: The columns.
+        first_row: The number of its first row, for the error.
+
+    Raises:
+        CastError: It has a column that ``features`` lacks, or a value that would change.
+    """
+    import pyarrow as pa
+
+    schema = features.arrow_schema
+    if table.schema == schema:
+        return table.replace_schema_metadata(schema.metadata)
+    for name in table.column_names:
+        if name not in features:
+            raise CastError(name, f"there is no such column in features, which has {', '.join(features)}")
+    arrays = []
+    for name, feature in features.items():
+        if name not in table.column_names:
+            arrays.append(_nulls(table.num_rows, schema.field(name).type))
+            continue
+        row, chunks = first_row, []
+        for chunk in table.column(name).chunks:
+            chunks.append(_cast_rows(chunk, feature, name, row))
+            row += len(chunk)
+        arrays.append(pa.chunked_array(chunks, schema.field(name).type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+# What a feature's own cast, or Arrow's, raises for a value that does not fit.
+def _cant_cast() -> tuple[type[Exception], ...]:
+    import pyarrow as pa
+
+    return (CastError, pa.ArrowException, TypeError, ValueError, OverflowError, KeyError)
+
+
+def _cast_rows(array: pa.Array, feature: Any, column: str, first_row: int) -> pa.Array:
+    """Cast the rows of a column; the error names the first row that can't be cast."""
+    try:
+        return _cast(array, feature, column)
+    except _cant_cast() as error:
+        # Half of the rows again and again, until one is left.
+        if len(array) > 1:
+            middle = len(array) // 2
+            _cast_rows(array.slice(0, middle), feature, column, first_row)
+            _cast_rows(array.slice(middle), feature, column, first_row + middle)
+        where = error.column if isinstance(error, CastError) else column
+        reason = error.reason if isinstance(error, CastError) else str(error).strip()
+        value = array[0].as_py() if len(array) == 1 else None
+        raise CastError(where, reason, first_row if len(array) == 1 else None, value) from None
+
+
+def _cast(array: pa.Array, feature: Any, column: str) -> pa.Array:
+    import pyarrow as pa
+
+    target = arrow_type(feature)
+    if array.type == target:
+        return array
+    if array.null_count == len(array):
+        return _nulls(len(array), target)
+    if is_json(feature):
+        return _to_json(array, target, column)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if hasattr(feature, "cast_storage"):  # an image, a class label and the like
+        return feature.cast_storage(array)
+    if isinstance(target, pa.ExtensionType):  # Array2D and the like
+        stored = _cast(array, _feature_of(target.storage_type), column)
+        return pa.ExtensionArray.from_storage(target, stored)
+    if pa.types.is_struct(target) and pa.types.is_struct(array.type):
+        return _cast_struct(array, feature, target, column)
+    parts = list_parts(feature)
+    if parts and _is_list(array.type):
+        return _cast_list(array, parts.item, target, column)
+    if isinstance(array, pa.DictionaryArray):
+        return _cast(array.dictionary_decode(), feature, column)
+    return _cast_values(array, target, column)
+
+
+def _cast_struct(array: pa.StructArray, feature: Any, target: pa.StructType, column: str) -> pa.StructArray:
+    import pyarrow as pa
+
+    # Sequence({...}) of datasets 3 is stored as a struct of lists.
+    fields = feature if isinstance(feature, dict) else _struct_of_lists(feature)
+    # Unlike field(), flatten() hides what lies below a null.
+    children = dict(zip([field.name for field in array.type], array.flatten(), strict=True))
+    for name in children:
+        if name not in fields:
+            raise CastError(f"{column}.{name}", f"there is no such key among {', '.join(fields) or 'none'}")
+    arrays = [
+        _cast(children[field.name], fields[field.name], f"{column}.{field.name}")
+        if field.name in children
+        else _nulls(len(array), field.type)
+        for field in target
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=list(target), mask=array.is_null())
+
+
+def _struct_of_lists(feature: Any) -> dict[str, Any]:
+    return {key: make_list(each, feature.length, large=False) for key, each in feature.feature.items()}
+
+
+def _cast_list(array: Any, item: Any, target: pa.DataType, column: str) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(array)
+    values = _cast(array.flatten(), item, f"{column}[]")  # flatten() leaves out what lies below a null
+    missing = array.is_null()
+    if pa.types.is_fixed_size_list(target):
+        size = target.list_size
+        wrong = pc.any(pc.not_equal(lengths, size)).as_py()
+        if wrong:
+            raise CastError(column, f"a list must have {size} values")
+        if array.null_count:  # Arrow keeps room for the values of a list that is null
+            starts = pc.subtract(
+                pc.cumulative_sum(pc.if_else(missing, 0, size)), pc.if_else(missing, 0, size)
+            )
+            rows = [
+                None if start is None else start + place
+                for start in pc.if_else(missing, None, starts).to_pylist()
+                for place in range(size)
+            ]
+            values = values.take(pa.array(rows, pa.int64()))
+        return pa.FixedSizeListArray.from_arrays(values, type=target, mask=missing)
+    large = pa.types.is_large_list(target)
+    ends = pc.cumulative_sum(pc.fill_null(pc.cast(lengths, pa.int64()), 0))
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    if large:
+        return pa.LargeListArray.from_arrays(offsets, values, type=target, mask=missing)
+    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), values, type=target, mask=missing)
+
+
+def _to_json(array: pa.Array, target: Any, column: str) -> pa.Array:
+    """Write each value as JSON; a text too, as it would be read as what it says."""
+    import pyarrow as pa
+
+    try:
+        texts = [None if value is None else as_json(value) for value in array.to_pylist()]
+    except (TypeError, ValueError) as error:
+        raise CastError(column, f"it can't be said in JSON ({error})") from None
+    return pa.ExtensionArray.from_storage(target, pa.array(texts, target.storage_type))
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON.
+
+    Raises:
+        TypeError: It is nothing that JSON can say.
+        ValueError: It is a number that JSON can't say.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _cast_values(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
+    """Cast plain values within their kind; Arrow itself refuses what does not fit, or has decimals."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds: list[Callable[[pa.DataType], bool]] = [
+        _is_number,
+        _is_text,
+        _is_bytes,
+        pa.types.is_date,
+        pa.types.is_time,
+        pa.types.is_timestamp,
+        pa.types.is_duration,
+        pa.types.is_decimal,
+    ]
+    zones = getattr(array.type, "tz", None) is None, getattr(target, "tz", None) is None
+    if not any(kind(array.type) and kind(target) for kind in kinds) or zones[0] != zones[1]:
+        raise CastError(column, f"{array.type} can't become {target} without changing values")
+    if pa.types.is_boolean(target):
+        raise CastError(column, f"{array.type} can't become {target} without changing values")
+    if pa.types.is_boolean(array.type):
+        array = pc.cast(array, pa.int8())
+    if pa.types.is_float16(target) and pa.types.is_integer(array.type):
+        array = pc.cast(array, pa.float32())
+    cast = pc.cast(array, target)
+    if pa.types.is_floating(array.type) and pa.types.is_floating(target):
+        both = pc.xor(pc.is_inf(pc.cast(array, pa.float64())), pc.is_inf(pc.cast(cast, pa.float64())))
+        if pc.any(both).as_py():
+            raise CastError(column, f"it is beyond {target}")
+    return cast
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return str(kind) in ("binary", "large_binary", "binary_view") or pa.types.is_fixed_size_binary(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def arrow_type(feature: Any) -> pa.DataType:
+    """Return the Arrow type of a feature."""
+    from datasets import Features
+
+    return Features({"x": feature}).arrow_schema.field("x").type
+
+
+def _feature_of(kind: pa.DataType) -> Any:
+    import pyarrow as pa
+    from datasets import Features
+
+    return Features.from_arrow_schema(pa.schema({"x": kind}))["x"]
+
+
+def _nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(kind, pa.ExtensionType):
+        return pa.ExtensionArray.from_storage(kind, pa.nulls(rows, kind.storage_type))
+    return pa.nulls(rows, kind)

@@ -1,0 +1,262 @@
+"""Rows, columns and frames of other libraries as Arrow tables, with the types that ``datasets`` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..._validation import shorten
+from .cast import CastError, as_json, cast_table
+from .unify import MisfitError, is_json, list_parts, unify
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Features
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of the output: a table, and what ``datasets`` calls its columns."""
+
+    table: pa.Table
+    features: Features
+
+
+def row_bytes(row: Mapping[str, Any]) -> int:
+    """Return about how many bytes a row takes in Arrow, without converting it."""
+    return sum(map(_value_bytes, row.values()))
+
+
+def _value_bytes(value: Any) -> int:
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value) + 4
+    if kind is int or kind is float or kind is bool or value is None:
+        return 8
+    if kind is list or kind is tuple:
+        if value and type(value[0]) in _NUMBERS and type(value[-1]) in _NUMBERS:  # as a rule, so are all
+            return 8 * len(value)
+        return 4 + sum(map(_value_bytes, value))
+    if isinstance(value, Mapping):
+        return sum(map(_value_bytes, value.values()))
+    size = getattr(value, "nbytes", None)  # an array, a tensor
+    if size is None:
+        width_and_height = getattr(value, "size", None)  # an image
+        if isinstance(width_and_height, tuple) and len(width_and_height) == 2:
+            return 4 * int(width_and_height[0]) * int(width_and_height[1])
+    return size if isinstance(size, int) else 64
+
+
+_NUMBERS = (int, float, bool)
+
+
+def batch_of_rows(rows: Sequence[Mapping[str, Any]], features: Features | None, first_row: int) -> Batch:
+    """Convert rows; a row that lacks a column that others have is null there.
+
+    Args:
+        rows: At least one.
+        features: The columns that they must have; None to find out.
+        first_row: The number of the first one, for errors.
+
+    Raises:
+        CastError: A value fits no column.
+        MisfitError: Two rows don't fit together.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in names:
+        if not isinstance(name, str):
+            raise CastError(str(name), f"the name of a column must be a str, not {shorten(name)}", first_row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return batch_of_columns(columns, features, first_row)
+
+
+def batch_of_columns(columns: Mapping[str, Any], features: Features | None, first_row: int) -> Batch:
+    """Convert columns of equal length; otherwise as :func:`batch_of_rows`."""
+    import pyarrow as pa
+    from datasets import Features
+
+    if features is not None:
+        for name in columns:
+            if name not in features:
+                raise CastError(name, f"there is no such column in features, which has {', '.join(features)}")
+    arrays, found = {}, {}
+    for name, values in columns.items():
+        feature = None if features is None else features[name]
+        arrays[name], found[name] = _convert(values, name, feature, first_row)
+    return Batch(pa.table(arrays), Features(found))
+
+
+def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.Array, Any]:
+    """Return a column as an array, and its feature."""
+    import pyarrow as pa
+    from datasets.arrow_writer import OptimizedTypedSequence, TypedSequence
+
+    try:
+        if feature is not None:
+            if _is_encoded(feature):
+                values = [_encode(value, feature) for value in values]
+            typed = TypedSequence(values)
+        else:
+            typed = OptimizedTypedSequence(values, col=name)
+        array = pa.array(typed)
+        found = typed.get_inferred_type()
+    except Exception as error:  # values and their encoders are of any library
+        if len(values) == 1:
+            raise CastError(name, f"{type(error).__name__}: {error}", first_row, values[0]) from error
+        return _convert_one_by_one(values, name, feature, first_row)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if feature is None:
+        return array, found
+    return _fit(array, feature, name, first_row), feature
+
+
+def _convert_one_by_one(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.Array, Any]:
+    """Convert values that don't fit into one array; the error names the first that does not fit."""
+    import pyarrow as pa
+    from datasets import Features, Value
+
+    arrays: list[pa.Array] = []
+    kinds: list[Any] = []
+    common: Any = Value("null")
+    for row, value in enumerate(values, start=first_row):
+        array, kind = _convert([value], name, feature, row)
+        try:
+            common = unify(common, kind, name)
+        except MisfitError as misfit:
+            other = next(place for place, each in enumerate(kinds) if _clash(each, kind))
+            raise TwoRowsError(misfit, first_row + other, values[other], row, value) from None
+        arrays.append(array)
+        kinds.append(kind)
+    if feature is not None:
+        return pa.concat_arrays(arrays), feature
+    columns = Features({name: common})
+    fitting = [_fit(array, columns[name], name, row) for row, array in enumerate(arrays, start=first_row)]
+    return pa.concat_arrays(fitting), common
+
+
+def _fit(array: pa.Array, feature: Any, name: str, first_row: int) -> pa.Array:
+    import pyarrow as pa
+    from datasets import Features
+
+    column = cast_table(pa.table({name: array}), Features({name: feature}), first_row=first_row)[name]
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _clash(ours: Any, theirs: Any) -> bool:
+    try:
+        unify(ours, theirs)
+    except MisfitError:
+        return True
+    return False
+
+
+class TwoRowsError(Exception):
+    """Two rows of one shard whose values have no type in common.
+
+    Args:
+        misfit: The types.
+        row: The number of the one row.
+        value: What its column holds.
+        other_row: The number of the other.
+        other_value: What the column holds there.
+    """
+
+    def __init__(
+        self, misfit: MisfitError, row: int, value: object, other_row: int, other_value: object
+    ) -> None:
+        super().__init__(misfit, row, value, other_row, other_value)
+        self.text = (
+            f"{misfit}: row {row:,} holds {shorten(value, 120)}, and row {other_row:,} "
+            f"{shorten(other_value, 120)}"
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _is_encoded(feature: Any) -> bool:
+    """Return whether values of a feature are stored in another form: images, class labels, JSON, arrays."""
+    if isinstance(feature, dict):
+        return any(map(_is_encoded, feature.values()))
+    parts = list_parts(feature)
+    return _is_encoded(parts.item) if parts else type(feature).__name__ != "Value"
+
+
+def _encode(value: Any, feature: Any) -> Any:
+    """Encode a value for storage; plain values stay as they are, so that a cast can see what would change."""
+    if value is None:
+        return None
+    if is_json(feature):
+        return as_json(value) if feature.decode else value
+    if isinstance(feature, dict):
+        if not isinstance(value, Mapping):
+            return value
+        return {key: _encode(each, feature[key]) if key in feature else each for key, each in value.items()}
+    parts = list_parts(feature)
+    if parts:
+        return [_encode(each, parts.item) for each in value] if _is_encoded(parts.item) else value
+    return feature.encode_example(value) if hasattr(feature, "encode_example") else value
+
+
+def tables_of(value: Any) -> Iterator[Batch] | None:
+    """Return the batches of a table of any library, or None if ``value`` is none.
+
+    Known are ``datasets.Dataset``, Arrow's tables, record batches and readers, pandas' frames, and what
+    exports itself as an Arrow stream, as polars' frames do.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
+    if isinstance(value, Dataset):
+        return _batches_of_dataset(value)
+    if isinstance(value, pa.RecordBatchReader):
+        return (batch_of_table(pa.Table.from_batches([batch])) for batch in value)
+    if isinstance(value, pa.RecordBatch):
+        return iter([batch_of_table(pa.Table.from_batches([value]))])
+    if isinstance(value, pa.Table):
+        return iter([batch_of_table(value)])
+    if type(value).__name__ == "DataFrame" and type(value).__module__.partition(".")[0] == "pandas":
+        # An index with a name is data, one without numbers the rows.
+        named = any(name is not None for name in value.index.names)
+        return iter([batch_of_table(pa.Table.from_pandas(value, preserve_index=named))])
+    if hasattr(value, "__arrow_c_stream__") and not isinstance(value, type):
+        return iter([batch_of_table(pa.table(value))])
+    return None
+
+
+def _batches_of_dataset(dataset: Any) -> Iterator[Batch]:
+    for table in dataset.with_format("arrow").iter(1_000):
+        yield Batch(table, dataset.features)
+
+
+def batch_of_table(table: pa.Table) -> Batch:
+    """Name the columns of a table as ``datasets`` does, after what it has no name for was cast.
+
+    Raises:
+        CastError: A column has a type that ``datasets`` does not know.
+    """
+    from datasets import Features
+
+    plain = {name: _plain(table.column(name).type) for name in table.column_names}
+    for place, (name, kind) in enumerate(plain.items()):
+        if kind != table.column(name).type:
+            table = table.set_column(place, name, table.column(name).cast(kind))
+    try:
+        features = Features.from_arrow_schema(table.schema)
+        if features.arrow_schema != table.schema:  # of another table, that it was made from
+            table = table.replace_schema_metadata(None)
+            features = Features.from_arrow_schema(table.schema)
+    except (NotImplementedError, ValueError, TypeError, KeyError) as error:
+        raise CastError(", ".join(table.column_names), f"datasets has no such type: {error}") from error
+    return Batch(table, features)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type without dictionaries and views, which ``datasets`` does not know."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.DictionaryType):
+        return _plain(kind.value_type)
+    return {"string_view": pa.large_string(), "binary_view": pa.large_binary()}.get(str(kind), kind)

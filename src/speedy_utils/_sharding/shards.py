@@ -84,6 +84,12 @@ class Shard:
         stop: The position after its last row.
         num_shards: How many shards there are.
         rows: How many rows the dataset has.
+
+    Example:
+        >>> from speedy_utils import Shard
+        >>> shard = Shard(index=1, start=40, stop=80, num_shards=3, rows=100)
+        >>> f"part {shard.index + 1} of {shard.num_shards}, {shard.stop - shard.start} rows"
+        'part 2 of 3, 40 rows'
     """
 
     index: int

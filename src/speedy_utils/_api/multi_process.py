@@ -11,7 +11,8 @@ from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
-from .._validation import checked_count, shorten
+from .._validation import checked_count, checked_total, shorten
+from .items import task_items
 from .options import Backend, RunOptions, checked_function
 
 
@@ -39,7 +40,8 @@ def multi_process(
     Args:
         func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do, and so will a coroutine
             function. What it reports with ``report_progress``, ``track`` or ``tracked`` moves the bar.
-        items: One task each. Other than a sequence, it is read before the first task starts.
+        items: One task each. Other than a sequence, it is read before the first task starts. Strings,
+            mappings and data frames are refused: they would yield characters, keys and columns.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
             one is running, and for 32 coroutines on ``"threads"``.
         backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
@@ -101,7 +103,7 @@ def multi_process(
     total, totals = None, None
     if total_items is not None and not callable(total_items):
         total = checked_count(total_items, "total_items")
-    items = items if isinstance(items, Sequence) else list(items)
+    items = task_items(items)
     if not items:
         return []
     if total is None:
@@ -151,8 +153,20 @@ def _totals(
 ) -> list[int] | None:
     """Return the items of each task; None if the run counts tasks."""
     if total_items is not None:
-        return [checked_count(total_items(item), f"total_items({shorten(item, 40)})") for item in items]
+        return [_total_of(total_items, index, item) for index, item in enumerate(items)]
     first = declared_total(func, (items[0],), kwargs)
     if first is None:
         return None
     return [first, *(declared_total(func, (item,), kwargs) or 0 for item in items[1:])]
+
+
+def _total_of(total_items: Callable[[Any], Any], index: int, item: Any) -> int:
+    """Return how many items ``total_items`` says that one of ``items`` has."""
+    try:
+        total = total_items(item)
+    except Exception as error:  # it is the user's function
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"total_items failed for item {index} ({shorten(item, 80)}): {type(error).__name__}: {error}"
+        ) from error
+    return checked_total(total, f"total_items({shorten(item, 40)})")

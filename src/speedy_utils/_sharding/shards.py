@@ -231,7 +231,8 @@ def resolve_dataset(dataset: object) -> Dataset:
             raise FileNotFoundError(
                 f"No saved dataset at {location!r} ({error}). Pass the path of a folder that "
                 "Dataset.save_to_disk wrote, or a Dataset; one from the Hub comes from "
-                "datasets.load_dataset(..., split=...)."
+                "datasets.load_dataset(..., split=...), and one from a file of rows from "
+                'datasets.load_dataset("json", data_files=..., split="train"), or "csv", or "parquet".'
             ) from error
         except IndexError as error:
             # What ``datasets`` raises for a dataset without rows that was saved without num_shards=1.
@@ -317,7 +318,10 @@ def _describe(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"a {name}: make one with Dataset.from_list(...)"
     if kind.__name__ == "DataFrame":
-        return f"a {name}: make one with Dataset.from_pandas(...)"
+        library = "polars" if kind.__module__.startswith("polars.") else "pandas"
+        return f"a {name}: make one with Dataset.from_{library}(...)"
+    if kind.__name__ == "Table" and kind.__module__.startswith("pyarrow."):
+        return f"a {name}: make one with Dataset(table)"
     if callable(value) or isinstance(value, Iterator):
         return f"a {name}: make one with Dataset.from_generator(...)"
     return f"{value!r} of type {name}" if value is None or isinstance(value, (int, float)) else f"a {name}"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, DatasetDict, Features, IterableDataset, Value, load_from_disk
 from hypothesis import given, settings
@@ -195,6 +197,8 @@ def test_a_dataset_dict_names_its_splits(tmp_path: Path) -> None:
         (IterableDataset.from_generator(lambda: iter([])), "from_generator"),
         ([{"a": 1}], "from_list"),
         ({"a": [1]}, "from_dict"),
+        (pd.DataFrame({"a": [1]}), "from_pandas"),
+        (pa.table({"a": [1]}), r"Dataset\(table\)"),
         (iter("rows"), "from_generator"),
         (3, "3 of type int"),
         (None, "None of type NoneType"),

@@ -1,0 +1,57 @@
+"""The items of a run of tasks: what has one for each task, and what only seems to."""
+
+from __future__ import annotations
+
+from collections import UserString
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .._validation import shorten
+
+
+def task_items(items: Iterable[Any]) -> Sequence[Any]:
+    """Return the items as a sequence; what is none is read to its end.
+
+    Raises:
+        TypeError: They can't be iterated, or iterating them yields something else than one would think: the
+            characters of a string, the names of columns, the keys of a mapping.
+
+    Example:
+        >>> task_items(range(3)), task_items(n * n for n in (1, 2))
+        (range(0, 3), [1, 4])
+        >>> task_items("some text")
+        Traceback (most recent call last):
+        ...
+        TypeError: items is a str, which would be a task for each of its characters: give [text] for \
+one task, or text.splitlines() for one a line
+    """
+    if mistake := _mistake(items):
+        raise TypeError(f"items {mistake}")
+    return items if isinstance(items, Sequence) else list(items)
+
+
+def _mistake(items: Any) -> str:
+    """Return what is wrong with items, and what was probably meant; "" if nothing is."""
+    kind = type(items)
+    would_be = f"is a {kind.__qualname__}, which would be a task for each of its"
+    names = {base.__name__ for base in kind.__mro__}
+    if isinstance(items, (str, UserString)):
+        return f"{would_be} characters: give [text] for one task, or text.splitlines() for one a line"
+    if isinstance(items, (bytes, bytearray, memoryview)):
+        return f"{would_be} bytes: give [data] for one task"
+    if "DataFrame" in names:  # of pandas, polars and those that are like them; none need be installed
+        rows = "df.to_dicts()" if hasattr(items, "to_dicts") else 'df.to_dict("records")'
+        return f"{would_be} columns: give {rows} for one a row"
+    if names & {"Table", "RecordBatch"} and hasattr(items, "to_pylist"):  # of pyarrow
+        return f"{would_be} columns: give table.to_pylist() for one a row"
+    if isinstance(items, Mapping):
+        keys = shorten(list(items)[:5], 80)
+        return f"{would_be} keys, {keys}: give list(d) for that, or d.values(), or d.items() for pairs"
+    if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
+        meant = f": give range({items}) for the numbers from 0 on" if type(items) is int else ""
+        return (
+            f"must be an iterable with one item for each task, not {shorten(items)} ({kind.__name__}){meant}"
+        )
+    if getattr(items, "ndim", None) == 0:  # an array of NumPy's, or a tensor
+        return f"must be an iterable, not {shorten(items)}, which has no dimension: give [x] for one task"
+    return ""

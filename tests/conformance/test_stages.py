@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from support.recorder import Recorder
+from tqdm import tqdm
 
 from speedy_utils import Snapshot, multi_process, report_progress, track
 
@@ -114,6 +116,25 @@ def test_clock_of_a_finished_stage_stands(
     recorder.hook = look
     multi_process(steps, [range(5)], backend=backend, total_items=len, poll_interval=0.02, progress=recorder)
     assert standing[-1] > standing[0] + 0.5
+
+
+def test_rates_are_measured_from_when_the_work_began(backend: str, recorder: Recorder, until: Any) -> None:
+    """Bars that are moved by hand, and stages that are reported, last as long as the work on their items."""
+
+    def steps(rows: range) -> None:
+        def work() -> None:
+            end = time.monotonic() + 0.1
+            until(lambda: time.monotonic() >= end)
+
+        with tqdm(total=50, desc="Moved") as bar:
+            work()
+            bar.update(50)
+        work()
+        report_progress(50, desc="Reported")
+
+    multi_process(steps, [range(5)], backend=backend, total_items=len, progress=recorder)
+    assert [line.name for line in recorder.last.stages] == ["Moved", "Reported"]
+    assert all(0 < line.rate <= 50 / 0.1 for line in recorder.last.stages)
 
 
 def test_a_function_gets_the_snapshots(backend: str) -> None:

@@ -60,6 +60,7 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
         tally = tally.within(stage)
         tally.add(items or 0)
         tally.add_to_counters({name: amount for name, amount in amounts.items() if amount is not None})
+        tally.reporter.mark_moved(tally.stage)
 
 
 report_progress.__module__ = "speedy_utils"

@@ -94,6 +94,7 @@ class CapturedBar:
         "_home",
         "_last_n",
         "_limit",
+        "_made_at",
         "_moved_at",
         "_name",
         "_nested",
@@ -127,6 +128,7 @@ class CapturedBar:
         self._declared: int | None = None
         self._batches: Batches | None = None  # how many rows its elements count for, if that is known
         self._last_n, self._moved_at = bar.n, clock()
+        self._made_at = tally.reporter.now()
 
     @property
     def closed(self) -> bool:
@@ -171,7 +173,7 @@ class CapturedBar:
                 if self._silent:
                     self._lower_miniters(bar)
                 if reading.done > 0 and self._state == "new":
-                    self._begin(bar)
+                    self._begin(bar, self._made_at)
                     reading = self._read(bar)  # in rows, if it goes through batches
             except Exception as error:  # user code may have put anything there; it is read again next time
                 shown = f"n={shorten(bar.n)} of {shorten(bar.total)}"
@@ -197,7 +199,7 @@ class CapturedBar:
         with lock:
             if self._state == "new":
                 with suppress(Exception):  # as in sample(), which tries again
-                    self._begin(bar)
+                    self._begin(bar, self._home.reporter.now())
                     self._count_tables(bar)
             self.sample(bar)
 
@@ -216,10 +218,12 @@ class CapturedBar:
             with lock:
                 if self._state == "paused":
                     self._state = before
+                    self._made_at = self._home.reporter.now()  # from here on tqdm measures its rate too
 
     def close(self, bar: Any = None) -> None:
         """Count no more after what the bar says now. Idempotent."""
         with lock:
+            before = self._done
             self.sample(bar)
             if self.closed:
                 return
@@ -229,7 +233,8 @@ class CapturedBar:
                 if self._declares and self._declared is None:
                     self._home.reporter.declare(self._tally.stage, None, bars=True)
                 self._tally.close(self, self._done)
-                self._home.reporter.mark_moved(self._tally.stage)
+                if self._done != before:
+                    self._home.reporter.mark_moved(self._tally.stage)
 
     def _read(self, bar: Any) -> Reading:
         scale = bar.unit_scale
@@ -249,8 +254,8 @@ class CapturedBar:
         total = int((total - start) * scale + _ROUNDING)
         return Reading(self._carried + max(done, 0), self._carried + max(total, 0))
 
-    def _begin(self, bar: Any) -> None:
-        """Settle the stage, and count for it from now on."""
+    def _begin(self, bar: Any, started: float) -> None:
+        """Settle the stage, and count for it from now on; work on its items started at a time."""
         name, unit = self._name or stage_name(bar.desc), str(bar.unit).strip()
         self._state, self._name = "counting", name
         if name:
@@ -269,7 +274,7 @@ class CapturedBar:
                 self._batches = batches_counted_in_rows(bar.iterable, tally)
         self._tally = tally.bars
         self._tally.open(self)
-        tally.reporter.mark_started(tally.stage)
+        tally.reporter.mark_started(tally.stage, started)
 
     def _count_tables(self, bar: Any) -> None:
         """Count the rows of tables, if it is about to go through some that can't be counted beforehand."""

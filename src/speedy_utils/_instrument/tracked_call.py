@@ -61,6 +61,7 @@ def counted_call(
             returned = True
         finally:
             call.close(returned=returned)
+            outer.reporter.mark_moved(outer.stage)
     elif spec.total is None or not _draws_here():
         yield None
     else:

@@ -265,12 +265,14 @@ class Stages:
             done = self._within(done, total)
             total = done if self._complete else total
         counted = self._complete or (done == total and not growing)
+        # Also while other tasks may still come to it: what no task works on gets no slower.
+        stands = counted or done == total or not stage.tasks_started
         return StageSnapshot(
             name,
             done,
             total,
             stage.unit or (self._unit if self._counts_items else "items"),
-            clock.elapsed(name, None if counted and not for_run else now),
+            clock.elapsed(name, None if stands and not for_run else now),
             growing=growing,
             counters=stage.counters,
             pending=for_run and counted and not self._complete,

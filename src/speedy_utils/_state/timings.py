@@ -64,6 +64,10 @@ class StageClock:
         # A copy first: another thread may add a stage meanwhile.
         return {stage: (now - started, now - moved) for stage, (started, moved) in self._times.copy().items()}
 
+    def moved(self, stage: Stage) -> float:
+        """Return when a stage last moved, by the clock; minus infinity if that is not known."""
+        return self._times[stage][1] if stage in self._times else -inf
+
     def elapsed(self, stage: Stage, until: float | None) -> float:
         """Return the seconds since a stage started; 0 if it has not.
 

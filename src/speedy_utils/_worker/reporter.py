@@ -155,8 +155,9 @@ class Reporter:
         self._declared_by_bars: dict[Stage, Count] = {}
         self._units: dict[Stage, str] = {}
         self._clock = clock
-        self._created = self._read_at = clock()
+        self._created = clock()
         self._stage_clock = StageClock(clock)
+        self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
         self.strict = False
         self.take_backs = 0
@@ -200,17 +201,31 @@ class Reporter:
         if self._left_out is None:
             self._left_out = describe(error, place)
 
-    def mark_started(self, stage: Stage) -> None:
-        """Note that work on the items of a stage starts now, unless it started before."""
-        if None not in self._stage_clock:
-            self.mark_moved(None)
-        if stage not in self._stage_clock:
-            self.mark_moved(stage)
+    def now(self) -> float:
+        """Return the time, by the clock of :meth:`mark_started`."""
+        return self._clock()
+
+    def mark_started(self, stage: Stage, at: float | None = None) -> None:
+        """Note when work on the items of a stage started. The earliest start counts.
+
+        Args:
+            stage: The stage.
+            at: The time; None for now.
+        """
+        for each in (None, stage):
+            if at is not None or each not in self._stage_clock:
+                started = self._clock() if at is None else at
+                self._stage_clock.observe(each, started, started)
 
     def mark_moved(self, stage: Stage) -> None:
-        """Note that a stage moved just now."""
-        now = self._clock()
-        self._stage_clock.observe(stage, now, now)
+        """Note that a stage moved just now.
+
+        If it was not marked when work on it started, that was when the task last counted anything, or when
+        the attempt began: the time since then was the work on the first item of the stage.
+        """
+        if stage not in self._stage_clock:
+            self.mark_started(stage, self._last_movement())
+        self._moved[stage] = self._clock()
 
     def report(self) -> Report:
         """Return the state now, for a ledger. Any thread may call it."""
@@ -230,17 +245,20 @@ class Reporter:
 
     def capped_counts(self) -> dict[Key, Count]:
         """Return what was counted, in each stage at most its total."""
+        moved = self._take_movements()
         own = self.own.capped_count()  # first: the tqdm bars that are read with it may add stages
         named = {}
         for name, tally in list(self._stages.items()):
             done, total = tally.raw_count(), self._total(name)
             named[name] = done if total is None else min(done, total)
-        return self._counts(own, named)
+        return self._counts(own, named, moved)
 
     def raw_counts(self) -> dict[Key, Count]:
         """Return what was counted, also beyond the totals: the driver warns of that."""
+        moved = self._take_movements()
         own = self.own.raw_count()
-        return self._counts(own, {name: tally.raw_count() for name, tally in list(self._stages.items())})
+        named = {name: tally.raw_count() for name, tally in list(self._stages.items())}
+        return self._counts(own, named, moved)
 
     def timings(self) -> StageTimings:
         """Return how long ago work on the items of each stage started, and last moved, as far as is known."""
@@ -256,7 +274,7 @@ class Reporter:
         declared = self._declared.get(stage, self._declared_by_bars.get(stage, inf))
         return self.total if declared == inf else int(declared)
 
-    def _counts(self, own: int, named: Mapping[str, int]) -> dict[Key, Count]:
+    def _counts(self, own: int, named: Mapping[str, int], moved: Mapping[Stage, float]) -> dict[Key, Count]:
         counts: dict[Key, Count] = {_key(None, Metric.TASKS_STARTED): 1}
         if self._counts_items:
             counts[RUN_ITEMS] = own
@@ -278,19 +296,31 @@ class Reporter:
                 counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
         if self._left_out is not None:
             counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
-        self._note_movement(counts)
+        self._note_movements(counts, moved)
         return counts
 
-    def _note_movement(self, counts: Mapping[Key, Count]) -> None:
-        """Note which stages have moved since the last reading."""
-        now = self._clock()
+    def _last_movement(self) -> float:
+        """Return when the task last counted anything, as far as is known; at the earliest, when it began."""
+        return max(self._created, self._stage_clock.moved(None), *list(self._moved.values()))
+
+    def _take_movements(self) -> Mapping[Stage, float]:
+        """Return when the stages have moved since the last reading, as far as that was marked.
+
+        It is called before the counts are read: they then hold what is marked, and perhaps more.
+        """
+        moved, self._moved = self._moved, {}
+        return moved
+
+    def _note_movements(self, counts: Mapping[Key, Count], marked: Mapping[Stage, float]) -> None:
+        """Note which stages have moved since the last reading: when that was marked, or by now."""
+        now, before = self._clock(), self._last_movement()
         for key, count in counts.items():
             if key.metric in (Metric.ITEMS, Metric.COUNTER) and count != self._seen.get(key, 0):
-                # Work whose start was not marked started after the last reading.
+                moved = marked.get(key.stage, now)
                 for stage in (key.stage, None):
-                    started = now if stage in self._stage_clock else self._read_at
-                    self._stage_clock.observe(stage, started, now)
-        self._seen, self._read_at = counts, now
+                    started = moved if stage in self._stage_clock else min(before, moved)
+                    self._stage_clock.observe(stage, started, moved)
+        self._seen = counts
 
 
 def checked_for(tally: Tally | None, check: Callable[[Any, str], C], value: Any, name: str) -> C | None:

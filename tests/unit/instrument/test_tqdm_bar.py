@@ -294,6 +294,40 @@ def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
     assert task.open == sink._reporter.stage("Letters").bars._parts == {}
 
 
+@pytest.mark.parametrize(
+    ("actions", "timings"),
+    [
+        ("make, 2, update, 1, update, close, 4", {None: (7, 4), "A": (7, 4)}),
+        ("make, 2, update, read, 1, update, close, 4", {None: (7, 4), "A": (7, 4)}),
+        ("5, make, 3, update, read, 1, close, 4", {None: (8, 5), "A": (8, 5)}),  # it was finished before
+        ("make, 9, reset, 2, update, close", {None: (2, 0), "A": (2, 0)}),
+        ("make, 9, loop, 1", {None: (1, 1), "A": (1, 1)}),
+    ],
+)
+def test_work_on_the_items_of_a_bar_began_when_it_was_made(actions: str, timings: Any) -> None:
+    """A bar moved by hand lasts from when it was made, or reset, to its last item; a loop from its start."""
+    clock = FakeClock()
+    reporter = Reporter(0, clock=clock)
+    bar = std.tqdm(disable=True)
+    with registered(reporter), counting(reporter.own), capturing_tqdm():
+        for action in actions.split(", "):
+            match action:
+                case "make":
+                    bar = std.tqdm(range(9), desc="A")
+                case "update":
+                    bar.update(2)
+                case "loop":
+                    list(bar)
+                case "read":
+                    reporter.report()
+                case "reset" | "close":
+                    getattr(bar, action)()
+                case _:
+                    clock.advance(int(action))
+        reporter.report()
+    assert reporter.timings() == timings
+
+
 def test_tasks_that_count_tasks_have_stages_too() -> None:
     """In a run without items named bars count, and unnamed ones have nothing to count for."""
     reporter = Reporter(0, counts_items=False)

@@ -173,11 +173,18 @@ the clock of a finished stage stops: later stages don't slow its rate
     wait 2, 0 counts 4 in Read | (Run 0/10 2s), Read 4/10 2s
     wait 3, 0 counts 6 in Read | (Run 0/10 5s), Read 10/10… 5s
     wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
-the clock of a full stage does not stop while tasks are to come to it
+the clock of a full stage stops, and goes on with the next task that comes to it
     total=None, tasks=2
-    0 starts, 0 counts 5 in Read of 5 | Run 0/?, Read 5/5+
-    wait 3 | Run 0/? 3s, Read 5/5+ 3s
-    1 starts, 1 counts 0 in Read of 0, wait 4 | Run 0/? 7s, Read 5/5 3s
+    0 starts, 0 counts 0 in Read of 5, wait 2, 0 counts 5 in Read | Run 0/? 2s, Read 5/5+ 2s
+    wait 3 | Run 0/? 5s, Read 5/5+ 2s
+    1 starts, 1 counts 1 in Read of 4, wait 4 | Run 0/? 9s, Read 6/9 9s
+the clock of a stage without a total stops with the tasks that have come to it
+    total=3, tasks=3, counts_items=False
+    0 starts, 0 counts 0 in Read, wait 2, 0 counts 1 in Read | Run 0/3 2s, Read 1/? 2s
+    wait 1 | Run 0/3 3s, Read 1/? 3s
+    0 succeeds, 1 starts, wait 4 | Run 1/3 7s, Read 1/? 2s
+    1 counts 1 in Read | Run 1/3 7s, Read 2/? 7s
+    wait 5, 1 fails, 2 starts | Run 1/3 12s, Read 2/? 7s
 the clock of a stage without a total stops at a clean end, unless it stands for the run
     total=None, tasks=1
     0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s

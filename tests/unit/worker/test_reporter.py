@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.counts import Fixed, by_stage
 from support.threads import in_threads
 
@@ -200,12 +202,22 @@ def test_a_report_has_units_and_counters_of_its_stages() -> None:
     ("actions", "timings"),
     [
         ("10, read, 1, count run", {}),  # unknown before a reading
-        ("10, read, 1, count run, read", {None: (1, 0)}),  # since the last reading
+        ("10, read, 1, count run, read", {None: (11, 0)}),  # since the start of the attempt
         ("read, 1, count run, read, 2, read", {None: (3, 2)}),  # moved with its last item
-        ("3, count run, read", {None: (3, 0)}),  # since the start of the attempt
         ("1, start run, 1, start run", {None: (1, 1)}),  # since the first marked start
         # An item does not move a start that was marked.
         ("read, 60, start Read, 1, count Read, read", {None: (1, 0), "Read": (1, 0)}),
+        # What is reported moves when it is reported, and began with what was counted before.
+        ("3, report Read, 1, read, 1", {None: (5, 2), "Read": (5, 2)}),
+        (
+            "3, report Read, 1, report Pack, 1, report Pack, 1, read",
+            {None: (6, 1), "Read": (6, 3), "Pack": (3, 1)},
+        ),
+        ("count run, 2, read, 1, report Read, 1, read", {None: (4, 1), "Read": (2, 1)}),
+        ("start run, 2, report Read, read", {None: (2, 0), "Read": (2, 0)}),
+        # So does what was begun before it is seen; it may have moved since.
+        ("5, begun 3 Read, 1, count Read, 1, read", {None: (5, 0), "Read": (5, 0)}),
+        ("report Read, read, 2, count Read, 1, read", {None: (3, 0), "Read": (3, 0)}),
         # Each stage has its own, and the run covers them all.
         (
             "start Read, 1, count Read, read, 4, read, start Write, 2, tokens Write, read",
@@ -214,7 +226,7 @@ def test_a_report_has_units_and_counters_of_its_stages() -> None:
     ],
 )
 def test_timings_of_stages(actions: str, timings: StageTimings) -> None:
-    """A stage starts when that was marked or, if it was not, after the last reading that had none of it."""
+    """A stage starts when that was marked or, if it was not, with what its task had counted before."""
     clock = FakeClock()
     reporter = Reporter(0, clock=clock)
     for action in actions.split(", "):
@@ -223,6 +235,11 @@ def test_timings_of_stages(actions: str, timings: StageTimings) -> None:
                 reporter.report()
             case ["start", stage]:
                 reporter.mark_started(stage or None)
+            case ["begun", ago, stage]:
+                reporter.mark_started(stage, clock() - int(ago))
+            case ["report", stage]:
+                reporter.stage(stage).n += 1
+                reporter.mark_moved(stage)
             case ["count", stage]:
                 reporter.stage(stage or None).n += 1
             case ["tokens", stage]:
@@ -240,3 +257,25 @@ def test_a_task_that_reports_nothing_has_final_timings() -> None:
     busy.mark_started(None)
     clock.advance(1)
     assert (silent.final_timings(), busy.final_timings()) == ({None: (5, 0)}, {None: (1, 1)})
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=4), max_size=6),
+    st.sets(st.integers(0, 60)),
+)
+def test_stages_one_after_another_last_as_long_as_their_work(work: list[list[int]], read: set[int]) -> None:
+    """However it is read, a stage that is reported lasts from the one before to its last report."""
+    clock = FakeClock()
+    reporter = Reporter(0, clock=clock)
+    for number, seconds in enumerate(work):
+        for each in seconds:
+            for _ in range(each):
+                clock.advance(1)
+                if clock() in read:
+                    reporter.report()
+            reporter.stage(f"stage {number}").n += 1
+            reporter.mark_moved(f"stage {number}")
+    reporter.report()
+    timings = reporter.timings()
+    lasted = {stage: timings[stage][0] - timings[stage][1] for stage in timings if stage is not None}
+    assert lasted == {f"stage {number}": sum(seconds) for number, seconds in enumerate(work)}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .errors import ShardError as ShardError
     from .errors import TaskError as TaskError
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "report_progress": "._instrument.loops",
     "track": "._instrument.loops",

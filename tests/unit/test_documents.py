@@ -88,11 +88,13 @@ def test_the_index_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_python_in_documents_is_right(path: Path) -> None:
-    """A session at a prompt shows what it gives; other Python is valid on the oldest version supported."""
+    """A session at a prompt goes on from those above it; other Python is valid on the oldest version."""
+    names: dict[str, object] = {}
     for number, block in enumerate(PYTHON.findall(path.read_text(encoding="utf-8"))):
         if block.startswith(">>>"):
             session = doctest.DocTestParser().get_doctest(block, {}, f"{name(path)}[{number}]", None, None)
-            doctest.DebugRunner().run(session)
+            session.globs = names
+            doctest.DebugRunner().run(session, clear_globs=False)
         else:
             ast.parse(block, feature_version=(3, 10))
 

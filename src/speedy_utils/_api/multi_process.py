@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from .._display.base import Progress
 from .._engines.driver import drive, task_error
+from .._engines.payload.refs import plain_function, resolve, shared_arguments
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
 from .._validation import checked_count, checked_total, shorten
 from .items import task_items
-from .options import Backend, RunOptions, checked_function
+from .options import Backend, RunOptions, checked_function, checked_ray_options
 
 
 def multi_process(
@@ -84,6 +85,7 @@ def multi_process(
         >>> multi_process(total_length, words, backend="seq", total_items=len, progress=False)
         [6, 5]
     """
+    func, remote_options = plain_function(func)
     checked_function(func, "func")
     if on_error not in ("raise", "continue"):
         raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
@@ -98,7 +100,7 @@ def multi_process(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
-        ray_options=ray_options,
+        ray_options=remote_options | checked_ray_options(ray_options),
     )
     total, totals = None, None
     if total_items is not None and not callable(total_items):
@@ -113,7 +115,7 @@ def multi_process(
     unit = options.unit or ("items" if counts_items else "tasks")
     total = len(items) if total is None else total
     workers = min(options.workers(func), len(items))
-    engine = options.engine(func, func_kwargs, workers)
+    engine = options.engine(func, shared_arguments(func_kwargs), workers)
     run = Run(
         options.desc or f"Processing {total:,} {unit}",
         total,
@@ -153,7 +155,7 @@ def _totals(
 ) -> list[int] | None:
     """Return the items of each task; None if the run counts tasks."""
     if total_items is not None:
-        return [_total_of(total_items, index, item) for index, item in enumerate(items)]
+        return [_total_of(total_items, index, resolve(item)) for index, item in enumerate(items)]
     first = declared_total(func, (items[0],), kwargs)
     if first is None:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._display.base import Progress
 from .._engines.base import Engine
 from .._engines.driver import drive, task_error
+from .._engines.payload.refs import plain_function, shared_arguments
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
@@ -23,7 +24,7 @@ from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
-from .options import Backend, RunOptions, checked_function
+from .options import Backend, RunOptions, checked_function, checked_ray_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,6 +126,7 @@ def multi_process_dataset(
         ...     load_from_disk(out)["text"][:]
         ['ONE', 'BAR']
     """
+    process_func, remote_options = plain_function(process_func)
     checked_function(process_func, "process_func", rows=True)
     options = RunOptions(
         backend=backend,
@@ -137,7 +139,7 @@ def multi_process_dataset(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
-        ray_options=ray_options,
+        ray_options=remote_options | checked_ray_options(ray_options),
     )
     num_shards = checked_optional(num_shards, "num_shards", least=1)
     seed = checked_optional(seed, "seed")
@@ -155,14 +157,14 @@ def multi_process_dataset(
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
         workers = options.workers(process_func)  # looks for a running Ray, which may take seconds
         plan = workspace.resume(
-            fingerprint_run(rows, process_func, kwargs),
+            fingerprint_run(rows, process_func, shared_arguments(kwargs)),
             num_shards=num_shards,
             default_shards=workers,
             resume=resume,
         )
         missing = plan.missing
         running = min(workers, len(missing))
-        shared = {"process_func": process_func, "kwargs": kwargs}
+        shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs)}
         engine = options.engine(process_shard, shared, running) if missing else None
         unit = options.unit or "items"
         run = Run(

@@ -40,6 +40,7 @@ def drive(
     new_tasks = iter(range(len(items)))
     to_retry: list[tuple[Attempt, Failure]] = []
     running = 0
+    warned: set[str] = set()
 
     def submit(started: Attempt, failure: Failure | None = None) -> None:
         nonlocal running
@@ -61,6 +62,10 @@ def drive(
                 break
             for ended, outcome in engine.wait():
                 running -= 1
+                for warning in outcome.warnings:
+                    if warning not in warned:
+                        warned.add(warning)
+                        logger.warning(warning)
                 failure = outcome.failure
                 if failure is None:
                     total = ended.total if ended.counts_items else 1

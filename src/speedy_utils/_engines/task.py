@@ -19,6 +19,7 @@ from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
 from .._worker.flusher import Sink
 from .._worker.reporter import Reporter
+from .payload.refs import ValueLostError, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,14 @@ class Outcome:
         counts: What it reported: ``raw_counts`` if it succeeded, ``capped_counts`` if it failed, None if the
             worker died.
         timings: How long ago the work on items of each stage started, and last moved.
+        warnings: What the user must know about its worker, each a sentence.
     """
 
     value: Any = None
     failure: Failure | None = None
     counts: Mapping[Key, Count] | None = None
     timings: StageTimings = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def run_attempt(
@@ -128,12 +131,14 @@ def _run_attempt(
     with registered(reporter, sink), counting(reporter.own):
         try:
             with capturing_tqdm() if adopt_tqdm else nullcontext():
-                value = _checked_result(awaited(function(item, **kwargs)))
+                value = _checked_result(awaited(function(resolve(item), **kwargs)))
         except (KeyboardInterrupt, Cancelled):  # the run ends, and not the function alone
             raise
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
             failure = Failure(reason, _without_us(error), worker_lost=True)
+        except ValueLostError as error:
+            failure = Failure(str(error), error=error, worker_lost=True)
         except BaseException as error:  # user code may raise anything; the driver decides what it means
             failure = Failure(_reason(error), _without_us(error), error)
         else:

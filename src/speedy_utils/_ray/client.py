@@ -75,10 +75,14 @@ def current_attempt_id() -> tuple[str, int]:
 @functools.lru_cache(maxsize=1)
 def worker_address() -> str:
     """Return where this process runs, for an error message: ``"host-1 (node 1f2e3d4c, process 4711)"``."""
+    return f"{worker_node().removesuffix(')')}, process {os.getpid()})"
+
+
+def worker_node() -> str:
+    """Return the node that this process runs on, for a message: ``"host-1 (node 1f2e3d4c)"``."""
     import ray
 
-    node = ray.get_runtime_context().get_node_id()
-    return f"{socket.gethostname()} (node {node[:8]}, process {os.getpid()})"
+    return f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
 
 
 class ActorName(str):

@@ -8,10 +8,12 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
+from .. import __version__
 from .._engines.base import WorkSpec, cpus
+from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
 from .._run.run import WAITING
 from .._state.ledger import Report, Task
@@ -79,15 +81,17 @@ class RayEngine:
             TypeError: Ray can't pickle the function or its arguments, or does not know an option.
             ValueError: An option has a value that Ray does not allow.
         """
+        surroundings = Surroundings.of_program()  # first: Ray changes the environment
         import ray
 
         from .runtime import connect, own_cpus
-        from .worker import run_shared_attempt
+        from .worker import run_in_worker
 
         work = self._work
         name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
         options = {"name": name, **work.options, "max_retries": 0}
-        task = ray.remote(run_shared_attempt)
+        once = {name: options.pop(name) for name in ("max_calls",) if name in options}  # not for .options()
+        task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
         options["name"] = choose_logs(options["name"], work.worker_logs)
@@ -100,15 +104,15 @@ class RayEngine:
         with _sending("func can't be sent to Ray workers", work.function):
             function = ray.put(work.function)
         with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
-            kwargs = ray.put(dict(work.kwargs))
+            kwargs = ray.put(work.kwargs)
         # In a list: Ray would read an argument that is itself a reference again for each task.
-        self._shared_ref = [ray.put((function, kwargs, self._sinks))]
+        self._shared_ref = [ray.put((function, kwargs, self._sinks, surroundings))]
         self._started_at = time.monotonic()
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
         with _sending(f"item {attempt.task} can't be sent to a Ray worker", item):
-            ref = self._task.remote(self._shared_ref, item, attempt)
+            ref = self._task.remote(__version__, self._shared_ref, item, astuple(attempt))
         self._attempts[ref] = attempt
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
@@ -237,17 +241,33 @@ def _outcome(ref: Any) -> Outcome:
         exceptions.ObjectLostError,
     )
     try:
-        outcome: Outcome = get(ref)
+        outcome: Outcome | str = get(ref)
     except lost as error:
         reason = f"the worker was lost: {_first_line(error)}"
         return Outcome(failure=Failure(reason, error=error, worker_lost=True))
     except exceptions.RayTaskError as error:
+        if isinstance(error.cause, (exceptions.RayTaskError, *lost)):  # its item was to be their result
+            return _outcome_without_item(error.cause)
         what = "its result could not be sent back, or its arguments could not be read"
         reason = f"{what}: {_first_line(error.cause)}"
         return Outcome(failure=Failure(reason, str(error), error))
     except exceptions.RayError as error:
         return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
-    return outcome
+    return Outcome(failure=Failure(outcome)) if isinstance(outcome, str) else outcome
+
+
+def _outcome_without_item(error: Any) -> Outcome:
+    """Return the outcome of a task whose item was to come from another Ray task, which failed or was lost."""
+    from ray import exceptions
+
+    text = str(error)
+    if not isinstance(error, exceptions.RayTaskError):
+        return Outcome(
+            failure=Failure(f"its item was lost: {_first_line(error)}", text, error, worker_lost=True)
+        )
+    while isinstance(error, exceptions.RayTaskError):
+        error = error.cause
+    return Outcome(failure=Failure(_first_line(error), text, error))
 
 
 def _add_address(outcome: Outcome, address: str) -> Outcome:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,8 +13,9 @@ from typing import Any, NamedTuple
 import ray
 from ray import cloudpickle
 
+from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Outcome, run_attempt
-from .client import ActorSink, worker_address
+from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
 
 
@@ -22,34 +25,72 @@ class _Shared(NamedTuple):
     function: Callable[..., Any]
     kwargs: Mapping[str, Any]
     sink: ActorSink
+    surroundings: Surroundings
+    warnings: list[str]
 
 
 _cache: dict[bytes, _Shared] = {}
 """In a worker: what the tasks of the last run share. To read it for each task would double a task's cost."""
 
 
-def run_shared_attempt(shared_ref: list[Any], item: Any, attempt: Attempt) -> Outcome:
-    """Run an attempt at a task, as a Ray task.
+def run_in_worker(version: str, shared_ref: list[Any], item: Any, attempt: tuple[Any, ...]) -> Outcome | str:
+    """Run an attempt at a task, as a Ray task, if the worker has this version of this package.
+
+    Travels by value, and its arguments are none of this package's objects: where it is missing, Ray would
+    print thirty lines about each that can't be read.
 
     Args:
+        version: The version of this package in the program.
         shared_ref: A reference to what all tasks share; in a list, as Ray would read a bare one each time.
         item: The task's item.
-        attempt: The attempt.
+        attempt: The fields of the attempt.
+
+    Returns:
+        The outcome, or what is wrong with the worker.
     """
+    try:
+        from speedy_utils import __version__ as found
+        from speedy_utils._ray.worker import run_shared_attempt
+    except ImportError as error:
+        found = str(error)
+    else:
+        if found == version:
+            return run_shared_attempt(shared_ref, item, attempt)
+        found = f"it has version {found}"
+    import socket
+
+    return (
+        f"a Ray worker on {socket.gethostname()} lacks speedy_utils {version} ({found}): call "
+        'ray.init(runtime_env={"py_modules": [speedy_utils]}) before the run, or install it on every node'
+    )
+
+
+run_in_worker.__module__ = "__main__"  # what is defined there is pickled by value
+
+
+def run_shared_attempt(shared_ref: list[Any], item: Any, fields: tuple[Any, ...]) -> Outcome:
+    """Run an attempt at a task; the arguments are those of :func:`run_in_worker`."""
+    attempt = Attempt(*fields)
     key = shared_ref[0].binary()
     if key not in _cache:
         _cache.clear()
-        *refs, sinks = ray.get(shared_ref[0])
-        function, kwargs = ray.get(refs)
-        sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
-        _cache[key] = _Shared(function, kwargs, sink)
+        _cache[key] = _read_shared(shared_ref[0])
     shared = _cache[key]
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
-    outcome = run_attempt(
-        shared.function, item, shared.kwargs, attempt.reporter(), shared.sink, adopt_tqdm=attempt.adopt_tqdm
-    )
+    with shared.surroundings.applied():
+        outcome = run_attempt(
+            shared.function,
+            item,
+            shared.kwargs,
+            attempt.reporter(),
+            shared.sink,
+            adopt_tqdm=attempt.adopt_tqdm,
+        )
+    if shared.warnings:  # once: with the first outcome of this worker
+        outcome = replace(outcome, warnings=tuple(shared.warnings))
+        shared.warnings.clear()
     failure = outcome.failure
     if failure is None:
         return outcome
@@ -58,6 +99,59 @@ def run_shared_attempt(shared_ref: list[Any], item: Any, attempt: Attempt) -> Ou
     if not _can_be_sent(failure.error):
         failure = replace(failure, error=None)
     return replace(outcome, failure=failure)
+
+
+def _read_shared(ref: Any) -> _Shared:
+    *refs, sinks, program = ray.get(ref)
+    surroundings = _for_this_worker(program)
+    with surroundings.applied():  # modules are imported when the function is read
+        function, kwargs = ray.get(refs)
+    sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
+    return _Shared(function, kwargs, sink, surroundings, _warnings(surroundings))
+
+
+def _warnings(surroundings: Surroundings) -> list[str]:
+    """Return what the user must know about this worker."""
+    if (missing := surroundings.missing_folder()) is None:
+        return []
+    text = "{} does not have the program's folder {!r}: relative paths of tasks there begin at {!r}"
+    return [text.format(worker_node(), missing, os.getcwd())]
+
+
+def _for_this_worker(program: Surroundings) -> Surroundings:
+    """Return what this worker takes over of the program's surroundings.
+
+    What Ray sets itself stays, and so does what a ``runtime_env`` sets, of the task, the job or the cluster.
+    """
+    settings = dict(ray.get_runtime_context().runtime_env)
+    variables = settings.pop("env_vars", None) or {}
+    own_code = {"working_dir", "py_modules", "pip", "uv", "conda", "container", "image_uri"} & settings.keys()
+
+    def keeps(name: str) -> bool:
+        return name in variables or _is_of_ray(name) or (bool(own_code) and name in _SEARCHED)
+
+    return program.without(keeps, folder="working_dir" in settings, paths=bool(own_code))
+
+
+_SEARCHED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
+"""The variables that say where programs and modules are: with code of its own a worker keeps them."""
+
+_OF_RAY = re.compile(
+    "RAY_|PYTHONBREAKPOINT$|OMP_NUM_THREADS$"
+    # Which devices a task has.
+    "|.*VISIBLE_(DEVICES|CORES|MODULES|CHIPS)$|(FURIOSA|RBLN)_DEVICES$|ZE_AFFINITY_MASK$|ONEAPI_DEVICE_SELECTOR$"
+    "|TPU_"
+)
+
+
+def _is_of_ray(name: str) -> bool:
+    """Return whether Ray sets an environment variable in its workers.
+
+    Example:
+        >>> _is_of_ray("CUDA_VISIBLE_DEVICES"), _is_of_ray("RAY_JOB_ID"), _is_of_ray("HF_HOME")
+        (True, True, False)
+    """
+    return _OF_RAY.match(name) is not None
 
 
 def _can_be_sent(error: BaseException | None) -> bool:

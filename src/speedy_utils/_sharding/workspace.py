@@ -26,11 +26,11 @@ import os
 import shutil
 import socket
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from .. import __version__
 from .._validation import shorten
 from ..errors import BusyError, ResumeError
 from .files import remove_path, swap_in, sync, undo_swap, write_json
@@ -49,8 +49,6 @@ _FOLDERS = (_SHARDS, _MERGED, _OLD)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
 _EARLY = frozenset({_LOCK, _HOLDER, _PUBLISHED, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp"})
-
-_DISTRIBUTION = "speedy-utils-progress"
 
 
 @dataclass
@@ -181,11 +179,7 @@ class Workspace:
         return plan
 
     def _write_manifest(self, fingerprint: Fingerprint, num_shards: int) -> None:
-        try:
-            version = metadata.version(_DISTRIBUTION)
-        except metadata.PackageNotFoundError:  # run from a source folder that is not installed
-            version = "unknown"
-        write_json(self.folder / _MANIFEST, Manifest(fingerprint, num_shards, version).to_json())
+        write_json(self.folder / _MANIFEST, Manifest(fingerprint, num_shards, __version__).to_json())
 
     @property
     def merged(self) -> Path:

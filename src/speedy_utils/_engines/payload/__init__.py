@@ -1,0 +1,1 @@
+"""What travels to workers in other processes, beside the items."""

@@ -1,0 +1,82 @@
+"""What Ray, and a ``runtime_env``, set in a worker stays; and a worker gets its own surroundings back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speedy_utils import multi_process
+
+pytestmark = pytest.mark.ray
+
+NAMES = ("SU_FIRST", "SU_SECOND", "OMP_NUM_THREADS", "RAY_JOB_ID", "PYTHONBREAKPOINT")
+
+
+def around(_: Any = None) -> tuple[str, list[str | None], list[str]]:
+    """Return what a task has around it."""
+    return os.getcwd(), [os.environ.get(name) for name in NAMES], list(sys.path)
+
+
+def test_a_worker_gets_its_own_back(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a run, Ray tasks of the program's own have the folder, variables and import path of before."""
+    import ray
+
+    task = ray.remote(around)
+    own = ray.get(task.remote())
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.setenv(name, "program")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder, variables, path = multi_process(around, [1, 2, 3], num_workers=1, progress=False)[-1]
+    assert (folder, variables[:2], path[0]) == (str(tmp_path), ["program"] * 2, str(tmp_path))
+    assert variables[2:] == own[1][2:]  # Ray's own
+    assert ray.get([task.remote() for _ in range(8)]) == [own] * 8
+
+
+def test_a_runtime_env_wins(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of a ``runtime_env`` are kept, and all else is the program's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SU_FIRST", "program")
+    monkeypatch.setenv("SU_SECOND", "program")
+    options = {"runtime_env": {"env_vars": {"SU_FIRST": "cluster"}}}
+    folder, variables, _ = multi_process(around, [1], ray_options=options, progress=False)[0]
+    assert (folder, variables[:2]) == (str(tmp_path), ["cluster", "program"])
+
+
+class RemovesFolder:
+    """Removes the current folder when it is pickled, as a machine has it that does not share it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        Path.cwd().rmdir()
+        return eval, ("lambda item: __import__('os').getcwd()",)
+
+    def __call__(self, item: int) -> str:
+        """Return the current folder."""
+        return os.getcwd()
+
+
+def test_a_folder_that_a_worker_lacks_is_named_once(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the program's folder is missing, tasks run in the worker's own, and one warning names both."""
+    (tmp_path / "program").mkdir()
+    monkeypatch.chdir(tmp_path / "program")
+    (own,) = set(multi_process(RemovesFolder(), range(6), num_workers=2, progress=False))
+    assert own != str(tmp_path / "program")
+    (warning,) = [record.message for record in caplog.records if record.name == "speedy_utils"]
+    assert f"(node {node_of_this_machine()})" in warning
+    assert f"folder '{tmp_path}/program'" in warning
+    assert repr(own) in warning
+
+
+def node_of_this_machine() -> str:
+    """Return the beginning of the id of the only node."""
+    import ray
+
+    return str(ray.nodes()[0]["NodeID"])[:8]

@@ -103,7 +103,7 @@ class RayEngine:
         self._task = task.options(**options)
         with _sending("func can't be sent to Ray workers", work.function):
             function = ray.put(work.function)
-        with _sending("the keyword arguments can't be sent to Ray workers", dict(work.kwargs)):
+        with _sending("the keyword arguments can't be sent to Ray workers", work.kwargs):
             kwargs = ray.put(work.kwargs)
         # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_ref = [ray.put((function, kwargs, self._sinks, surroundings))]

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__
 from .._engines.base import WorkSpec, cpus
+from .._engines.payload.refs import ValueLostError, is_ref, resolve
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
 from .._run.run import WAITING
@@ -63,6 +64,7 @@ class RayEngine:
         self._actors_ready: list[Any] = []
         self._reader: ActorReader | None = None
         self._attempts: dict[Any, Attempt] = {}
+        self._item_refs: dict[Any, Any] = {}
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -114,6 +116,8 @@ class RayEngine:
         with _sending(f"item {attempt.task} can't be sent to a Ray worker", item):
             ref = self._task.remote(__version__, self._shared_ref, item, astuple(attempt))
         self._attempts[ref] = attempt
+        if is_ref(item):
+            self._item_refs[ref] = item
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Wait for a task to end, half a second at most, and return all that have."""
@@ -125,7 +129,7 @@ class RayEngine:
         ready, _ = ray.wait(list(self._attempts), timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
-        ended = [(self._attempts.pop(ref), _outcome(ref)) for ref in ready]
+        ended = [(self._attempts.pop(ref), _outcome(ref, self._item_refs.pop(ref, None))) for ref in ready]
         return self._locate_lost(ended)
 
     def _start_actors(self) -> None:
@@ -205,6 +209,7 @@ class RayEngine:
             # that may be in a child that the program has forked. There Ray would report it on its parent's
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
             self._actors, self._actors_ready, self._shared_ref, self._attempts = [], [], [], {}
+            self._item_refs = {}
 
     def _end_actors(self) -> None:
         import ray
@@ -230,8 +235,13 @@ def _sending(what: str, value: Any) -> Iterator[None]:
         raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
 
 
-def _outcome(ref: Any) -> Outcome:
-    """Return the outcome of a Ray task that has ended; a failed one if Ray raises its error."""
+def _outcome(ref: Any, item: Any) -> Outcome:
+    """Return the outcome of a Ray task that has ended; a failed one if Ray raises its error.
+
+    Args:
+        ref: The reference to its outcome.
+        item: Its item if that is a reference, else None.
+    """
     from ray import exceptions, get
 
     lost = (
@@ -246,8 +256,8 @@ def _outcome(ref: Any) -> Outcome:
         reason = f"the worker was lost: {_first_line(error)}"
         return Outcome(failure=Failure(reason, error=error, worker_lost=True))
     except exceptions.RayTaskError as error:
-        if isinstance(error.cause, (exceptions.RayTaskError, *lost)):  # its item was to be their result
-            return _outcome_without_item(error.cause)
+        if item is not None and (failure := _failure_of(item)):
+            return Outcome(failure=failure)
         what = "its result could not be sent back, or its arguments could not be read"
         reason = f"{what}: {_first_line(error.cause)}"
         return Outcome(failure=Failure(reason, str(error), error))
@@ -256,18 +266,15 @@ def _outcome(ref: Any) -> Outcome:
     return Outcome(failure=Failure(outcome)) if isinstance(outcome, str) else outcome
 
 
-def _outcome_without_item(error: Any) -> Outcome:
-    """Return the outcome of a task whose item was to come from another Ray task, which failed or was lost."""
-    from ray import exceptions
-
-    text = str(error)
-    if not isinstance(error, exceptions.RayTaskError):
-        return Outcome(
-            failure=Failure(f"its item was lost: {_first_line(error)}", text, error, worker_lost=True)
-        )
-    while isinstance(error, exceptions.RayTaskError):
-        error = error.cause
-    return Outcome(failure=Failure(_first_line(error), text, error))
+def _failure_of(ref: Any) -> Failure | None:
+    """Return why a reference has no value; None if it has one."""
+    try:
+        resolve(ref)
+    except ValueLostError as error:
+        return Failure(str(error), error=error, worker_lost=True)
+    except Exception as error:  # that of the user's code which should have made the value
+        return Failure(_first_line(error), str(error.__cause__), error)
+    return None
 
 
 def _add_address(outcome: Outcome, address: str) -> Outcome:

@@ -135,7 +135,7 @@ def test_arrays_and_large_results_come_back_whole(backend: str) -> None:
     arrays = multi_process(lambda n: np.arange(n, dtype=np.int64), [3, 2_000_000], backend=backend)
     assert [array.shape for array in arrays] == [(3,), (2_000_000,)]
     assert (arrays[1] == np.arange(2_000_000)).all()
-    texts = multi_process(lambda letter: letter * 20_000_000, "ab", backend=backend, num_workers=2)
+    texts = multi_process(lambda letter: letter * 20_000_000, list("ab"), backend=backend, num_workers=2)
     assert [(len(text), text[-1]) for text in texts] == [(20_000_000, "a"), (20_000_000, "b")]
 
 

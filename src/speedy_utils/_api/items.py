@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserString
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._validation import shorten
@@ -13,8 +13,8 @@ def task_items(items: Iterable[Any]) -> Sequence[Any]:
     """Return the items as a sequence; what is none is read to its end.
 
     Raises:
-        TypeError: They can't be iterated, or iterating them yields something else than one would think: the
-            characters of a string, the names of columns, the keys of a mapping.
+        TypeError: They can't be iterated, or iterating them yields something else than one would think, such
+            as the characters of a string. A mapping yields its keys, as everywhere in Python.
 
     Example:
         >>> task_items(range(3)), task_items(n * n for n in (1, 2))
@@ -44,9 +44,8 @@ def _mistake(items: Any) -> str:
         return f"{would_be} columns: give {rows} for one a row"
     if names & {"Table", "RecordBatch"} and hasattr(items, "to_pylist"):  # of pyarrow
         return f"{would_be} columns: give table.to_pylist() for one a row"
-    if isinstance(items, Mapping):
-        keys = shorten(list(items)[:5], 80)
-        return f"{would_be} keys, {keys}: give list(d) for that, or d.values(), or d.items() for pairs"
+    if names & {"DatasetDict", "IterableDatasetDict"}:
+        return f"{would_be} splits, {shorten(list(items), 80)}: give the rows of one, dataset[split]"
     if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
         meant = f": give range({items}) for the numbers from 0 on" if type(items) is int else ""
         return (

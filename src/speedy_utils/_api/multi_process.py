@@ -41,8 +41,8 @@ def multi_process(
     Args:
         func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do, and so will a coroutine
             function. What it reports with ``report_progress``, ``track`` or ``tracked`` moves the bar.
-        items: One task each. Other than a sequence, it is read before the first task starts. Strings,
-            mappings and data frames are refused: they would yield characters, keys and columns.
+        items: One task each. Other than a sequence, it is read before the first task starts. Strings
+            and data frames are refused: they would yield characters and columns.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
             one is running, and for 32 coroutines on ``"threads"``.
         backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after

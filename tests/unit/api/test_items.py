@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, UserString, deque
+from collections import UserString, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,9 +43,7 @@ DATA = {"a": [1, 2], "b": [3, 4]}
         (PolarsLike(), "df.to_dicts()"),
         (pa.table(DATA), "table.to_pylist()"),
         (pa.RecordBatch.from_pydict(DATA), "table.to_pylist()"),
-        (DATA, "keys, ['a', 'b']: give list(d) for that, or d.values(), or d.items()"),
-        (Counter("aab"), "d.items()"),
-        (DatasetDict(train=Dataset.from_dict(DATA)), "keys, ['train']"),
+        (DatasetDict(train=Dataset.from_dict(DATA)), "splits, ['train']: give the rows of one"),
         (5, "not 5 (int): give range(5)"),
         (None, "not None (NoneType)"),
         (print, "builtin_function_or_method"),
@@ -69,6 +67,7 @@ def test_what_is_no_collection_of_items_is_refused(items: Any, hint: str) -> Non
         (n for n in range(3)),
         {1},
         deque([1, 2]),
+        DATA,
         DATA.items(),
         DATA.values(),
         np.arange(6).reshape(3, 2),

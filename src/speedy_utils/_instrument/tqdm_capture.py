@@ -20,6 +20,7 @@ from tqdm import std
 from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
 from .._worker.context import current, tally_here
+from .._worker.event_loop import is_awaited_by_worker
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter, Tally
 from . import tqdm_bar
@@ -72,15 +73,15 @@ class _TaskBars:
         self.thread = threading.get_ident()
         self.stage_limit = StageLimit(MAX_STAGES)
         self.enclosing: tuple[CapturedBar, ...] = ()
-        self.open: dict[CapturedBar, bool] = {}  # each with whether another thread than the task's made it
+        self.open: dict[CapturedBar, bool] = {}  # each with whether it was made beside the task's own code
 
     def capture(self, bar: Any, tally: Tally, *, silent: bool) -> CapturedBar:
         """Let a new bar count for a tally."""
         mine = [captured for captured in _enclosing.get() if not captured.closed]
-        elsewhere = threading.get_ident() != self.thread
+        elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
         with tqdm_bar.lock:
             # A thread that the task started has no context of its own, but it works for the loop that the
-            # task is in meanwhile.
+            # task is in meanwhile. An asyncio task may have a context from before that loop.
             around = (*mine, *self.enclosing) if elsewhere else mine
             nested = any(outer.encloses(tally) for outer in around)
             captured = CapturedBar(
@@ -90,8 +91,8 @@ class _TaskBars:
             if not elsewhere:
                 self.enclosing = _enclosing.get()
                 # In ``tqdm(pool.map(...))`` the threads are at work before the bar is there.
-                for other, in_thread in list(self.open.items()):
-                    if in_thread:
+                for other, beside in list(self.open.items()):
+                    if beside:
                         other.mark_nested(tally)
             self.open[captured] = elsewhere
         return captured

@@ -78,6 +78,16 @@ class _Call:
                 return self.ended.get(timeout=_LOOK_INTERVAL_S)
 
 
+_call_here: ContextVar[_Call | None] = ContextVar("speedy_utils_call", default=None)
+"""The call whose coroutine this is or which has started this, as an asyncio task or in a thread."""
+
+
+def is_awaited_by_worker() -> bool:
+    """Return whether this is the coroutine itself that a worker's thread waits for."""
+    call = _call_here.get()
+    return call is not None and _loop_here() is not None and asyncio.current_task() is call.task
+
+
 class EventLoop:
     """An event loop in a thread of its own, which starts with the first awaitable.
 
@@ -182,10 +192,13 @@ class EventLoop:
                 self._thread.start()
             return self._loop
 
-    def _call_soon(self, callback: Any, *args: Any) -> None:
-        if self._loop is not None:
-            with suppress(RuntimeError):  # it is closed
+    def _call_soon(self, callback: Any, *args: Any) -> bool:
+        """Let the loop call something, and return whether it will: not if it is closed, or never started."""
+        with suppress(RuntimeError):
+            if self._loop is not None:
                 self._loop.call_soon_threadsafe(callback, *args)
+                return True
+        return False
 
     def _expect_answer(self) -> None:
         now = time.monotonic()
@@ -195,11 +208,10 @@ class EventLoop:
     def _cancel_call(self, call: _Call) -> None:
         """Cancel an awaitable whose thread was interrupted, and wait a moment for it to end."""
         call.given_up = True
-        if self._loop is None:
+        self._expect_answer()
+        if not self._call_soon(self._cancel_task, call):
             call.end(None, None)
             return
-        self._expect_answer()
-        self._call_soon(self._cancel_task, call)
         while time.monotonic() < self._deadline:
             with suppress(Empty):
                 call.ended.get(timeout=_CANCEL_RETRY_S)
@@ -221,6 +233,7 @@ class EventLoop:
         if self._cancelled or call.given_up:
             call.end(None, Cancelled())
             return
+        _call_here.set(call)
         try:
             own = call.awaitable if inspect.iscoroutine(call.awaitable) else _awaiting(call.awaitable)
             call.task = asyncio.get_running_loop().create_task(own)

@@ -121,7 +121,7 @@ def test_a_loop_outlives_what_asyncio_lets_through(loop: EventLoop) -> None:
 
 
 def test_the_coroutine_itself_is_known(loop: EventLoop) -> None:
-    """Code of the coroutine that is waited for is told from its asyncio tasks, its threads and other code."""
+    """Code of the coroutine that is waited for differs from its asyncio tasks, its threads and other code."""
 
     async def look() -> list[bool]:
         async def task() -> bool:

@@ -133,8 +133,11 @@ def test_coroutines_in_threads_run_in_one_loop_and_at_most_so_many_at_once() -> 
     assert loops.pop().is_closed()
 
 
-def test_32_coroutines_run_at_once_by_default() -> None:
-    """On "threads" 32 coroutines are in flight if no number is given."""
+@pytest.mark.parametrize(
+    "form", [lambda task: task, lambda task: lambda i: task(i)], ids=["function", "lambda"]
+)
+def test_32_coroutines_run_at_once_by_default(form: Callable[[Any], Any]) -> None:
+    """On "threads" 32 coroutines are in flight if no number is given, also if they come from a lambda."""
     most, running = [0], [0]
 
     async def task(i: int) -> None:
@@ -145,7 +148,7 @@ def test_32_coroutines_run_at_once_by_default() -> None:
         await asyncio.sleep(0)
         running[0] -= 1
 
-    multi_process(task, range(100), backend="threads")
+    multi_process(form(task), range(100), backend="threads")
     assert most == [32]
 
 

@@ -143,7 +143,7 @@ def multi_process(
         return Attempt(task, number, task_total, counts_items, options.adopt_tqdm)
 
     with run:
-        drive(engine, run, items, attempt, finish, workers=workers, max_retries=options.max_retries)
+        drive(engine, run, items, attempt, finish, max_retries=options.max_retries)
     return results
 
 

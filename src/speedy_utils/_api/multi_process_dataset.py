@@ -185,7 +185,7 @@ def multi_process_dataset(
         try:
             with run:
                 if engine is not None:
-                    _process(engine, run, rows, workspace, plan, running, options)
+                    _process(engine, run, rows, workspace, plan, options)
                 with silence_datasets():
                     merge_shards(workspace, plan, run.enter)
         except ShardError:  # it says itself what is kept
@@ -221,7 +221,6 @@ def _process(
     rows: Dataset,
     workspace: Workspace,
     plan: ShardPlan,
-    workers: int,
     options: RunOptions,
 ) -> None:
     """Run the missing shards; the failure of one does not stop the others."""
@@ -246,7 +245,7 @@ def _process(
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
 
     shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))
-    drive(engine, run, shards, attempt, finish, workers=workers, max_retries=options.max_retries)
+    drive(engine, run, shards, attempt, finish, max_retries=options.max_retries)
     if failed:
         failed.sort(key=lambda error: error.index)
         raise FailedShardsError(

@@ -99,7 +99,14 @@ class RunOptions:
             kwargs: The function's arguments besides the item.
             workers: How many tasks run at once.
         """
-        work = WorkSpec(function, kwargs, workers, self.ray_options or {}, self.worker_logs)
+        work = WorkSpec(
+            function,
+            kwargs,
+            workers,
+            self.ray_options or {},
+            self.worker_logs,
+            may_grow=self.num_workers is None,
+        )
         return engine_class(self.backend)(work)
 
 

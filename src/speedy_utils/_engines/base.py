@@ -21,6 +21,7 @@ class WorkSpec:
         function: The user's function.
         kwargs: Its arguments besides the item.
         workers: How many tasks may run at once.
+        may_grow: Whether more may, if the engine finds that they only wait: no number was given.
         options: ``ray_options``.
         worker_logs: Whose printed lines are shown.
     """
@@ -30,6 +31,7 @@ class WorkSpec:
     workers: int
     options: Mapping[str, Any]
     worker_logs: WorkerLogs = "all"
+    may_grow: bool = False
 
 
 class Engine(Feed, Protocol):
@@ -41,6 +43,11 @@ class Engine(Feed, Protocol):
     """
 
     def __init__(self, work: WorkSpec) -> None: ...
+
+    @property
+    def workers(self) -> int:
+        """How many attempts may be under way at once. It may grow while :meth:`wait` waits."""
+        ...
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:

@@ -23,10 +23,9 @@ def drive(
     attempt: Callable[[int, int], Attempt],
     finish: Callable[[Attempt, Outcome], None],
     *,
-    workers: int,
     max_retries: int,
 ) -> None:
-    """Run a task for each item, at most ``workers`` at once, and again if a worker is lost.
+    """Run a task for each item, as many at once as the engine has workers, and again if one is lost.
 
     Args:
         engine: Runs them. It is started and, whatever happens, closed.
@@ -34,7 +33,6 @@ def drive(
         items: Their items; each is looked up when an attempt at its task starts.
         attempt: Makes an attempt from a task's position in ``items`` and the attempt's number, from 1.
         finish: Gets each task's last attempt and its outcome; an exception that it raises cancels the rest.
-        workers: How many run at once.
         max_retries: How often a task is started again after its worker was lost.
     """
     new_tasks = iter(range(len(items)))
@@ -54,9 +52,9 @@ def drive(
     try:
         engine.start()
         while True:
-            while to_retry and running < workers:
+            while to_retry and running < engine.workers:
                 submit(*to_retry.pop())
-            for task in islice(new_tasks, workers - running):
+            for task in islice(new_tasks, engine.workers - running):
                 submit(attempt(task, 1))
             if not running:
                 break

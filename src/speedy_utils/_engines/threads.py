@@ -37,18 +37,16 @@ class ThreadEngine(LocalFeed):
 
     def __init__(self, work: WorkSpec) -> None:
         super().__init__()
+        self.workers = work.workers
         self._work = work
         self._logs = ThreadLogs(work.worker_logs)
-        self._event_loop = EventLoop()
+        self._event_loop = EventLoop(on_start=self._expect_coroutines)
         self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException] | None] = SimpleQueue()
         self._busy: set[int] = set()
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"speedy_utils-worker-{n}", daemon=True)
-            for n in range(work.workers)
-        ]
+        self._threads: list[threading.Thread] = []
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:
@@ -56,28 +54,31 @@ class ThreadEngine(LocalFeed):
         return COROUTINES if awaits else cpus()
 
     def start(self) -> None:
-        """Start the threads.
+        """Take over the streams if not all that is printed is shown."""
+        self._logs.open()
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Hand the attempt to a thread, which is started unless there are as many as workers.
 
         Raises:
             RuntimeError: The system gives this process no more threads.
         """
-        self._logs.open()
-        for thread in self._threads:
+        if len(self._threads) < self.workers:
+            name = f"speedy_utils-worker-{len(self._threads)}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._threads.append(thread)
             thread.start()
-
-    def submit(self, attempt: Attempt, item: Any) -> None:
-        """Hand the attempt to a thread."""
         self._waiting.put((attempt, item))
 
     @interruptible  # a run in a thread of another run
     def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for the next attempts to end."""
+        """Wait for the next attempts to end, or for the number of workers to grow."""
         ended = [self._ended.get()]
         with suppress(Empty):
             while True:
                 ended.append(self._ended.get_nowait())
         outcomes = []
-        for attempt, outcome in ended:
+        for attempt, outcome in filter(None, ended):
             if isinstance(outcome, BaseException):
                 raise outcome
             outcomes.append((attempt, outcome))
@@ -116,6 +117,12 @@ class ThreadEngine(LocalFeed):
             self._event_loop.close()
         finally:
             self._logs.close()
+
+    def _expect_coroutines(self) -> None:
+        """Let more tasks run at once, as they only wait."""
+        if self._work.may_grow and self.workers < COROUTINES:
+            self.workers = COROUTINES
+            self._ended.put(None)
 
     def _running(self) -> list[threading.Thread]:
         return [each for each in self._threads if each.is_alive()]

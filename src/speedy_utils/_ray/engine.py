@@ -57,6 +57,7 @@ class RayEngine:
 
     def __init__(self, work: WorkSpec) -> None:
         self.phase = "starting Ray"
+        self.workers = work.workers
         self._work = work
         self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
         self._relays, self._sinks = plan_relays(self._name, work.workers)

@@ -20,7 +20,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -91,6 +91,9 @@ def is_awaited_by_worker() -> bool:
 class EventLoop:
     """An event loop in a thread of its own, which starts with the first awaitable.
 
+    Args:
+        on_start: Called once it starts, in the first thread that awaits.
+
     Example:
         >>> import asyncio
         >>> with EventLoop() as loop:
@@ -98,7 +101,8 @@ class EventLoop:
         'value'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_start: Callable[[], object] = lambda: None) -> None:
+        self._on_start = on_start
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed: asyncio.Future[None] | None = None
@@ -190,6 +194,7 @@ class EventLoop:
                 )
                 self._loop = loop
                 self._thread.start()
+                self._on_start()
             return self._loop
 
     def _call_soon(self, callback: Any, *args: Any) -> bool:

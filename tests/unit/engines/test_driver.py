@@ -23,12 +23,21 @@ class ScriptedEngine(LocalFeed):
     Args:
         script: The outcomes of a task's attempts, by task; further ones succeed with the item as value.
         broken: The method that raises ZeroDivisionError.
+        workers: How many attempts may be under way.
+        grows: Whether there is one more before the first attempt has ended.
     """
 
-    def __init__(self, script: dict[int, list[Outcome]] | None = None, broken: str = "") -> None:
+    def __init__(
+        self,
+        script: dict[int, list[Outcome]] | None = None,
+        broken: str = "",
+        workers: int = 2,
+        grows: bool = False,
+    ) -> None:
         super().__init__()
         self.log: list[Any] = []
         self.most = 0
+        self.workers, self._grows = workers, grows
         self._script, self._broken = script or {}, broken
         self._running: list[tuple[Attempt, Any]] = []
 
@@ -48,7 +57,10 @@ class ScriptedEngine(LocalFeed):
         self.most = max(self.most, len(self._running))
 
     def wait(self) -> Iterable[tuple[Attempt, Outcome]]:
-        """End an attempt."""
+        """End an attempt, or let the number of workers grow."""
+        if self._grows:
+            self._grows, self.workers = False, self.workers + 1
+            return []
         attempt, item = self._running.pop()
         outcomes = self._script.get(attempt.task, [])
         return [(attempt, outcomes.pop(0) if outcomes else Outcome(item))]
@@ -75,9 +87,7 @@ def shown() -> list[Snapshot]:
 def driven(shown: list[Snapshot]) -> Drive:
     """Drive some items on an engine; the task, attempt and value, or reason, of what finished."""
 
-    def run_items(
-        engine: Any, items: str, *, workers: int = 2, stop: bool = False
-    ) -> list[tuple[int, int, Any]]:
+    def run_items(engine: Any, items: str, *, stop: bool = False) -> list[tuple[int, int, Any]]:
         finished: list[tuple[int, int, Any]] = []
 
         def finish(ended: Attempt, outcome: Outcome) -> None:
@@ -91,7 +101,7 @@ def driven(shown: list[Snapshot]) -> Drive:
 
         display = choose_display(shown.append)
         with Run("Run", len(items), tasks=len(items), display=display, feed=engine) as run:
-            drive(engine, run, items, attempt, finish, workers=workers, max_retries=2)
+            drive(engine, run, items, attempt, finish, max_retries=2)
         return finished
 
     return run_items
@@ -99,18 +109,25 @@ def driven(shown: list[Snapshot]) -> Drive:
 
 def test_each_item_is_run_once_and_at_most_some_at_once(driven: Drive) -> None:
     """Tasks start in the order of their items, as workers become free, between the engine's start and end."""
-    engine = ScriptedEngine()
-    assert sorted(driven(engine, "abcd", workers=3)) == [(0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d")]
+    engine = ScriptedEngine(workers=3)
+    assert sorted(driven(engine, "abcd")) == [(0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d")]
     assert engine.most == 3
     assert engine.log == ["start", (0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d"), "close"]
+
+
+def test_more_tasks_start_as_workers_are_added(driven: Drive) -> None:
+    """An engine may find that more tasks can run at once: these start although none has ended."""
+    engine = ScriptedEngine(grows=True)
+    assert len(driven(engine, "abcd")) == 4
+    assert engine.most == 3
 
 
 def test_a_lost_attempt_is_run_again_before_new_tasks(
     driven: Drive, shown: list[Snapshot], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A task whose worker was lost starts again at once, and a warning says which, and why."""
-    engine = ScriptedEngine({0: [LOST, LOST]})
-    assert driven(engine, "ab", workers=1) == [(0, 3, "a"), (1, 1, "b")]
+    engine = ScriptedEngine({0: [LOST, LOST]}, workers=1)
+    assert driven(engine, "ab") == [(0, 3, "a"), (1, 1, "b")]
     assert [call[:2] for call in engine.log[1:-1]] == [(0, 1), (0, 2), (0, 3), (1, 1)]
     assert caplog.messages == [
         f"task 0 (item 'a') runs again, attempt {attempt} of 3: the worker was lost" for attempt in (2, 3)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from speedy_utils._engines.task import run_attempt
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
-from speedy_utils._state.ledger import RUN_ITEMS
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
@@ -29,6 +30,12 @@ class Task:
         return int(self.reporter.report().counts[RUN_ITEMS])
 
     @property
+    def shown(self) -> int:
+        """The items that its run shows."""
+        counts = self.reporter.report().counts
+        return int(counts[RUN_ITEMS] + counts.get(Key(None, Metric.ESTIMATED), 0))
+
+    @property
     def raw(self) -> int:
         """The items that it has reported, whatever its total."""
         return int(self.reporter.raw_counts()[RUN_ITEMS])
@@ -40,3 +47,12 @@ def a_task(total: int, *, rows: bool = True) -> Iterator[Task]:
     task = Task(total, rows=rows)
     with registered(task.reporter, RecordingSink()), counting(task.reporter.own), capturing_tqdm():
         yield task
+
+
+def run_task(work: Callable[[Task], object], total: int, *, rows: bool = True) -> Task:
+    """Run a function as a worker runs the function of a task, and return the task."""
+    task = Task(total, rows=rows)
+    outcome = run_attempt(work, task, {}, task.reporter)
+    if outcome.failure is not None and outcome.failure.error is not None:
+        raise outcome.failure.error
+    return task

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from .._interrupts import interruptible
 from .._worker.reporter import Tally
+from .._worker.user_code import called_in_a_loop
 
 T = TypeVar("T")
 
@@ -91,6 +92,19 @@ def batches_counted_in_rows(iterable: object, tally: Tally) -> Batches | None:
     if batches.total is None:  # a stream: its last batch may be short
         batches.total = tally.limit
     return batches
+
+
+def may_be_all(tally: Tally) -> bool:
+    """Return whether an unnamed loop or bar that the user's code makes now may be all that a tally counts.
+
+    If it then has another total than the tally, its share in its own total is that of the tally.
+    """
+    return bool(tally.limit and not tally.used and not tally.n) and not called_in_a_loop()
+
+
+def proportion(done: int, total: int, whole: int) -> int:
+    """Return how many of ``whole`` items are finished once ``done`` of ``total`` are."""
+    return min(done, total) * whole // total
 
 
 def known_batches(iterable: object) -> Batches | None:

@@ -16,7 +16,15 @@ from .._state.ledger import Stage
 from .._validation import checked_amount, checked_count, checked_items, checked_name, checked_total, shorten
 from .._worker.context import current, tally_here
 from .._worker.reporter import Tally, checked_for
-from .batches import Batches, batches_counted_in_rows, counted_tables, is_dataset, rows_in
+from .batches import (
+    Batches,
+    batches_counted_in_rows,
+    counted_tables,
+    is_dataset,
+    may_be_all,
+    proportion,
+    rows_in,
+)
 from .dataset_rows import row_batches
 
 T = TypeVar("T")
@@ -113,19 +121,33 @@ def track(
         total = checked_for(tally_here(), checked_total, total, "total")
     if size is not None and not callable(size):
         raise TypeError(f"size must be a function of one element, not {shorten(size)}")
-    return chain.from_iterable(_passes(iterable, total, checked_name(desc), size))
+    desc = checked_name(desc)
+    tally = None if desc is not None or size is not None else tally_here()
+    only_in = tally if tally is not None and may_be_all(tally) else None
+    return chain.from_iterable(_passes(iterable, total, desc, size, only_in))
 
 
 track.__module__ = "speedy_utils"
 
 
 def _passes(
-    iterable: Iterable[T], total: int | None, desc: Stage, size: Callable[[T], int] | None
+    iterable: Iterable[T],
+    total: int | None,
+    desc: Stage,
+    size: Callable[[T], int] | None,
+    only_in: Tally | None,
 ) -> Generator[Iterable[T], None, None]:
     """Yield what ``chain`` goes through for a loop: one iterable, or one for each batch of rows.
 
     The generator is resumed when an iterable is exhausted, and closed when the loop is given up or has
     failed. That tells one from the other.
+
+    Args:
+        iterable: As of :func:`track`.
+        total: As of :func:`track`.
+        desc: As of :func:`track`.
+        size: As of :func:`track`.
+        only_in: The tally for which the loop may be all that there is to count.
     """
     tally = tally_here()
     batches = row_batches(iterable) if size is None else None
@@ -140,6 +162,8 @@ def _passes(
         yield _sized(iterable, size, tally)
         return
     loop = _Loop(batches_counted_in_rows(iterable, tally))
+    if tally is only_in:
+        loop.total, loop.whole = _own_total(iterable, total, loop.batches, tally), tally.limit or 0
     tally.open(loop)
     try:
         if batches is not None:
@@ -151,6 +175,19 @@ def _passes(
     finally:
         tally.close(loop, loop.read())
         tally.reporter.mark_moved(tally.stage)
+
+
+def _own_total(iterable: object, total: int | None, batches: Batches | None, tally: Tally) -> int | None:
+    """Return how many items a loop has, if they are not those of its task, and if that is known."""
+    limit = tally.limit or 0
+    if batches is not None:
+        total = batches.total
+    elif total is None and isinstance(iterable, Sized):
+        with suppress(Exception):  # as above
+            total = len(iterable)
+    rows = batches is not None or (tally.reporter.total_is_rows and is_dataset(iterable))
+    # Rows count for themselves, as long as they are no more than there are.
+    return None if total is None or total == limit or (rows and total < limit) else total
 
 
 def _begin(outer: Tally, desc: Stage, total: int | None) -> Tally:
@@ -187,12 +224,18 @@ class _Loop:
 
     Args:
         batches: How many rows each element counts for; None if an element is an item.
+
+    Attributes:
+        total: How many items it has, if they are not those of its task, and if that is known.
+        whole: How many items its task has.
     """
 
-    __slots__ = ("batches", "generator", "held", "ticks", "without_ticks")
+    __slots__ = ("batches", "generator", "held", "ticks", "total", "whole", "without_ticks")
 
     def __init__(self, batches: Batches | None) -> None:
         self.batches = batches
+        self.total: int | None = None
+        self.whole = 0
         self.generator: GeneratorType[Any, Any, Any] | None = None  # if it is one that the loop goes through
         self.ticks = repeat(True, _TICKS)
         self.held = 1  # ticks used for items that are not finished
@@ -207,7 +250,14 @@ class _Loop:
         used = _TICKS - length_hint(self.ticks)
         ended = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
         done = self.without_ticks + (used if ended else max(used - self.held, 0))
-        return done if self.batches is None else self.batches.rows(done)
+        if self.batches is not None:
+            done = self.batches.rows(done)
+        # Of more items than the task has, each is a part of one.
+        return proportion(done, self.total, self.whole) if self.total and self.total > self.whole else done
+
+    def share(self, whole: int) -> int:
+        """Return how many of ``whole`` items are finished if the loop goes through all of them."""
+        return proportion(self.read(), self.total, whole) if self.total and self.total < whole else 0
 
 
 # Their iterators fail only if the loop itself changes them.
@@ -286,6 +336,10 @@ class _Sum:
     def read(self) -> int:
         """Return the items finished so far."""
         return self.n
+
+    def share(self, whole: int) -> int:  # noqa: ARG002 - as of all parts
+        """Return 0: what the elements stand for are items of the task."""
+        return 0
 
 
 @interruptible

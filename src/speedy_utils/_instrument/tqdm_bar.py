@@ -14,7 +14,14 @@ from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
 from .._validation import shorten
 from .._worker.reporter import Tally
-from .batches import Batches, batches_counted_in_rows, counted_tables, yields_arrow_tables
+from .batches import (
+    Batches,
+    batches_counted_in_rows,
+    counted_tables,
+    is_dataset,
+    proportion,
+    yields_arrow_tables,
+)
 
 MAX_STAGES = 20
 """How many stages the bars of a task may name: a bar a file, named after it, must not make a stage a file."""
@@ -77,6 +84,7 @@ class CapturedBar:
         tally: The tally that counts where it was made.
         limit: Limits the stages that the task's bars may name.
         nested: Whether it is inside another bar. Without a name of its own it then counts for nothing.
+        may_be_all: Whether it may be all that the task goes through.
         silent: Whether it draws nowhere, and so may be made to look at the time more often.
         on_close: Called with the captured bar once it is closed.
         clock: Monotonic clock, in seconds.
@@ -88,6 +96,7 @@ class CapturedBar:
         "_batches",
         "_carried",
         "_clock",
+        "_counts_rows",
         "_declared",
         "_declares",
         "_done",
@@ -95,6 +104,7 @@ class CapturedBar:
         "_last_n",
         "_limit",
         "_made_at",
+        "_may_be_all",
         "_moved_at",
         "_name",
         "_nested",
@@ -102,6 +112,7 @@ class CapturedBar:
         "_silent",
         "_state",
         "_tally",
+        "_total",
         "_was_reset",
     )
 
@@ -112,6 +123,7 @@ class CapturedBar:
         limit: StageLimit,
         *,
         nested: bool,
+        may_be_all: bool = False,
         silent: bool,
         on_close: Callable[[CapturedBar], None],
         clock: Callable[[], float] = time.monotonic,
@@ -126,6 +138,8 @@ class CapturedBar:
         self._was_reset = False
         self._declares = False  # whether it is to declare its total
         self._declared: int | None = None
+        self._may_be_all, self._total = may_be_all, 0  # the total of its own, 0 if that is not known
+        self._counts_rows = False
         self._batches: Batches | None = None  # how many rows its elements count for, if that is known
         self._last_n, self._moved_at = bar.n, clock()
         self._made_at = tally.reporter.now()
@@ -181,11 +195,12 @@ class CapturedBar:
                     ValueError(f"a tqdm bar with {shown} can't be read: {error}"), f"bar {self._name!r}"
                 )
                 return
-            before, self._done = self._done, reading.done
-            if reading.done < before:
+            before, self._done = self._done, self._items(reading)
+            if self._done < before:
                 self._home.reporter.take_backs += 1
             # After a reset, the total only counts once the bar is used again.
             used = reading.done > self._carried or not self._carried
+            self._total = (reading.total or 0) if used else self._total
             if self._declares and reading.total is not None and used:
                 self._declare(reading.total)
 
@@ -193,6 +208,11 @@ class CapturedBar:
         """Return the items finished so far."""
         self.sample()
         return self._done
+
+    def share(self, whole: int) -> int:
+        """Return how many of ``whole`` items are finished if the bar goes through all of them."""
+        few = self._may_be_all and not self._counts_rows and 0 < self._total < whole
+        return proportion(self.read(), self._total, whole) if few else 0
 
     def start(self, bar: Any) -> None:
         """Note that the bar's loop starts."""
@@ -254,6 +274,13 @@ class CapturedBar:
         total = int((total - start) * scale + _ROUNDING)
         return Reading(self._carried + max(done, 0), self._carried + max(total, 0))
 
+    def _items(self, reading: Reading) -> int:
+        """Return the items of the task that a reading stands for."""
+        whole, total = self._home.limit, reading.total
+        # Of more items than the task has, each is a part of one.
+        parts = self._may_be_all and not self._declares and whole and total and total > whole
+        return proportion(reading.done, total, whole) if parts and total and whole else reading.done
+
     def _begin(self, bar: Any, started: float) -> None:
         """Settle the stage, and count for it from now on; work on its items started at a time."""
         name, unit = self._name or stage_name(bar.desc), str(bar.unit).strip()
@@ -272,6 +299,8 @@ class CapturedBar:
             tally = self._home
             if bar.iterable is not None and bar.unit_scale in (None, False, True, 1):
                 self._batches = batches_counted_in_rows(bar.iterable, tally)
+                rows = tally.reporter.total_is_rows and is_dataset(bar.iterable)
+                self._counts_rows = rows or self._batches is not None
         self._tally = tally.bars
         self._tally.open(self)
         tally.reporter.mark_started(tally.stage, started)

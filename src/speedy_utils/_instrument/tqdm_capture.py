@@ -24,7 +24,8 @@ from .._worker.event_loop import is_awaited_by_worker
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter, Tally
 from . import tqdm_bar
-from .tqdm_bar import MAX_STAGES, CapturedBar
+from .batches import may_be_all
+from .tqdm_bar import MAX_STAGES, CapturedBar, stage_name
 from .tqdm_silence import draws_elsewhere, is_silenced, options_by_name, silence_bar
 
 _ATTRIBUTE = "_speedy_utils_captured"
@@ -85,7 +86,13 @@ class _TaskBars:
             around = (*mine, *self.enclosing) if elsewhere else mine
             nested = any(outer.encloses(tally) for outer in around)
             captured = CapturedBar(
-                bar, tally, self.stage_limit, nested=nested, silent=silent, on_close=self.discard
+                bar,
+                tally,
+                self.stage_limit,
+                nested=nested,
+                may_be_all=not nested and not stage_name(bar.desc) and may_be_all(tally.bars),
+                silent=silent,
+                on_close=self.discard,
             )
             _enclosing.set((*mine, captured))
             if not elsewhere:
@@ -105,6 +112,10 @@ class _TaskBars:
         """Sample the bars; return 0, as they count elsewhere."""
         for captured in list(self.open):
             captured.sample()
+        return 0
+
+    def share(self, whole: int) -> int:  # noqa: ARG002 - as of all parts
+        """Return 0, as it counts nothing."""
         return 0
 
     def close(self) -> None:
@@ -243,7 +254,7 @@ def capturing_tqdm(tally: Tally | None = None) -> Iterator[None]:
     _threads_belong_to_task = _threads_belong_to_task or in_ray_worker()
     task = _TaskBars()
     token = _enclosing.set(())
-    tally.reporter.own.open(task)
+    tally.reporter.own.open(task, counts=False)
     _tasks[tally.reporter] = task
     _patch_tqdm()
     try:

@@ -32,6 +32,10 @@ class TrackedCall:
         done = self.raw_count()
         return done if self.total is None else min(done, self.total)
 
+    def share(self, whole: int) -> int:
+        """Return the items that are finished by the share of a loop in it."""
+        return min(self.tally.estimate(), whole)
+
     def raw_count(self) -> int:
         """Return the items reported so far, whatever the total."""
         return max(self.tally.raw_count(), self.yielded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .ledger import RUN_ITEMS, Count, Key, Task
+from .ledger import RUN_ITEMS, Count, Key, Metric, Task
 from .stages import sums_by_stage
 
 PAUSE_S = 1.0
@@ -26,6 +26,8 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
         total: Its items; None if that is not known, and only what its loops declare is.
     """
     done = counts.get(RUN_ITEMS, 0)
+    if estimated := counts.get(Key(None, Metric.ESTIMATED), 0):
+        done += estimated + 1  # an estimate never says the last item
     if total is not None and 0 < done < total:
         return False  # most tasks, most of the time
     own, *named = sums_by_stage(counts).values()

@@ -56,6 +56,9 @@ class Metric(IntEnum):
     LEFT_OUT = 7
     """Tasks that reported what can't be counted, such as NaN; the label says what, and in which line."""
 
+    ESTIMATED = 8
+    """Items that running tasks are taken to have finished beyond those that they counted."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.

@@ -24,6 +24,7 @@ class StageSums:
         tasks_without_total: Tasks that don't know how many items they have in this stage.
         unit: The stage's own unit; empty if it has the run's.
         counters: Counters by name.
+        estimated: Items that running tasks are taken to have finished beyond those that they counted.
     """
 
     items: int = 0
@@ -33,6 +34,7 @@ class StageSums:
     tasks_without_total: int = 0
     unit: str = ""
     counters: Mapping[str, Count] = field(default_factory=dict)
+    estimated: int = 0
 
 
 def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
@@ -59,10 +61,14 @@ def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
             tasks_without_total=known.get(Metric.TASKS_WITHOUT_TOTAL, 0),
             unit=units.get(stage, ""),
             counters=counters[stage],
+            estimated=known.get(Metric.ESTIMATED, 0),
         )
         for stage in [None, *(key.stage for key in sums if key.metric is Metric.ITEMS and key.stage)]
         for known in [amounts[stage]]
     }
+
+
+_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED)
 
 
 class RunSums(NamedTuple):
@@ -231,11 +237,11 @@ class Stages:
     def _end_task(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
         self.observe(counts)
         self._tasks_left -= 1
-        return {key: amount for key, amount in counts.items() if key.metric is not Metric.TASKS_STARTED}
+        return {key: amount for key, amount in counts.items() if key.metric not in _OF_RUNNING_TASKS}
 
     def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""
-        done, total = run.items + self._initial, self._total
+        done, total = run.items + run.estimated + self._initial, self._total
         if total is None:
             declared = run.total + self._initial
             # A task that declares nothing may count as well: then the total is not known.
@@ -252,7 +258,7 @@ class Stages:
             clock.elapsed(None, now),
             self._initial,
             counters=run.counters,
-            pending=counted and not self._complete,
+            pending=(counted or all_counted) and not self._complete,
             counted_in=clock.elapsed(None, None) if counted or all_counted else None,
         )
 

@@ -27,6 +27,11 @@ def without_total(stage: str) -> dict[Key, Count]:
     return {Key(stage, Metric.TASKS_STARTED): 1, Key(stage, Metric.TASKS_WITHOUT_TOTAL): 1}
 
 
+def estimated(beyond: Count) -> dict[Key, Count]:
+    """Return what a task reports that is taken to have finished more than it has counted."""
+    return {Key(None, Metric.ESTIMATED): beyond}
+
+
 def by_stage(counts: Mapping[Key, Count], metric: Metric) -> dict[Stage, Count]:
     """Return the counts of one metric by stage."""
     return {key.stage: count for key, count in counts.items() if key.metric is metric}
@@ -46,11 +51,12 @@ class Fixed:
 
     def __init__(self, done: int) -> None:
         self.done = done
+        self.shares = 0  # its total, if it has a share in that of its task
 
     def read(self) -> int:
         """Return the items finished so far."""
         return self.done
 
     def share(self, whole: int) -> int:
-        """Return 0: it counts the task's own items."""
-        return 0
+        """Return its share."""
+        return self.done * whole // self.shares if self.shares else 0

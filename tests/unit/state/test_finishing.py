@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from support.counts import items, own_total, without_total
+from support.counts import estimated, items, own_total, without_total
 
 from speedy_utils._state.finishing import FinishingTasks, has_counted_all
 from speedy_utils._state.ledger import Count, Key, Metric
@@ -38,6 +38,8 @@ def declared(total: int, stage: str | None = None) -> dict[Key, Count]:
         pytest.param(10, items(0, Load=3) | own_total("Load", 3), False, id="has loaded what it needs"),
         pytest.param(10, items(10, Pack=1) | own_total("Pack", 3), False, id="packs what it has counted"),
         pytest.param(10, items(10, Pack=3) | own_total("Pack", 3), True, id="has packed it"),
+        pytest.param(10, items(1) | estimated(5), False, id="is taken to have finished six"),
+        pytest.param(10, items(2) | estimated(7), True, id="its only loop is through"),
         pytest.param(None, items(10), False, id="of unknown size"),
         pytest.param(None, items(10) | declared(10), True, id="its loop is through"),
         pytest.param(None, items(9) | declared(10), False, id="its loop goes on"),

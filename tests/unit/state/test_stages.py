@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.counts import Fixed
 from support.work import Work, count
 
 from speedy_utils import StageSnapshot
@@ -396,3 +397,18 @@ def test_declared_totals_add_up_and_grow_until_every_task_has_come(tasks: list[t
     assert not work.stage("Read").growing
     count(first, "Read", tasks[0][0])
     assert (work.stage("Read").done, work.stage("Read").total) == (expected, expected)
+
+
+def test_what_a_running_task_is_taken_to_have_finished_is_shown_until_it_ends() -> None:
+    """The run's line counts it; a task that fails keeps what it reported, one that succeeds its total."""
+    work = Work(200, tasks=2)
+    running = [work.start(task, 100) for task in (0, 1)]
+    for reporter in running:
+        part = Fixed(5)
+        part.shares = 10
+        reporter.own.open(part)
+    assert work.read().done == 100
+    work.fail(running[0])
+    assert work.read().done == 55
+    work.finish(running[1])
+    assert work.read().done == 105

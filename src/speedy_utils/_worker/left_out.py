@@ -8,8 +8,7 @@ end hours of work. A line on it travels to the run with the counts, and the run 
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
+from .user_code import calling_line
 
 _first: dict[str, str] = {}
 """By line of code, the first text on it. Each task says the same, so they are not as many as bad numbers."""
@@ -22,14 +21,5 @@ def describe(error: Exception, place: str = "") -> str:
         error: The error that it would be outside a run.
         place: Where it was reported; empty for the line of the user's code that has called this package.
     """
-    place = place or _calling_line()
+    place = place or calling_line() or "its line is not known"
     return _first.setdefault(place, f"{error} ({place})")
-
-
-def _calling_line() -> str:
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if not str(frame.f_globals.get("__name__")).startswith("speedy_utils."):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "its line is not known"

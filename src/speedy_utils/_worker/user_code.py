@@ -11,6 +11,12 @@ from types import CodeType, FrameType
 _OURS = __name__.partition(".")[0]
 
 
+def calling_line() -> str:
+    """Return the line that has called this package, ``/home/me/train.py:17``; empty if it is not known."""
+    frame = _innermost()
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def called_in_a_loop() -> bool:
     """Return whether the user's code may come back to the call that it is in now, within the same task.
 
@@ -23,9 +29,7 @@ def called_in_a_loop() -> bool:
     All calls from the task's function down to this one are looked at. Of threads and coroutines it is not
     known what else runs beside them, so for them it is True.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and _package(frame) in (_OURS, "tqdm"):
-        frame = frame.f_back
+    frame = _innermost()
     resumed = False  # whether the frame has not called the last one, but fetches from it
     while frame is not None and _package(frame) != _OURS:
         if _repeats(frame.f_code, frame.f_lasti, resumed):
@@ -33,6 +37,13 @@ def called_in_a_loop() -> bool:
         resumed = bool(frame.f_code.co_flags & inspect.CO_GENERATOR)
         frame = frame.f_back
     return frame is None
+
+
+def _innermost() -> FrameType | None:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and _package(frame) in (_OURS, "tqdm"):
+        frame = frame.f_back
+    return frame
 
 
 def _package(frame: FrameType) -> str:

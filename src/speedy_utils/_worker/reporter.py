@@ -40,8 +40,8 @@ class Part(Protocol):
     def share(self, whole: int) -> int:
         """Return how many of ``whole`` items are finished if this part goes through all of them.
 
-        A loop over 20 batches, in a task of 1,000 items, has finished 500 after the tenth. 0 if it can't be
-        told, or if what the part counts are items of the task.
+        A loop over 20 batches, in a task of 1,000 items, has finished 500 after the tenth. 0 if that is
+        not known, or if what the part counts are items of the task.
         """
         ...
 

@@ -15,8 +15,9 @@ from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
 from .._run.run import Run
+from .._sharding.columns.agreement import checked_features
 from .._sharding.fingerprint import fingerprint_run
-from .._sharding.merge import merge_shards
+from .._sharding.merge import ColumnWatch, columns_error, merge_shards
 from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
 from .._sharding.shard_worker import process_shard
@@ -27,7 +28,8 @@ from ..errors import FailedShardsError, ShardError, TaskError
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    import pyarrow as pa
+    from datasets import Dataset, Features
 
 logger = logging.getLogger("speedy_utils")
 
@@ -55,6 +57,8 @@ def multi_process_dataset(
     resume: bool | Literal["trust"] = True,
     overwrite: bool = False,
     ray_options: Mapping[str, Any] | None = None,
+    features: Features | pa.Schema | None = None,
+    on_column_mismatch: Literal["raise", "warn"] = "raise",
 ) -> str:
     """Process a Hugging Face dataset in many workers, under one bar, into one dataset on disk.
 
@@ -100,6 +104,12 @@ def multi_process_dataset(
         overwrite: Allows a dataset at ``output_path`` to be replaced, once the new one is whole, and an
             interrupted call that differs from this one to be given up.
         ray_options: Options of Ray for the tasks; other backends ignore them.
+        features: The columns of the output, which all shards are cast to, those of an interrupted call too. A
+            value that would change, or a column that is not among them, is an error; a missing one is null.
+            None finds them out: types that hold the values of all shards without loss.
+        on_column_mismatch: What to do if the columns of a finished shard don't fit to those of others:
+            ``"raise"`` starts no more shards, ``"warn"`` goes on. They can't be merged in either case, before
+            ``features`` says how.
 
     Returns:
         ``output_path``.
@@ -149,6 +159,9 @@ def multi_process_dataset(
             f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
         )
     kwargs = dict(process_func_kwargs or {})
+    if on_column_mismatch not in ("raise", "warn"):
+        raise ValueError(f'on_column_mismatch must be "raise" or "warn", not {shorten(on_column_mismatch)}')
+    features = checked_features(features)
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):
         dataset = resolve_dataset(dataset)
@@ -164,7 +177,11 @@ def multi_process_dataset(
         )
         missing = plan.missing
         running = min(workers, len(missing))
-        shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs)}
+        watch = ColumnWatch(workspace, features)
+        misfits = [misfit for record in plan.finished.values() for misfit in watch.add(record)]
+        if misfits and on_column_mismatch == "raise":
+            raise columns_error(misfits, f"no shard was started; {_kept(plan, workspace)}")
+        shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs), "features": features}
         engine = options.engine(process_shard, shared, running) if missing else None
         unit = options.unit or "items"
         run = Run(
@@ -185,9 +202,10 @@ def multi_process_dataset(
         try:
             with run:
                 if engine is not None:
-                    _process(engine, run, rows, workspace, plan, options)
+                    stop = on_column_mismatch == "raise"
+                    _process(engine, run, rows, workspace, plan, options, watch, stop=stop)
                 with silence_datasets():
-                    merge_shards(workspace, plan, run.enter)
+                    merge_shards(workspace, plan, run.enter, features)
         except ShardError:  # it says itself what is kept
             raise
         except BaseException:  # Ctrl-C too: the user wants to know what is kept
@@ -222,10 +240,19 @@ def _process(
     workspace: Workspace,
     plan: ShardPlan,
     options: RunOptions,
+    watch: ColumnWatch,
+    *,
+    stop: bool,
 ) -> None:
-    """Run the missing shards; the failure of one does not stop the others."""
+    """Run the missing shards; the failure of one does not stop the others.
+
+    Raises:
+        MergeError: The columns of shards don't fit together, and ``stop`` is True.
+        FailedShardsError: Shards failed.
+    """
     specs = plan.missing
     failed: list[TaskError] = []
+    misfits: list[str] = []
 
     def attempt(task: int, number: int) -> Attempt:
         return Attempt(
@@ -237,15 +264,22 @@ def _process(
             total_is_rows=True,
         )
 
-    def finish(ended: Attempt, outcome: Outcome) -> None:
+    def finish(ended: Attempt, outcome: Outcome) -> bool:
         if outcome.failure is None:
             plan.add(outcome.value)
+            found = watch.add(outcome.value)
+            for misfit in found if not stop else ():
+                logger.warning("the shards' columns don't fit together: %s", misfit)
+            misfits.extend(found)
         else:
             spec = specs[ended.task]
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
+        return stop and bool(misfits)
 
     shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))
     drive(engine, run, shards, attempt, finish, max_retries=options.max_retries)
+    if misfits and stop:
+        raise columns_error(misfits, f"no more shards were started; {_kept(plan, workspace)}")
     if failed:
         failed.sort(key=lambda error: error.index)
         raise FailedShardsError(
@@ -253,3 +287,9 @@ def _process(
             f"are kept in {str(workspace.folder)!r}, and the same call again runs only the others",
             failed,
         )
+
+
+def _kept(plan: ShardPlan, workspace: Workspace) -> str:
+    """Say which shards are kept."""
+    finished = f"{len(plan.finished)} of {len(plan.specs)} shards are finished"
+    return f"{finished}, and kept in {str(workspace.folder)!r}"

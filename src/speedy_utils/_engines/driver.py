@@ -21,7 +21,7 @@ def drive(
     run: Run,
     items: Sequence[Any],
     attempt: Callable[[int, int], Attempt],
-    finish: Callable[[Attempt, Outcome], None],
+    finish: Callable[[Attempt, Outcome], bool | None],
     *,
     max_retries: int,
 ) -> None:
@@ -32,12 +32,13 @@ def drive(
         run: Counts them.
         items: Their items; each is looked up when an attempt at its task starts.
         attempt: Makes an attempt from a task's position in ``items`` and the attempt's number, from 1.
-        finish: Gets each task's last attempt and its outcome; an exception that it raises cancels the rest.
+        finish: Gets each task's last attempt and its outcome, and returns True to start no more tasks; those
+            that run are waited for. An exception that it raises cancels the rest.
         max_retries: How often a task is started again after its worker was lost.
     """
     new_tasks = iter(range(len(items)))
     to_retry: list[tuple[Attempt, Failure]] = []
-    running = 0
+    running, stopped = 0, False
     warned: set[str] = set()
 
     def submit(started: Attempt, failure: Failure | None = None) -> None:
@@ -52,9 +53,9 @@ def drive(
     try:
         engine.start()
         while True:
-            while to_retry and running < engine.workers:
+            while to_retry and running < engine.workers and not stopped:
                 submit(*to_retry.pop())
-            for task in islice(new_tasks, engine.workers - running):
+            for task in islice(new_tasks, 0 if stopped else engine.workers - running):
                 submit(attempt(task, 1))
             if not running:
                 break
@@ -68,12 +69,12 @@ def drive(
                 if failure is None:
                     total = ended.total if ended.counts_items else 1
                     run.commit(ended.task, outcome.counts or {}, total=total, timings=outcome.timings)
-                    finish(ended, outcome)
+                    stopped = bool(finish(ended, outcome)) or stopped
                 elif failure.worker_lost and ended.attempt <= max_retries:
                     to_retry.append((attempt(ended.task, ended.attempt + 1), failure))
                 else:
                     run.fail(ended.task, outcome.counts, timings=outcome.timings)
-                    finish(ended, outcome)
+                    stopped = bool(finish(ended, outcome)) or stopped
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")
         engine.cancel()

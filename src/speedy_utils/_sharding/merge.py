@@ -2,35 +2,43 @@
 
 The shards' Arrow files get a second name (a hard link) in a new folder, the metadata is written
 beside them, and one rename brings the folder to its place. Until then every shard is whole, so an
-interrupted merge is simply done again. Only a shard whose columns are typed ``null``, or come in
-another order than the others', is rewritten.
+interrupted merge is simply done again. Only a shard whose columns have narrower types than the others', or
+come in another order, is rewritten, batch by batch.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._interrupts import keeping_ctrl_c
-from .._validation import shorten
 from ..errors import MergeError
-from .files import link_or_copy, remove_path
-from .saved_dataset import data_file_names, write_arrow_file, write_metadata
+from .columns.agreement import Agreement, Part, agree, cannot_cast, missing_columns
+from .columns.cast import CastError
+from .columns.row_writer import rewrite
+from .files import link_or_copy, remove_path, sync
+from .saved_dataset import data_file_names, write_empty_file, write_metadata
 from .shard_worker import ShardRecord, read_record
 from .workspace import ShardPlan, Workspace
 
 if TYPE_CHECKING:
     from datasets import Features
 
+logger = logging.getLogger("speedy_utils")
+
 # How many misfits one error lists; a thousand shards would say the same.
 _MAX_MISFITS = 10
 
 
 @keeping_ctrl_c()
-def merge_shards(workspace: Workspace, plan: ShardPlan, enter: Callable[[str], object] = str) -> Path:
+def merge_shards(
+    workspace: Workspace,
+    plan: ShardPlan,
+    enter: Callable[[str], object] = str,
+    features: Features | None = None,
+) -> Path:
     """Merge the shards of a run, bring the result to ``output_path`` and delete the run's folder.
 
     Loaded, the result has the rows, the order and the columns of ``concatenate_datasets`` over the
@@ -41,6 +49,7 @@ def merge_shards(workspace: Workspace, plan: ShardPlan, enter: Callable[[str], o
         plan: Its shards, all finished.
         enter: Called with each phase when it begins: ``"checking"``, ``"merging"``, ``"syncing"``,
             ``"publishing"``.
+        features: The columns of the output; None if they follow from the shards.
 
     Returns:
         The path of the dataset.
@@ -63,7 +72,9 @@ def merge_shards(workspace: Workspace, plan: ShardPlan, enter: Callable[[str], o
             "The same call runs them again."
         )
     records = [plan.finished[spec.index] for spec in plan.specs]
-    features = common_features(records)
+    _refuse_shared_sources(records)
+    if features is None:
+        features = common_features(records, workspace)
     enter("merging")
     remove_path(workspace.merged)
     workspace.merged.mkdir()
@@ -85,15 +96,16 @@ def merge_shards(workspace: Workspace, plan: ShardPlan, enter: Callable[[str], o
     return workspace.output_path
 
 
-def common_features(records: Sequence[ShardRecord]) -> Features:
-    """Find the columns that all shards can have.
+def common_features(records: Sequence[ShardRecord], workspace: Workspace | None = None) -> Features:
+    """Find the columns that hold what all shards hold.
 
-    The names, the order and the types are those of the first shard with rows, except that a type of
-    another shard takes the place of ``null``, also inside of lists and structs. Shards without rows
-    have no say, unless no shard has rows.
+    Their names and order are those of the first shard with rows; columns that other shards add follow. Each
+    type is the narrowest that holds the values of all shards, also inside of lists and structs. Shards
+    without rows have no say, unless no shard has rows.
 
     Args:
         records: The finished shards, in order.
+        workspace: The folder of the run, to show values that don't fit.
 
     Returns:
         The features of the merged dataset.
@@ -104,83 +116,81 @@ def common_features(records: Sequence[ShardRecord]) -> Features:
     """
     from datasets import Features
 
-    _refuse_shared_sources(records)
     if not any(record.rows for record in records):
         # A function that collects rows in a list has lost the columns where it had no rows.
         typed = next((record for record in records if record.features), None)
         return Features.from_dict(typed.features) if typed else Features()
-    first, *others = [record for record in records if record.rows]
-    columns = dict(Features.from_dict(first.features))
-    typed_by = dict.fromkeys(columns, first)
-    misfits = []
-    for record in others:
-        mine = Features.from_dict(record.features)
-        misfits += [
-            f"{record.spec} has no column {name!r}, which {first.spec} has"
-            for name in sorted(columns.keys() - mine.keys())
-        ]
-        for name, feature in mine.items():
-            if name not in columns:
-                misfits.append(f"{record.spec} has a column {name!r}, which {first.spec} has not")
-                continue
-            try:
-                agreed = _unify(columns[name], feature, name)
-            except _MisfitError as misfit:
-                misfits.append(
-                    f"{record.spec}: column {misfit.column!r} is {_show(misfit.theirs)}, "
-                    f"but {_show(misfit.ours)} in {typed_by[name].spec}"
-                )
-                continue
-            if agreed != columns[name]:
-                columns[name], typed_by[name] = agreed, record
+    parts = [_part(record, workspace) for record in records if record.rows]
+    features, misfits = agree(parts)
     if misfits:
-        more = [f"... and {len(misfits) - _MAX_MISFITS} more"] if len(misfits) > _MAX_MISFITS else []
-        raise MergeError(
-            "The shards' columns don't fit together, so nothing was merged; the finished shards are kept."
-            + "".join(f"\n  - {misfit}" for misfit in [*misfits[:_MAX_MISFITS], *more])
-            + "\nGive the output the same columns and types in every shard, for example with "
-            "Dataset.from_list(rows, features=...)."
+        raise columns_error(misfits, "nothing was merged; the finished shards are kept")
+    for name, shards in missing_columns(parts, features).items():
+        logger.warning(
+            "column %r is null in %d of %d shards, which lack it, such as %s",
+            name,
+            len(shards),
+            len(parts),
+            shards[0],
         )
-    return Features(columns)
+    return features
 
 
-@dataclass
-class _MisfitError(Exception):
-    """Two features that have nothing in common."""
+def columns_error(misfits: Sequence[str], consequence: str) -> MergeError:
+    """Return the error for shards whose columns don't fit together.
 
-    column: str
-    ours: object
-    theirs: object
+    Args:
+        misfits: Which, each in a sentence.
+        consequence: What became of the run.
+    """
+    import datasets
 
-
-def _unify(ours: Any, theirs: Any, column: str) -> Any:
-    """Return what two features have in common, each of which may be ``null`` if the other has a type."""
-    if ours == theirs or _is_null(theirs):
-        return ours
-    if _is_null(ours):
-        return theirs
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        return {key: _unify(ours[key], theirs[key], f"{column}.{key}") for key in ours}
-    if isinstance(ours, list) and isinstance(theirs, list):  # the form of some lists in datasets 3
-        return [_unify(ours[0], theirs[0], f"{column}[]")]
-    if type(ours) is type(theirs) and hasattr(ours, "feature"):
-        # The kinds of list that datasets has, which differ between its versions.
-        item = _unify(ours.feature, theirs.feature, f"{column}[]")
-        if dataclasses.replace(ours, feature=item) == dataclasses.replace(theirs, feature=item):
-            return dataclasses.replace(ours, feature=item)
-    raise _MisfitError(column, ours, theirs)
+    more = [f"... and {len(misfits) - _MAX_MISFITS} more"] if len(misfits) > _MAX_MISFITS else []
+    mixed = (
+        "; values of mixed types fit into a column of datasets.Json()" if hasattr(datasets, "Json") else ""
+    )
+    return MergeError(
+        f"The shards' columns don't fit together, so {consequence}."
+        + "".join(f"\n  - {misfit}" for misfit in [*misfits[:_MAX_MISFITS], *more])
+        + f"\nFix the columns by features=datasets.Features(...){mixed}. The same call with features= casts "
+        'the finished shards too, if no value changes; with resume="trust" also if process_func was changed. '
+        "Where values themselves are wrong, start over with overwrite=True."
+    )
 
 
-def _is_null(feature: Any) -> bool:
-    """Whether a feature is what a column without any value gets."""
-    return getattr(feature, "dtype", None) == "null"
+class ColumnWatch:
+    """Compares the columns of shards as they finish, so that a misfit is found with the second one.
+
+    Args:
+        workspace: The folder of the run.
+        features: The columns of the output; None if they follow from the shards.
+    """
+
+    def __init__(self, workspace: Workspace, features: Features | None) -> None:
+        self._workspace = workspace
+        self._features = features
+        self._agreement = Agreement()
+
+    def add(self, record: ShardRecord) -> list[str]:
+        """Add a finished shard, and return how it does not fit, each in a sentence."""
+        if not record.rows:
+            return []
+        part = _part(record, self._workspace)
+        if self._features is None:
+            return self._agreement.add(part)
+        if part.features.arrow_schema == self._features.arrow_schema:
+            return []
+        reason = cannot_cast(part, self._features)
+        return [] if reason is None else [reason]
 
 
-def _show(feature: Any) -> str:
-    """Return the name of a type for an error message."""
-    from datasets import Value
+def _part(record: ShardRecord, workspace: Workspace | None) -> Part:
+    from datasets import Features
 
-    return str(feature.dtype) if isinstance(feature, Value) else shorten(feature)
+    features = Features.from_dict(record.features)
+    folder = None if workspace is None else workspace.shard_dir(record.spec)
+    return Part(
+        str(record.spec), features, [] if folder is None else [folder / name for name, _ in record.files]
+    )
 
 
 def _refuse_shared_sources(records: Sequence[ShardRecord]) -> None:
@@ -200,7 +210,11 @@ def _refuse_shared_sources(records: Sequence[ShardRecord]) -> None:
 
 
 def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features: Features) -> list[Path]:
-    """Bring the files of all shards into the merged folder, in order, under their final names."""
+    """Bring the files of all shards into the merged folder, in order, under their final names.
+
+    Raises:
+        MergeError: If a shard has to be cast, and a value would change.
+    """
     from datasets import Features
 
     wanted = features.arrow_schema
@@ -209,12 +223,19 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
     free = iter(targets)
     for record in records:
         fits = not record.files or Features.from_dict(record.features).arrow_schema == wanted
+        first_row = 0
         for name, _ in record.files:
-            source = workspace.shard_dir(record.spec) / name
+            source, target = workspace.shard_dir(record.spec) / name, next(free)
             if fits:
-                link_or_copy(source, next(free))
-            else:
-                write_arrow_file(next(free), wanted, source)
+                link_or_copy(source, target)
+                continue
+            try:
+                first_row = rewrite(source, target, features, first_row)
+            except CastError as error:
+                remove_path(workspace.merged)
+                misfit = f"{record.spec}, {error}"
+                raise columns_error([misfit], "nothing was merged; the finished shards are kept") from error
+            sync(target)
     for target in free:  # no shard has rows
-        write_arrow_file(target, wanted)
+        write_empty_file(target, wanted)
     return targets

@@ -138,16 +138,12 @@ def data_file_names(count: int) -> list[str]:
     return [f"data-{number:05d}-of-{count:05d}.arrow" for number in range(count)]
 
 
-def write_arrow_file(target: Path, schema: pa.Schema, source: Path | None = None) -> None:
-    """Write an Arrow file with the rows of another one, or none, cast to a schema batch by batch."""
+def write_empty_file(target: Path, schema: pa.Schema) -> None:
+    """Write an Arrow file without rows."""
     import pyarrow as pa
-    from datasets.table import table_cast
 
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as out:
-        if source is not None:
-            with pa.memory_map(str(source)) as file, pa.ipc.open_stream(file) as batches:
-                for batch in batches:
-                    out.write_table(table_cast(pa.Table.from_batches([batch]), schema))
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema):
+        pass
     sync(target)
 
 

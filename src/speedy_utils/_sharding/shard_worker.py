@@ -30,7 +30,14 @@ from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
 from .._worker.event_loop import awaited
 from ..errors import ShardError
-from .columns.returned import holds_rows, is_parquet, write_parquet, write_returned, write_rows
+from .columns.returned import (
+    holds_rows,
+    is_parquet,
+    write_parquet,
+    write_returned,
+    write_rows,
+    write_saved,
+)
 from .files import checksum, sync, write_json
 from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
 from .shards import ShardSpec, ShardTask, working_on
@@ -204,12 +211,14 @@ def finish_shard(
     with silence_datasets():
         if isinstance(result, SavedDataset):
             saved, source = result, None
-        elif isinstance(result, Dataset):
+        elif isinstance(result, Dataset) and (features is None or result.features == features):
             saved, source = save_dataset(result, attempt / "saved"), None
         elif holds_rows(result):
             saved, source = write_returned(result, attempt / "saved", features, str(spec)), None
         else:
             saved, source = _read_output(_locate(result, output, spec), attempt, spec, features)
+        if features is not None and saved.features.arrow_schema != features.arrow_schema:
+            saved = write_saved(saved, attempt / "cast", features, str(spec))
     files, sums = [], []
     for file in saved.files:
         sync(file)
@@ -221,7 +230,7 @@ def finish_shard(
         spec=spec,
         rows=saved.rows,
         files=tuple(files),
-        features=saved.features.to_dict(),
+        features=(saved.features if features is None else features).to_dict(),
         # Of rows that are written here it is a function of their files.
         fingerprint=saved.fingerprint or Hasher.hash([saved.features.to_dict(), [crc for _, crc in sums]]),
         split=saved.split,

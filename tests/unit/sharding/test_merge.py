@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Sequence, Value, concatenate_datasets, load_from_disk
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.shards import start
@@ -133,18 +133,16 @@ def test_null_and_order_are_reconciled(
 MISFITS: dict[str, tuple[list[Any], str]] = {
     "types": (
         [[{"v": 1}], [{"v": None}], [{"v": "x"}]],
-        r"shard 2 \(rows 2-2\): column 'v' is string, but int64 in shard 0 \(rows 0-0\)",
+        r"shard 2 \(rows 2-2\): column 'v' is string .*, but int64 in shard 0 \(rows 0-0\)",
     ),
     "the shard that gave the type": (
-        [[{"v": None}], [{"v": 1}], [{"v": 0.5}]],
-        r"shard 2 \(rows 2-2\): column 'v' is float64, but int64 in shard 1 \(rows 1-1\)",
+        [[{"v": None}], [{"v": 1}], [{"v": "x"}]],
+        r"shard 2 .*: column 'v' is string \(row 0 holds 'x'\), but int64 in shard 1 .* \(row 0 holds 1\)",
     ),
-    "a field": ([[{"v": {"a": 1}}], [{"v": {"a": "x"}}]], r"column 'v\.a' is string, but int64"),
-    "an item": ([[{"v": [1]}], [{"v": ["x"]}]], r"column 'v\[\]' is string, but int64"),
-    "other fields": ([[{"v": {"a": 1}}], [{"v": {"b": 1}}]], r"column 'v' is \{'b': .*but \{'a': "),
-    "a missing column": ([[A], [{"id": 1}]], r"shard 1 \(rows 1-1\) has no column 'text', which shard 0"),
-    "a column too many": ([[{"id": 1}], [A]], r"shard 1 \(rows 1-1\) has a column 'text', which shard 0"),
-    "a list and a value": ([[{"v": [1]}], [{"v": 1}]], r"column 'v' is int64, but (List|Sequence)\("),
+    "a field": ([[{"v": {"a": 1}}], [{"v": {"a": "x"}}]], r"column 'v\.a' is string .*, but int64"),
+    "an item": ([[{"v": [1]}], [{"v": ["x"]}]], r"column 'v\[\]' is string .*, but int64"),
+    "other columns": ([[{"n": 1}], [{"id": 1}]], r"shard 1 \(rows 1-1\) has no column 'n', which shard 0"),
+    "a list and a value": ([[{"v": [1]}], [{"v": 1}]], r"column 'v' is int64 .*, but (List|Sequence)\("),
     "labels": (
         [
             Dataset.from_dict({"v": [0]}, features=Features({"v": ClassLabel(names=names)}))
@@ -152,12 +150,9 @@ MISFITS: dict[str, tuple[list[Any], str]] = {
         ],
         r"column 'v' is ClassLabel\(",
     ),
-    "lengths": (
-        [
-            Dataset.from_dict({"v": [[0, 0]]}, features=Features({"v": Sequence(Value("int8"), length=size)}))
-            for size in (2, -1)
-        ],
-        r"column 'v' is (List|Sequence)\(",
+    "an integer that no float holds": (
+        [[{"v": 2**53 + 1}], [{"v": 0.5}]],
+        r"shard 0 .*, row 0, column 'v': ",
     ),
 }
 

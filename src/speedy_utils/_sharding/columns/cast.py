@@ -46,13 +46,14 @@ class CastError(ValueError):
         )
 
 
-def cast_table(table: pa.Table, features: Features, *, first_row: int = 0) -> pa.Table:
+def cast_table(table: pa.Table, features: Features, *, first_row: int = 0, encoded: bool = False) -> pa.Table:
     """Cast a table to columns, by name; a column that it lacks is null.
 
     Args:
         table: The table.
         features: The columns.
         first_row: The number of its first row, for the error.
+        encoded: Whether a text in place of JSON is JSON already, and not a text to be said in JSON.
 
     Raises:
         CastError: It has a column that ``features`` lacks, or a value that would change.
@@ -72,7 +73,7 @@ def cast_table(table: pa.Table, features: Features, *, first_row: int = 0) -> pa
             continue
         row, chunks = first_row, []
         for chunk in table.column(name).chunks:
-            chunks.append(_cast_rows(chunk, feature, name, row))
+            chunks.append(_cast_rows(chunk, feature, name, row, encoded))
             row += len(chunk)
         arrays.append(pa.chunked_array(chunks, schema.field(name).type))
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -85,23 +86,23 @@ def _cant_cast() -> tuple[type[Exception], ...]:
     return (CastError, pa.ArrowException, TypeError, ValueError, OverflowError, KeyError)
 
 
-def _cast_rows(array: pa.Array, feature: Any, column: str, first_row: int) -> pa.Array:
+def _cast_rows(array: pa.Array, feature: Any, column: str, first_row: int, encoded: bool) -> pa.Array:
     """Cast the rows of a column; the error names the first row that can't be cast."""
     try:
-        return _cast(array, feature, column)
+        return _cast(array, feature, column, encoded)
     except _cant_cast() as error:
         # Half of the rows again and again, until one is left.
         if len(array) > 1:
             middle = len(array) // 2
-            _cast_rows(array.slice(0, middle), feature, column, first_row)
-            _cast_rows(array.slice(middle), feature, column, first_row + middle)
+            _cast_rows(array.slice(0, middle), feature, column, first_row, encoded)
+            _cast_rows(array.slice(middle), feature, column, first_row + middle, encoded)
         where = error.column if isinstance(error, CastError) else column
         reason = error.reason if isinstance(error, CastError) else str(error).strip()
         value = array[0].as_py() if len(array) == 1 else None
         raise CastError(where, reason, first_row if len(array) == 1 else None, value) from None
 
 
-def _cast(array: pa.Array, feature: Any, column: str) -> pa.Array:
+def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array:
     import pyarrow as pa
 
     target = arrow_type(feature)
@@ -110,25 +111,29 @@ def _cast(array: pa.Array, feature: Any, column: str) -> pa.Array:
     if array.null_count == len(array):
         return _nulls(len(array), target)
     if is_json(feature):
+        if encoded and _is_text(array.type):
+            return pa.ExtensionArray.from_storage(target, array.cast(target.storage_type))
         return _to_json(array, target, column)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if hasattr(feature, "cast_storage"):  # an image, a class label and the like
         return feature.cast_storage(array)
     if isinstance(target, pa.ExtensionType):  # Array2D and the like
-        stored = _cast(array, _feature_of(target.storage_type), column)
+        stored = _cast(array, _feature_of(target.storage_type), column, encoded)
         return pa.ExtensionArray.from_storage(target, stored)
     if pa.types.is_struct(target) and pa.types.is_struct(array.type):
-        return _cast_struct(array, feature, target, column)
+        return _cast_struct(array, feature, target, column, encoded)
     parts = list_parts(feature)
     if parts and _is_list(array.type):
-        return _cast_list(array, parts.item, target, column)
+        return _cast_list(array, parts.item, target, column, encoded)
     if isinstance(array, pa.DictionaryArray):
-        return _cast(array.dictionary_decode(), feature, column)
+        return _cast(array.dictionary_decode(), feature, column, encoded)
     return _cast_values(array, target, column)
 
 
-def _cast_struct(array: pa.StructArray, feature: Any, target: pa.StructType, column: str) -> pa.StructArray:
+def _cast_struct(
+    array: pa.StructArray, feature: Any, target: pa.StructType, column: str, encoded: bool
+) -> pa.StructArray:
     import pyarrow as pa
 
     # Sequence({...}) of datasets 3 is stored as a struct of lists.
@@ -139,7 +144,7 @@ def _cast_struct(array: pa.StructArray, feature: Any, target: pa.StructType, col
         if name not in fields:
             raise CastError(f"{column}.{name}", f"there is no such key among {', '.join(fields) or 'none'}")
     arrays = [
-        _cast(children[field.name], fields[field.name], f"{column}.{field.name}")
+        _cast(children[field.name], fields[field.name], f"{column}.{field.name}", encoded)
         if field.name in children
         else _nulls(len(array), field.type)
         for field in target
@@ -151,12 +156,14 @@ def _struct_of_lists(feature: Any) -> dict[str, Any]:
     return {key: make_list(each, feature.length, large=False) for key, each in feature.feature.items()}
 
 
-def _cast_list(array: Any, item: Any, target: pa.DataType, column: str) -> pa.Array:
+def _cast_list(array: Any, item: Any, target: pa.DataType, column: str, encoded: bool) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(array)
-    values = _cast(array.flatten(), item, f"{column}[]")  # flatten() leaves out what lies below a null
+    values = _cast(
+        array.flatten(), item, f"{column}[]", encoded
+    )  # flatten() leaves out what lies below a null
     missing = array.is_null()
     if pa.types.is_fixed_size_list(target):
         size = target.list_size

@@ -109,7 +109,7 @@ def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.A
         array = array.combine_chunks()
     if feature is None:
         return array, found
-    return _fit(array, feature, name, first_row), feature
+    return _fit(array, feature, name, first_row, encoded=True), feature
 
 
 def _convert_one_by_one(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.Array, Any]:
@@ -136,11 +136,13 @@ def _convert_one_by_one(values: Any, name: str, feature: Any, first_row: int) ->
     return pa.concat_arrays(fitting), common
 
 
-def _fit(array: pa.Array, feature: Any, name: str, first_row: int) -> pa.Array:
+def _fit(array: pa.Array, feature: Any, name: str, first_row: int, *, encoded: bool = False) -> pa.Array:
     import pyarrow as pa
     from datasets import Features
 
-    column = cast_table(pa.table({name: array}), Features({name: feature}), first_row=first_row)[name]
+    column = cast_table(
+        pa.table({name: array}), Features({name: feature}), first_row=first_row, encoded=encoded
+    )[name]
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ...errors import ShardError
 from ..saved_dataset import SavedDataset
 from .cast import CastError
 from .convert import Batch, TwoRowsError, batch_of_table, tables_of
-from .row_writer import BATCH_BYTES, RowWriter
+from .row_writer import BATCH_BYTES, RowWriter, stored_tables
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -89,6 +90,20 @@ def write_parquet(file: Path, folder: Path, features: Features | None, name: str
             return writer.close()
     finally:
         writer.abandon()
+
+
+def write_saved(saved: SavedDataset, folder: Path, features: Features, name: str) -> SavedDataset:
+    """Write the rows of a saved dataset again, cast to other columns; otherwise as :func:`write_rows`."""
+    writer = RowWriter(folder, features)
+    try:
+        with _named(name, "process_func left rows that don't fit"):
+            for file in saved.files:
+                for table in stored_tables(file):
+                    writer.add_batch(Batch(table, saved.features))
+            cast = writer.close()
+    finally:
+        writer.abandon()
+    return replace(cast, split=saved.split, info=saved.info)
 
 
 def _batches_of_parquet(path: Path) -> Iterator[Batch]:

@@ -136,12 +136,12 @@ class RowWriter:
     def _note_samples(self, table: pa.Table) -> None:
         """Keep a value of each column, to show it beside one that does not fit."""
         for name in table.column_names:
-            if name not in self._samples and (found := _first_value(table.column(name))) is not None:
+            if name not in self._samples and (found := first_value(table.column(name))) is not None:
                 self._samples[name] = self._rows + found[0], shorten(found[1], 120)
 
     def _two_rows(self, misfit: MisfitError, table: pa.Table) -> Exception:
         row, value = self._samples.get(misfit.name, (0, None))
-        found = _first_value(table.column(misfit.name)) or (0, None)
+        found = first_value(table.column(misfit.name)) or (0, None)
         return TwoRowsError(misfit, row, _Shown(value), self._rows + found[0], found[1])
 
     def _close_file(self) -> None:
@@ -210,7 +210,7 @@ class _ArrowFile:
             self._sink.close()
 
 
-def rewrite(source: Path, target: Path, features: Features, first_row: int = 0) -> None:
+def rewrite(source: Path, target: Path, features: Features, first_row: int = 0) -> int:
     """Write the rows of an Arrow file to another one, cast batch by batch.
 
     Args:
@@ -218,6 +218,9 @@ def rewrite(source: Path, target: Path, features: Features, first_row: int = 0) 
         target: The file to be made.
         features: Its columns.
         first_row: The number of its first row, for the error.
+
+    Returns:
+        The number of the row after its last.
 
     Raises:
         CastError: A value would change.
@@ -229,6 +232,7 @@ def rewrite(source: Path, target: Path, features: Features, first_row: int = 0) 
             first_row += table.num_rows
     finally:
         out.close()
+    return first_row
 
 
 def stored_tables(file: Path) -> Iterator[pa.Table]:
@@ -247,7 +251,7 @@ def slices(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, rows)
 
 
-def _first_value(column: Any) -> tuple[int, object] | None:
+def first_value(column: Any) -> tuple[int, object] | None:
     """Return the first row of a column that is not null, and its value."""
     row = 0
     for chunk in column.chunks:

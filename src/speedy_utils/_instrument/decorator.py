@@ -160,13 +160,13 @@ def _factory_for(function: Callable[..., Any]) -> _Factory:
 
 
 class _BoundTracked(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # generic in stubs only
-    """A :class:`_TrackedObject` as the method of an object."""
+    """A :class:`TrackedObject` as the method of an object."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return getattr, (self._self_instance, self.__name__)
 
 
-class _TrackedObject(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as above
+class TrackedObject(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as above
     """A counted callable that is not a plain function: a bound method, an object, what ``lru_cache`` made.
 
     wrapt binds it as Python would. A plain function is wrapped in a plain function instead: a wrapt proxy
@@ -198,7 +198,11 @@ class _TrackedObject(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as abo
         name, module = getattr(self, "__qualname__", None), getattr(self, "__module__", None)
         if module != "__main__" and getattr(sys.modules.get(module or ""), name or "", None) is self:
             return name  # pickled by name: what it wraps can't be found under that name any more
-        return _TrackedObject, (self.__wrapped__, *self._self_options)
+        return self.by_value()
+
+    def by_value(self) -> tuple[Any, ...]:
+        """Return how it is made again from what it wraps, as ``__reduce__`` does."""
+        return TrackedObject, (self.__wrapped__, *self._self_options)
 
 
 @overload
@@ -263,7 +267,7 @@ def _track_function(function: Any, *, total: Total | None, desc: Stage) -> Any:
         counted = _track_function(function.__func__, total=total, desc=desc)
         return type(function)(counted)
     if not inspect.isfunction(function):
-        return _TrackedObject(function, total, desc)
+        return TrackedObject(function, total, desc)
     spec = TrackedSpec(function, total, desc)
     counted = functools.wraps(function)(_factory_for(function)(spec, function))
     counted.__tracked__ = spec  # type: ignore[attr-defined]  # no attribute of the type
@@ -288,7 +292,7 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             function, args = function.__func__, (function.__self__, *args)
         else:
             break
-    if kind is _TrackedObject:
+    if kind is TrackedObject:
         spec, bound = function._self_spec, function.__wrapped__
         args = (bound.__self__, *args) if inspect.ismethod(bound) else args
     else:
@@ -308,7 +312,7 @@ def called_function(function: Any) -> Any:
             function = function.func
         elif issubclass(kind, (MethodType, classmethod, staticmethod)):
             function = function.__func__
-        elif issubclass(kind, (_TrackedObject, _BoundTracked)):
+        elif issubclass(kind, (TrackedObject, _BoundTracked)):
             function = function.__wrapped__
         elif issubclass(kind, (FunctionType, type)):
             return function

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._engines.base import WorkSpec, cpus
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
+from .._engines.payload.shipment import Shipment
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
 from .._run.run import WAITING
@@ -24,6 +26,9 @@ from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
+
+if TYPE_CHECKING:
+    from .worker import Sent
 
 ACTOR_DELAY_S = 0.2
 """Seconds that a run lasts before its actors are started; see ``RayEngine._start_actors``."""
@@ -66,6 +71,7 @@ class RayEngine:
         self._reader: ActorReader | None = None
         self._attempts: dict[Any, Attempt] = {}
         self._item_refs: dict[Any, Any] = {}
+        self._shared_refs: list[Any] = []
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -88,7 +94,7 @@ class RayEngine:
         import ray
 
         from .runtime import connect, own_cpus
-        from .worker import run_in_worker
+        from .worker import RayPickler, run_in_worker
 
         work = self._work
         name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
@@ -104,21 +110,35 @@ class RayEngine:
             # ten-thousandths of a CPU.
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
         self._task = task.options(**options)
+        self._shipment = Shipment(RayPickler)
         with _sending("func can't be sent to Ray workers", work.function):
-            function = ray.put(work.function)
+            function = ray.put(self._shipment.define(work.function))
         with _sending("the keyword arguments can't be sent to Ray workers", work.kwargs):
-            kwargs = ray.put(work.kwargs)
+            kwargs = ray.put(self._shipment.define(work.kwargs))
         # In a list: Ray would read an argument that is itself a reference again for each task.
-        self._shared_ref = [ray.put((function, kwargs, self._sinks, surroundings))]
+        self._shared_refs = [ray.put((function, kwargs, self._sinks, surroundings))]
         self._started_at = time.monotonic()
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
-        with _sending(f"item {attempt.task} can't be sent to a Ray worker", item):
-            ref = self._task.remote(__version__, self._shared_ref, item, astuple(attempt))
-        self._attempts[ref] = attempt
         if is_ref(item):
+            ref = self._task.remote(__version__, self._shared_refs, None, item, astuple(attempt))
             self._item_refs[ref] = item
+        else:
+            packed = self._packed(attempt.task, item)
+            ref = self._task.remote(__version__, self._shared_refs, packed, None, astuple(attempt))
+        self._attempts[ref] = attempt
+
+    def _packed(self, task: Task, item: Any) -> tuple[Any, ...]:
+        """Return an item as it is sent, and let this and later tasks have what it needs."""
+        import ray
+
+        with _sending(f"item {task} can't be sent to a Ray worker", item):
+            packed, definitions = self._shipment.name(item)
+        if definitions is not None:
+            # A new list: tasks that have been sent keep theirs.
+            self._shared_refs = [*self._shared_refs, ray.put(definitions)]
+        return tuple(packed)
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Wait for a task to end, half a second at most, and return all that have."""
@@ -209,7 +229,7 @@ class RayEngine:
             # Handles and references are dropped now, and not when the garbage collector finds this engine:
             # that may be in a child that the program has forked. There Ray would report it on its parent's
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
-            self._actors, self._actors_ready, self._shared_ref, self._attempts = [], [], [], {}
+            self._actors, self._actors_ready, self._shared_refs, self._attempts = [], [], [], {}
             self._item_refs = {}
 
     def _end_actors(self) -> None:
@@ -245,6 +265,8 @@ def _outcome(ref: Any, item: Any) -> Outcome:
     """
     from ray import exceptions, get
 
+    from .worker import first_line
+
     lost = (
         exceptions.WorkerCrashedError,
         exceptions.OutOfMemoryError,
@@ -252,29 +274,50 @@ def _outcome(ref: Any, item: Any) -> Outcome:
         exceptions.ObjectLostError,
     )
     try:
-        outcome: Outcome | str = get(ref)
+        sent: Sent | str = get(ref)
     except lost as error:
-        reason = f"the worker was lost: {_first_line(error)}"
+        reason = f"the worker was lost: {first_line(error)}"
         return Outcome(failure=Failure(reason, error=error, worker_lost=True))
     except exceptions.RayTaskError as error:
         if item is not None and (failure := _failure_of(item)):
             return Outcome(failure=failure)
-        what = "its result could not be sent back, or its arguments could not be read"
-        reason = f"{what}: {_first_line(error.cause)}"
+        reason = f"its arguments could not be read: {first_line(error.cause)}"
         return Outcome(failure=Failure(reason, str(error), error))
     except exceptions.RayError as error:
-        return Outcome(failure=Failure(f"Ray did not run it: {_first_line(error)}", str(error), error))
-    return Outcome(failure=Failure(outcome)) if isinstance(outcome, str) else outcome
+        return Outcome(failure=Failure(f"Ray did not run it: {first_line(error)}", str(error), error))
+    return Outcome(failure=Failure(sent)) if isinstance(sent, str) else _unpack(sent)
+
+
+def _unpack(sent: Sent) -> Outcome:
+    """Return the outcome that a task has sent, with its value or its exception."""
+    from .worker import first_line
+
+    outcome, value, error = sent
+    failure = outcome.failure
+    try:
+        if failure is None and value is not None:
+            return replace(outcome, value=value.load())
+        if failure is not None and error is not None:
+            return replace(outcome, failure=replace(failure, error=error.load()))
+    except Exception as unread:  # loading a pickle is code of the user's classes, and may raise anything
+        if failure is None:
+            text = "".join(traceback.format_exception(unread))
+            return Outcome(
+                failure=Failure(f"its result could not be read: {first_line(unread)}", text, unread)
+            )
+    return outcome
 
 
 def _failure_of(ref: Any) -> Failure | None:
     """Return why a reference has no value; None if it has one."""
+    from .worker import first_line
+
     try:
         resolve(ref)
     except ValueLostError as error:
         return Failure(str(error), error=error, worker_lost=True)
     except Exception as error:  # that of the user's code which should have made the value
-        return Failure(_first_line(error), str(error.__cause__), error)
+        return Failure(first_line(error), str(error.__cause__), error)
     return None
 
 
@@ -283,8 +326,3 @@ def _add_address(outcome: Outcome, address: str) -> Outcome:
     if not address or outcome.failure is None:
         return outcome
     return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{address}]"))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

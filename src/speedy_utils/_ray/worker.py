@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,10 +13,34 @@ from typing import Any, NamedTuple
 import ray
 from ray import cloudpickle
 
+from .._engines.payload.pickling import ProjectPickler
+from .._engines.payload.rebuild import begin_run, take_differences
+from .._engines.payload.shipment import Packed, pack_result
 from .._engines.payload.surroundings import Surroundings
-from .._engines.task import Attempt, Outcome, run_attempt
+from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
+
+
+class RayPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
+    """Pickles what travels to Ray's workers and back. Ray itself pickles its references and handles."""
+
+    cloudpickle = cloudpickle
+    carried_types = (ray.ObjectRef, ray.actor.ActorHandle)
+
+
+class Sent(NamedTuple):
+    """What a task sends back.
+
+    Attributes:
+        outcome: Its outcome, without what the user's code has made.
+        value: What the function returned; None if it failed.
+        error: Its exception; None if there was none, or it can't be sent.
+    """
+
+    outcome: Outcome
+    value: Packed | None = None
+    error: Packed | None = None
 
 
 class _Shared(NamedTuple):
@@ -33,7 +57,13 @@ _cache: dict[bytes, _Shared] = {}
 """In a worker: what the tasks of the last run share. To read it for each task would double a task's cost."""
 
 
-def run_in_worker(version: str, shared_ref: list[Any], item: Any, attempt: tuple[Any, ...]) -> Outcome | str:
+_definitions: set[bytes] = set()
+"""In a worker: which further definitions of that run have been read."""
+
+
+def run_in_worker(
+    version: str, shared_refs: list[Any], packed: tuple[Any, ...] | None, item: Any, attempt: tuple[Any, ...]
+) -> Sent | str:
     """Run an attempt at a task, as a Ray task, if the worker has this version of this package.
 
     Travels by value, and its arguments are none of this package's objects: where it is missing, Ray would
@@ -41,12 +71,14 @@ def run_in_worker(version: str, shared_ref: list[Any], item: Any, attempt: tuple
 
     Args:
         version: The version of this package in the program.
-        shared_ref: A reference to what all tasks share; in a list, as Ray would read a bare one each time.
-        item: The task's item.
+        shared_refs: References to what all tasks share, and to what items have needed besides; in a list, as
+            Ray would read bare ones each time.
+        packed: The task's item, packed; None if it is a reference of Ray's.
+        item: What that reference leads to: Ray has read it.
         attempt: The fields of the attempt.
 
     Returns:
-        The outcome, or what is wrong with the worker.
+        What the task sends, or what is wrong with the worker.
     """
     try:
         from speedy_utils import __version__ as found
@@ -55,7 +87,7 @@ def run_in_worker(version: str, shared_ref: list[Any], item: Any, attempt: tuple
         found = str(error)
     else:
         if found == version:
-            return run_shared_attempt(shared_ref, item, attempt)
+            return run_shared_attempt(shared_refs, packed, item, attempt)
         found = f"it has version {found}"
     import socket
 
@@ -68,18 +100,25 @@ def run_in_worker(version: str, shared_ref: list[Any], item: Any, attempt: tuple
 run_in_worker.__module__ = "__main__"  # what is defined there is pickled by value
 
 
-def run_shared_attempt(shared_ref: list[Any], item: Any, fields: tuple[Any, ...]) -> Outcome:
+def run_shared_attempt(
+    shared_refs: list[Any], packed: tuple[Any, ...] | None, item: Any, fields: tuple[Any, ...]
+) -> Sent:
     """Run an attempt at a task; the arguments are those of :func:`run_in_worker`."""
     attempt = Attempt(*fields)
-    key = shared_ref[0].binary()
-    if key not in _cache:
-        _cache.clear()
-        _cache[key] = _read_shared(shared_ref[0])
-    shared = _cache[key]
+    try:
+        shared = _shared_by(shared_refs)
+    except ray.exceptions.RayError:
+        raise
+    except Exception as error:  # loading a pickle imports modules and calls code of the user's
+        return _unread("func or what it needs", error)
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
     with shared.surroundings.applied():
+        try:
+            item = Packed(*packed).load() if packed is not None else item
+        except Exception as error:  # as above
+            return _unread("its item", error)
         outcome = run_attempt(
             shared.function,
             item,
@@ -88,26 +127,74 @@ def run_shared_attempt(shared_ref: list[Any], item: Any, fields: tuple[Any, ...]
             shared.sink,
             adopt_tqdm=attempt.adopt_tqdm,
         )
-    if shared.warnings:  # once: with the first outcome of this worker
-        outcome = replace(outcome, warnings=tuple(shared.warnings))
-        shared.warnings.clear()
-    failure = outcome.failure
-    if failure is None:
-        return outcome
-    if failure.worker_lost:
-        failure = replace(failure, reason=f"{failure.reason} [{worker_address()}]")
-    if not _can_be_sent(failure.error):
-        failure = replace(failure, error=None)
-    return replace(outcome, failure=failure)
+        sent = _pack(outcome)
+    warnings = [*shared.warnings, *take_differences()]  # once: with the first outcome of this worker
+    shared.warnings.clear()
+    return sent._replace(outcome=replace(sent.outcome, warnings=tuple(warnings))) if warnings else sent
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an exception, and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _shared_by(refs: list[Any]) -> _Shared:
+    """Return what tasks share, read when it is first asked for."""
+    key = refs[0].binary()
+    if key not in _cache:
+        _cache.clear()
+        _definitions.clear()
+        _cache[key] = _read_shared(refs[0])
+    shared = _cache[key]
+    for ref in refs[1:]:
+        if ref.binary() not in _definitions:
+            with shared.surroundings.applied():
+                ray.get(ref).load()
+            _definitions.add(ref.binary())
+    return shared
 
 
 def _read_shared(ref: Any) -> _Shared:
-    *refs, sinks, program = ray.get(ref)
+    begin_run()
+    *packed, sinks, program = ray.get(ref)
     surroundings = _for_this_worker(program)
     with surroundings.applied():  # modules are imported when the function is read
-        function, kwargs = ray.get(refs)
+        function, kwargs = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
     return _Shared(function, kwargs, sink, surroundings, _warnings(surroundings))
+
+
+def _unread(what: str, error: Exception) -> Sent:
+    text = "".join(traceback.format_exception(error))
+    return Sent(Outcome(failure=Failure(f"{what} could not be read in a worker: {first_line(error)}", text)))
+
+
+def _pack(outcome: Outcome) -> Sent:
+    """Pack what the user's code has made."""
+    failure = outcome.failure
+    if failure is None:
+        try:
+            packed = pack_result(RayPickler, outcome.value)
+        except Exception as error:  # pickling is code of the user's classes
+            reason = f"its result could not be sent back: {first_line(error)}"
+            return Sent(Outcome(failure=Failure(reason, "".join(traceback.format_exception(error)))))
+        return Sent(replace(outcome, value=None), packed)
+    if failure.worker_lost:
+        failure = replace(failure, reason=f"{failure.reason} [{worker_address()}]")
+    return Sent(replace(outcome, failure=replace(failure, error=None)), None, _pack_error(failure.error))
+
+
+def _pack_error(error: BaseException | None) -> Packed | None:
+    """Pack an exception; return None if it can't be: with an ``__init__`` of its own it may only pickle."""
+    if error is None:
+        return None
+    try:
+        packed = pack_result(RayPickler, error)
+        packed.load()
+    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
+        return None
+    return packed
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:
@@ -152,12 +239,3 @@ def _is_of_ray(name: str) -> bool:
         (True, True, False)
     """
     return _OF_RAY.match(name) is not None
-
-
-def _can_be_sent(error: BaseException | None) -> bool:
-    """Return whether an exception unpickles: with an ``__init__`` of its own it may pickle only."""
-    try:
-        pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was pickled on this very line
-    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        return False
-    return True

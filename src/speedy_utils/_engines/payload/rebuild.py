@@ -1,0 +1,274 @@
+"""What pickles of the project's functions, classes and modules call when they are loaded.
+
+In a worker they lay what the program has over the modules that the worker has imported. In the program
+itself, where results come back, they find what is there already and change nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from ..._validation import shorten
+from .project_modules import loaded, resolve, use_main
+from .reads import digest
+
+
+class Home(NamedTuple):
+    """A module of the project as it is called and where its source is."""
+
+    name: str
+    file: str | None
+    package: str | None
+    path: tuple[str, ...] | None
+
+
+class Reads(NamedTuple):
+    """What a function reads from a module.
+
+    Attributes:
+        module: The module.
+        values: Values by name that the worker's module gets.
+        compared: Plain values by name that the worker's module, which goes by reference, should have too.
+        reason: Why it does.
+        reached: What else is read from it: it travels by itself.
+    """
+
+    module: ModuleType
+    values: Mapping[str, Any]
+    compared: Mapping[str, Any]
+    reason: str
+    reached: tuple[Any, ...]
+
+
+_in_worker = False
+_differences: dict[str, None] = {}
+_reloaded: set[str] = set()
+
+_own_classes: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes of this process that pickles define anew: what comes back must not change them."""
+
+_made_classes: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes of another process that this one has made from a pickle."""
+
+
+def begin_run() -> None:
+    """Forget what the tasks of an earlier run had of the program; called in workers only."""
+    global _in_worker
+    _in_worker = True
+    _differences.clear()
+    _reloaded.clear()
+    use_main(ModuleType("__main__"))
+
+
+def take_differences() -> tuple[str, ...]:
+    """Return what the worker has otherwise than the program, found since the last call: sentences."""
+    found = tuple(_differences)
+    _differences.clear()
+    return found
+
+
+def module_at(home: Home) -> ModuleType:
+    """Return a module, imported if it can be, and otherwise an empty one.
+
+    Imported, it also has what the program has not sent: what the function does not read by name.
+    """
+    module = loaded(home.name)
+    if module is None or not _in_worker:
+        try:
+            return module or importlib.import_module(home.name)
+        except (Exception, SystemExit):  # a module runs code of the user's; what was read of it is sent
+            if not _in_worker:
+                raise
+            module = _empty_module(home)
+    if home.name == "__main__":
+        _fill(module, home)
+    return module
+
+
+def find(module: str, qualname: str) -> Any:
+    """Return a function or a class by its name."""
+    found = resolve(loaded(module) or importlib.import_module(module), qualname)
+    if found is None:
+        raise AttributeError(f"module {module!r} has no {qualname!r}")
+    return found
+
+
+def find_same(module: str, qualname: str, expected: str, reason: str) -> Any:
+    """Return a function or a class by its name, and note if its code is not the program's."""
+    found = find(module, qualname)
+    if digest(found) != expected and module not in _reloaded:
+        # Perhaps its file was edited, and the program has loaded it anew.
+        _reloaded.add(module)
+        importlib.reload(sys.modules[module])
+        found = find(module, qualname)
+    if digest(found) != expected:
+        _note(module, f"the code of {module}.{qualname} is another in a worker than in the program", reason)
+    return found
+
+
+def make_function(
+    code: CodeType, module: ModuleType, cells: int, home: Home | None, name: str | None
+) -> FunctionType:
+    """Make a function, without its closure and its attributes.
+
+    Args:
+        code: Its code.
+        module: Whose globals it reads.
+        cells: How many variables its closure has.
+        home: Where it is found by name; None if it is not.
+        name: Its name there.
+    """
+    closure = tuple(CellType() for _ in range(cells)) or None
+    function = FunctionType(code, vars(module), code.co_name, None, closure)
+    if home is not None and name is not None and _in_worker:
+        vars(module_at(home))[name] = function
+    return function
+
+
+def set_function(function: Any, state: tuple[Mapping[str, Any], Mapping[str, Any], Any, Any]) -> None:
+    """Give a function its attributes, its closure, and its module what it reads there."""
+    attributes, namespace, contents, reads = state
+    for name, value in attributes.items():
+        setattr(function, name, value)
+    function.__dict__.update(namespace)
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        if content:
+            cell.cell_contents = content[0]
+    set_reads(function, reads)
+
+
+def set_reads(_function: Any, reads: tuple[Reads, ...]) -> None:
+    """Give modules what the program's have, and compare what they have by themselves."""
+    if not _in_worker:
+        return
+    for each in reads:
+        scope = vars(each.module)
+        scope.update(each.values)
+        for name, value in each.compared.items():
+            if name not in scope or not _same(scope[name], value):
+                worker = shorten(scope[name], 60) if name in scope else "missing"
+                where = f"{each.module.__name__}.{name}"
+                text = f"{where} is {shorten(value, 60)} in the program, and {worker} in a worker"
+                _note(each.module.__name__, text, each.reason)
+
+
+def make_cached(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """Return what ``functools.lru_cache`` makes of a function; its cache is empty."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    """Return what ``functools.cached_property`` makes of a method, under a name in its class."""
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
+
+
+def bind(home: Home, name: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Make a value, and give it its name in its module."""
+    value = make(*arguments)
+    if "." not in name and _in_worker:
+        vars(module_at(home))[name] = value
+    return value
+
+
+_carried = threading.local()
+
+
+def load(data: Any, buffers: Iterable[Any], carried: Sequence[Any]) -> Any:
+    """Load a pickle.
+
+    Args:
+        data: The pickle.
+        buffers: Its buffers.
+        carried: What has travelled beside it.
+    """
+    before = getattr(_carried, "values", ())
+    _carried.values = carried
+    try:
+        return pickle.loads(data, buffers=buffers)  # noqa: S301 - the run's own, from the program or a worker
+    finally:
+        _carried.values = before
+
+
+def take_carried(index: int) -> Any:
+    """Return what has travelled beside the pickle that is being loaded."""
+    return _carried.values[index]
+
+
+def make_class(
+    home: tuple[Home, str] | None, shape: str, make: Callable[..., type], arguments: tuple[Any, ...]
+) -> type:
+    """Make a class, or return the one that a worker's module has under its name if that has the same shape.
+
+    So an instance that was made while the module was imported, and modules that have imported the class from
+    it, go on with the class that tasks have.
+    """
+    if home is None:
+        return make(*arguments)
+    module, name = module_at(home[0]), home[1]
+    found = resolve(module, name)
+    if not isinstance(found, type) or class_shape(found) != shape:
+        found = make(*arguments)
+    if "." not in name:
+        vars(module)[name] = found
+    return found
+
+
+def set_class(cls: type, state: tuple[Callable[[type, Any], None], Any]) -> None:
+    """Give a class what the program's has; leave one that this process has sent itself as it is."""
+    if cls not in _own_classes:
+        _made_classes.add(cls)
+        state[0](cls, state[1])
+
+
+def sent_class(cls: type) -> None:
+    """Note that a class is pickled by value."""
+    if cls not in _made_classes:
+        _own_classes.add(cls)
+
+
+def class_shape(cls: type) -> str:
+    """Return what of a class can't be changed once it is made, as text."""
+    bases, slots = [repr(base) for base in cls.__bases__], vars(cls).get("__slots__")
+    members = {name: repr(each.value) for name, each in getattr(cls, "__members__", {}).items()}
+    return repr((repr(type(cls)), bases, slots, members))
+
+
+def _note(module: str, text: str, reason: str) -> None:
+    _differences[f"{text}: the module {module} goes by reference, as {reason}"] = None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other or (one != one and other != other))
+
+
+def _empty_module(home: Home) -> ModuleType:
+    parent, _, child = home.name.rpartition(".")
+    module = ModuleType(home.name)
+    _fill(module, home)
+    if parent:
+        if parent not in sys.modules:
+            module_at(Home(parent, None, parent, ()))
+        setattr(sys.modules[parent], child, module)
+    sys.modules[home.name] = module
+    return module
+
+
+def _fill(module: ModuleType, home: Home) -> None:
+    vars(module)["__builtins__"] = builtins  # C code looks for it there, such as that of pickle
+    module.__package__ = home.package
+    if home.file is not None:
+        module.__file__ = home.file
+    if home.path is not None:
+        module.__path__ = list(home.path)

@@ -50,7 +50,7 @@ class Work:
     def fail(self, reporter: Reporter) -> None:
         """Let a task fail for good."""
         counts = self._limit.counts(reporter.capped_counts())
-        self._close(reporter, self.stages.task_failed(counts), reporter.timings())
+        self._close(reporter, self.stages.task_failed(counts, self._ledger.sums), reporter.timings())
 
     def read(self) -> Snapshot:
         """Return what the lines show now."""

@@ -187,7 +187,7 @@ class Run:
         self._warn_of_left_out(counts or {})
         with self._lock:
             known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
-            self._close(task, self._stages.task_failed(known), timings or {})
+            self._close(task, self._stages.task_failed(known, self._ledger.sums), timings or {})
             self._failed += 1
 
     def complete(self) -> None:
@@ -214,6 +214,8 @@ class Run:
                 self._stages.observe(report.counts)
             self._ledger.merge(reports)
             self._stage_clock.merge(self._stage_limit.timings(timings))
+            if self._final:
+                self._stop_tasks()
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
             tasks_left = self._tasks - self._done - self._failed
@@ -234,6 +236,12 @@ class Run:
                 final=self._final,
                 complete=self._complete,
             )
+
+    def _stop_tasks(self) -> None:
+        """Let the tasks that are still running at the end count for what they have done."""
+        sums = self._ledger.sums
+        for task, counts in list(self._ledger.running()):
+            self._ledger.commit(task, self._stages.task_failed(counts, sums))
 
     def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:
         if self._final:

@@ -71,6 +71,11 @@ def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
 _OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED)
 
 
+def _same_stages(by_stage: Mapping[Stage, StageSums]) -> list[Stage]:
+    """Return the stages that each item goes through: such a one says all that the run's line could say."""
+    return [name for name, stage in by_stage.items() if name is not None and not stage.tasks_with_own_total]
+
+
 class RunSums(NamedTuple):
     """What the total of a named stage depends on besides the stage's own sums.
 
@@ -100,14 +105,17 @@ class Total(NamedTuple):
 def expected_total(stage: StageSums, run: RunSums) -> Total:
     """Return the total of a named stage.
 
-    ==================== =================== ========= ============ =======================================
+    ==================== =================== ========= ============ ================================
+
     tasks_with_own_total tasks_without_total run.total value        growing
-    ==================== =================== ========= ============ =======================================
+    ==================== =================== ========= ============ ================================
+
     0                    any                 None      None         no
     0                    any                 known     what is left no
     1 or more            1 or more           any       None         no
     1 or more            0                   any       stage.total  while tasks have not come to the stage
-    ==================== =================== ========= ============ =======================================
+    ==================== =================== ========= ============ ================================
+
 
     *What is left* of the run's total are all its items but those that a task left out of this stage.
 
@@ -190,13 +198,20 @@ class Stages:
         self._succeeded_items += items or 0
         return final
 
-    def task_failed(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
-        """Note that a task failed for good, and return what it counts for.
+    def task_failed(self, counts: Mapping[Key, Count], sums: Mapping[Key, Count]) -> dict[Key, Count]:
+        """Note that a task failed for good, or was stopped, and return what it counts for.
+
+        If only named stages have counted items, those that it has brought through all of them are done.
 
         Args:
             counts: What it reported, within its limits.
+            sums: The sums of the ledger.
         """
-        return self._end_task(counts)
+        final = self._end_task(counts)
+        stages = _same_stages(sums_by_stage(sums))
+        if stages and self._counts_items and not self._counted_unnamed:
+            final[RUN_ITEMS] = min(counts.get(Key(stage, Metric.ITEMS), 0) for stage in stages)
+        return final
 
     def all_succeeded(self) -> None:
         """Note that all tasks succeeded, and their results are saved: what was counted is the total."""
@@ -218,8 +233,7 @@ class Stages:
         """
         by_stage = sums_by_stage(sums)
         run = by_stage.pop(None)
-        # A stage that each item goes through says all that the run's line could say.
-        same_stages = [name for name, stage in by_stage.items() if not stage.tasks_with_own_total]
+        same_stages = _same_stages(by_stage)
         shown = self._counted_unnamed or not (self._counts_items and same_stages)
         stages = [
             self._stage_line(

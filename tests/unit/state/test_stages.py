@@ -137,8 +137,13 @@ a failed task leaves its stages and the run short
     total=20, tasks=2
     0 starts with 10, 1 starts with 10, 0 counts 2 in Read | (Run 0/20), Read 2/20
     0 counts 1 in Pack of 4 | (Run 0/20), Read 2/20, Pack 1/4+
-    1 counts 10 in Read, 0 fails | (Run 0/20), Read 12/20, Pack 1/4+
-    1 succeeds | (Run 10/20), Read 12/20, Pack 1/4
+    1 counts 10 in Read, 0 fails | (Run 2/20), Read 12/20, Pack 1/4+
+    1 succeeds | (Run 12/20), Read 12/20, Pack 1/4
+a failed task has done what it brought through each stage that all items go through
+    total=20, tasks=2
+    0 starts with 10, 1 starts with 10, 0 counts 9 in Read, 0 counts 4 in Write | (Run 0/20), Read 9/20, Write 4/20
+    1 counts 6 in Read, 1 fails | (Run 0/20), Read 15/20, Write 4/20
+    0 fails | (Run 4/20), Read 15/20, Write 4/20
 a loop without a length makes the total of its stage unknown
     total=None, tasks=1
     0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2

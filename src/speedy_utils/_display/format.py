@@ -73,8 +73,13 @@ def format_percent(stage: StageSnapshot) -> str:
 
 
 def format_eta(stage: StageSnapshot, rate: float) -> str:
-    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate, or while saving."""
-    if stage.total is None or stage.growing or stage.pending:
+    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate.
+
+    Empty while results are still to come in or to be saved: nothing tells how long that takes.
+    """
+    if stage.pending:
+        return ""
+    if stage.total is None or stage.growing:
         return "?"
     remaining = max(stage.total - stage.done, 0)
     return str(tqdm.format_interval(remaining / rate)) if rate else "00:00" if stage.finished else "?"
@@ -83,8 +88,9 @@ def format_eta(stage: StageSnapshot, rate: float) -> str:
 def format_counters(stage: StageSnapshot) -> list[str]:
     """Return ``tokens=1.21G (19.3M/s)`` for each counter, without its rate if that is below one a second."""
     texts = []
+    seconds = stage.counted_in or stage.elapsed
     for name, value in stage.counters.items():
-        rate = value / stage.elapsed if stage.elapsed else 0.0
+        rate = value / seconds if seconds else 0.0
         texts.append(f"{name}={format_si(value)}" + (f" ({format_si(rate)}/s)" if rate >= 1 else ""))
     return texts
 
@@ -162,7 +168,7 @@ class LineView:
         fraction: How much of the bar is filled; all of it without a fixed total.
         count: ``1,671,800/2,948,390``.
         elapsed: ``01:05``.
-        eta: ``00:49``, or ``?``.
+        eta: ``00:49``, or ``?``; empty if nothing is left to count, or if the run has ended short.
         rate: ``25,607 items/s``.
         phase: Of the run, in its first line only: ``saving 3 of 64 shards…``; empty while it counts.
         remarks: On the run, in its first line only: ``("31/64 shards", "1 failed")``.
@@ -190,6 +196,7 @@ class LineView:
         key: str | None = None,
         phase: str = "",
         remarks: Sequence[str] = (),
+        final: bool = False,
     ) -> LineView:
         """Make the view of a stage whose rate is known."""
         percent = format_percent(stage)
@@ -201,7 +208,7 @@ class LineView:
             fraction=min(fraction, MAX_PENDING_FRACTION if stage.pending else 1.0),
             count=format_count(stage),
             elapsed=tqdm.format_interval(stage.elapsed),
-            eta=format_eta(stage, rate),
+            eta="" if final and not stage.finished else format_eta(stage, rate),
             rate=format_rate(rate, stage.unit),
             phase=f"{phase}…" if phase else "",
             remarks=tuple(remarks),
@@ -210,8 +217,8 @@ class LineView:
 
     @property
     def clock(self) -> str:
-        """``01:05<00:49``, or the elapsed time alone without a fixed total, or with nothing left to count."""
-        return f"{self.elapsed}<{self.eta}" if self.percent and not self.stage.pending else self.elapsed
+        """``01:05<00:49``, or the elapsed time alone without a fixed total, or where no time is left."""
+        return f"{self.elapsed}<{self.eta}" if self.percent and self.eta else self.elapsed
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -239,7 +246,9 @@ class LineFormatter:
             rate = stage.rate
             if self._smooth:
                 rate = self._rates.setdefault(key, SmoothedRate()).update(stage, final=snapshot.final)
-            views.append(LineView.of(stage, rate, key=key, phase=phase, remarks=remarks))
+            views.append(
+                LineView.of(stage, rate, key=key, phase=phase, remarks=remarks, final=snapshot.final)
+            )
             phase, remarks = "", []
         return views
 

@@ -98,13 +98,14 @@ def _is_enabled(used: logging.Logger) -> bool:
 
 def _text(line: LineView) -> str:
     parts = [f"{line.percent} {line.count} in {line.elapsed}".strip(), line.rate]
-    if line.eta != "?" and not line.stage.finished:
+    if line.eta not in ("", "?") and not line.stage.finished:
         parts.append(f"eta {line.eta}")
     return f"{line.stage.name}: {', '.join([*parts, *line.extras])}"
 
 
 def _extra(stage: StageSnapshot, snapshot: Snapshot) -> dict[str, Any]:
-    known = stage.total is not None and not (stage.growing or stage.pending) and stage.rate
+    no_eta = stage.growing or stage.pending or (snapshot.final and not stage.finished)
+    known = stage.total is not None and not no_eta and stage.rate
     return {
         "stage": stage.name,
         "done": stage.done,

@@ -8,14 +8,16 @@ from .ledger import RUN_ITEMS, Count, Key, Metric, Task
 from .stages import sums_by_stage
 
 PAUSE_S = 1.0
-"""Seconds for which no task must have had anything to count before that is said of a run with tasks that are
-still to start: the pause between two short tasks is not worth a word."""
+"""Seconds for which no task must have had anything to count before that is said in the middle of a run: the
+pause between two short tasks is not worth a word."""
 
 LONG_S = 60.0
 """Seconds after which tasks are named, and for how long they have had nothing to count."""
 
 MAX_NAMED = 3
 """How many tasks are named, at most."""
+
+_STARTED = Key(None, Metric.TASKS_STARTED)
 
 
 def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
@@ -31,9 +33,9 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
     if total is not None and 0 < done < total:
         return False  # most tasks, most of the time
     own, *named = sums_by_stage(counts).values()
-    if not own.tasks_started or any(
-        stage.tasks_without_total or stage.items < stage.total for stage in named
-    ):
+    if not own.tasks_started:
+        return False
+    if any(stage.tasks_without_total or stage.items < stage.total for stage in named):
         return False
     if total is None:
         return done >= own.total and bool(own.total or named)
@@ -67,7 +69,7 @@ class FinishingTasks:
         self._verb, self._unit, self._tasks, self._numbers = verb, unit, tasks, numbers
         self._totals: dict[Task, int | None] = {}
         self._since: dict[Task, float] = {}
-        self._counting = False  # whether a running task has something left to count
+        self._paused_since: float | None = None  # since when no task that has started has anything to count
         self.all_counted = False
 
     def start(self, task: Task, total: int | None) -> None:
@@ -78,7 +80,8 @@ class FinishingTasks:
     def end(self, task: Task) -> None:
         """Forget a task that has ended."""
         self._totals.pop(task, None)
-        self._since.pop(task, None)
+        if self._since.pop(task, None) is not None and not self._since:
+            self._paused_since = None
 
     def read(
         self, running: Iterable[tuple[Task, Mapping[Key, Count]]], *, tasks_left: int, now: float
@@ -96,8 +99,12 @@ class FinishingTasks:
             for task, counted in counts.items()
             if has_counted_all(counted, self._totals.get(task))
         }
-        self._counting = len(self._since) < len(counts)
-        self.all_counted = bool(counts) and not self._counting and len(counts) >= tasks_left
+        started = [task for task, counted in counts.items() if counted.get(_STARTED)]
+        if not started or len(self._since) < len(started):
+            self._paused_since = None
+        elif self._paused_since is None:
+            self._paused_since = now
+        self.all_counted = bool(counts) and len(self._since) == max(len(counts), tasks_left)
 
     def phase(self, now: float) -> str:
         """Return what the running tasks do, ``"saving 63 of 64 shards"``; nothing if one of them counts.
@@ -105,11 +112,9 @@ class FinishingTasks:
         Args:
             now: The time.
         """
-        if self._counting or not self._since:
+        if self._paused_since is None or not (self.all_counted or now - self._paused_since >= PAUSE_S):
             return ""
         ages = [now - since for since in self._since.values()]
-        if not self.all_counted and min(ages) < PAUSE_S:
-            return ""
         many, long = len(ages) > MAX_NAMED, f", {_duration(max(ages))}" if max(ages) >= LONG_S else ""
         if not self._tasks:
             return f"{self._verb}{long}"

@@ -123,7 +123,11 @@ class Snapshot:
 
     @property
     def done(self) -> int:
-        """Items finished, over all tasks."""
+        """Items finished, over all tasks.
+
+        What a running task has counted in named stages alone comes in when it returns, as further stages may
+        follow; the :attr:`lines` show it before.
+        """
         return self.run_line.done
 
     @property

@@ -79,9 +79,9 @@ def test_each_stage_has_a_line() -> None:
     first = reading(0, 10, tasks_total=2)
     more = replace(first, run_line=replace(first.run_line, elapsed=3.0), stages=(READ, WRITE), final=True)
     run, read, write = drawn(first, more)
-    assert run.endswith("| 0/10 [00:03<?, ? items/s, 0/2 tasks]")
+    assert run.endswith("| 0/10 [00:03, ? items/s, 0/2 tasks]")
     assert read.startswith("Read:  50%|██")
-    assert read.endswith("| 4/8 [00:02<00:02, 2.00 items/s]")
+    assert read.endswith("| 4/8 [00:02, 2.00 items/s]")  # the run has ended short: no time is left
     assert write == "Write: 1,000 [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
 
 

@@ -107,6 +107,35 @@ def test_total_that_grows_says_so() -> None:
     assert format_eta(growing, 300.0) == "?"
 
 
+SAVING = stage(1_000, 1_000, elapsed=60.0, pending=True, counted_in=10.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (91, "Read:  99%|███████▉| 1,000/1,000 [01:00, 100 items/s, saving 63 of 64 shards…, 1/64 shards]"),
+        (78, "Read:  99%|███████▉| 1,000/1,000 [01:00, 100 items/s, saving 63 of 64 shards…]"),
+        (68, "Read: 99% 1,000/1,000 [01:00, 100 items/s, saving 63 of 64 shards…]"),
+        (60, "Read: 99% 1,000/1,000 [01:00, saving 63 of 64 shards…]"),
+        (40, "Read: 99% 1,000/1,000 [01:00]"),
+    ],
+)
+def test_a_line_with_nothing_left_to_count_is_not_full(width: int, line: str) -> None:
+    """It is at 99 %, no time is left, and what it waits for is said as long as there is room."""
+    phase = "saving 63 of 64 shards"
+    assert bar_line(SAVING, ["1/64 shards"], SAVING.rate, width, phase=phase) == line
+    empty = stage(0, 0, pending=True)
+    assert (format_percent(empty), LineView.of(empty, 0.0).fraction) == ("0%", 0.99)
+
+
+def test_the_rate_does_not_fall_while_results_are_saved() -> None:
+    """From the last count on the rate is the mean of the counting, however long the saving takes."""
+    smoothed = SmoothedRate()
+    smoothed.update(stage(900, 1_000, elapsed=9.0))
+    rates = [smoothed.update(replace(SAVING, elapsed=elapsed)) for elapsed in (10.0, 60.0, 600.0)]
+    assert rates == [100.0] * 3
+
+
 def test_time_left_needs_a_total_and_a_rate() -> None:
     """The time left needs a total and a rate, and is never below zero."""
     texts = {(5, 10, 0.5): "00:10", (5, 10, 0.0): "?", (10, 10, 2.0): "00:00", (10, 10, 0.0): "00:00"}

@@ -70,7 +70,7 @@ def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
         return lines.messages
 
     assert logged(ALL, (READ, MORE), tasks_total=4, tasks_failed=1, final=True) == [
-        "All: 60% 60/100 in 00:10, 1.00 items/s, eta 00:40, 0/4 tasks, 1 failed, skipped=3",
+        "All: 60% 60/100 in 00:10, 1.00 items/s, 0/4 tasks, 1 failed, skipped=3",
         "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
         "More: 30/30+ in 00:06, 5.00 items/s",
     ]
@@ -82,6 +82,20 @@ def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
     ]
     waiting = StageSnapshot("All", 0, 100)
     assert logged(waiting, phase="starting Ray") == ["All: 0% 0/100 in 00:00, ? items/s, starting Ray…"]
+
+
+def test_while_results_are_saved_a_line_is_not_full(lines: pytest.LogCaptureFixture) -> None:
+    """Once all is counted the line says what is left; it has no time left, and the rate of the counting."""
+    saving = StageSnapshot("All", 100, 100, elapsed=60.0, pending=True, counted_in=10.0, counters={"kB": 200})
+    LogDisplay(every=0.0).show(
+        Snapshot(saving, tasks_total=4, phase="saving 3 of 4 shards", task_unit="shards")
+    )
+    LogDisplay(every=0.0).show(Snapshot(saving, final=True))
+    assert lines.messages == [
+        "All: 99% 100/100 in 01:00, 10.0 items/s, saving 3 of 4 shards…, 0/4 shards, kB=200 (20/s)",
+        "All: 99% 100/100 in 01:00, 10.0 items/s, kB=200 (20/s)",
+    ]
+    assert [record.__dict__["eta"] for record in lines.records] == [None, None]
 
 
 def test_records_hold_the_numbers(lines: pytest.LogCaptureFixture) -> None:
@@ -113,7 +127,7 @@ def test_lines_go_to_stderr_where_no_logging_is_set_up(
     log.show(last)
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"\d\d:\d\d:\d\d 50%s .* 5.00 items/s, eta 00:01\n", err)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 50%s .* 5.00 items/s\n", err)
 
 
 def test_a_program_without_stderr_goes_on(

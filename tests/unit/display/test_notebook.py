@@ -96,6 +96,8 @@ def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
         (stage("x", 10), False, 1.0, "success"),
         (stage("x", 10), True, 1.0, "success"),
         (stage("x", 5), True, 0.5, "danger"),
+        (stage("x", 10, pending=True), False, 0.99, ""),
+        (stage("x", 10, pending=True), True, 0.99, "danger"),
         (stage("x", 0, 0), True, 1.0, "success"),
         (stage("x", 10, growing=True), False, 1.0, "info"),
         (stage("x", 10, growing=True), True, 1.0, "danger"),
@@ -106,7 +108,7 @@ def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
 def test_a_bar_is_green_at_its_total_and_red_if_it_ends_short(
     output: Output, of: StageSnapshot, final: bool, bar: float, style: str
 ) -> None:
-    """A bar ends as success or danger; without a total to measure by it is full and pale."""
+    """A bar ends as success or danger, and not before; without a total to measure by it is full and pale."""
     display = NotebookDisplay()
     display.show(run(of, final=final))
     ((_, value, shown, _),) = rows(display)
@@ -128,7 +130,7 @@ def test_the_text_of_the_end_stands_beside_the_widgets(output: Output) -> None:
     assert output.data[VIEW]["model_id"] == display._box.model_id
     assert output.lines == [
         "Read <b>: 100% 10/10 [00:02<00:00, 5.00 items/s, 1 failed]",
-        "Write: 40% 4/10 [00:02<00:03, 2.00 items/s]",
+        "Write: 40% 4/10 [00:02, 2.00 items/s]",
         "4/10 items in 00:02, 2.00 items/s, 1 failed",
     ]
 

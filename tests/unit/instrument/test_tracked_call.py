@@ -17,6 +17,7 @@ from support.errors import Boom
 from support.forks import in_fork
 from support.threads import in_thread
 from support.tracked_kinds import every_kind
+from support.waiting import wait_until
 from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked
@@ -283,6 +284,22 @@ def test_a_run_that_fails_leaves_its_bar_short(kind: Any, display: RecordingDisp
     last = display.last
     assert (last.desc, last.done, last.total, last.tasks_failed) == ("Packing", 4, 10, 1)
     assert display.closed
+
+
+def test_a_run_is_not_finished_before_its_call_has_returned(display: RecordingDisplay) -> None:
+    """A call that has counted all of its total, and goes on, is finishing."""
+
+    @tracked(total=2)
+    def work() -> None:
+        for _ in track(range(2)):
+            pass
+        wait_until(lambda: display.last.phase)
+
+    work()
+    *early, last = display.snapshots
+    assert [line.finished for snapshot in early for line in snapshot.lines] == [False] * len(early)
+    assert {snapshot.phase for snapshot in early if snapshot.done} == {"finishing"}
+    assert (last.complete, last.run_line.finished) == (True, True)
 
 
 def test_run_counts_threads_of_its_own(display: RecordingDisplay, monkeypatch: pytest.MonkeyPatch) -> None:

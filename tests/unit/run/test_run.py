@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -296,6 +297,102 @@ def test_a_worker_that_is_lost_has_not_started(feed: Feed) -> None:
     assert run.snapshot().phase == "waiting for workers 1/3"
     run.fail(1, {})
     assert run.snapshot().phase == "waiting for workers 1/3"
+
+
+def counted_all(task: int, attempt: int = 1, **stages: int) -> Report:
+    """A task of ten items that has counted all of them."""
+    counts = {Key(name, Metric.TOTAL): 10 for name in stages}
+    return Report(task, attempt, at_work(task).counts | counts | items(0 if stages else 10, **stages), 1)
+
+
+@pytest.mark.parametrize("stages", [{}, {"Tokenize": 10}])
+def test_a_run_is_not_finished_before_its_tasks_have_returned(
+    feed: Feed, clock: FakeClock, stages: dict[str, int]
+) -> None:
+    """Once all is counted the phase names what is left, the clock goes on, and the rate stays as it was."""
+    run = a_run(20, feed=feed, clock=clock, tasks=2, task_unit="shards", after_counting="saving")
+    feed.phase = WAITING
+    for task in range(2):
+        run.attempt(task, 1, total=10)
+    clock.advance(4)
+    feed.reports = [counted_all(0, **stages), counted_all(1, **stages)]
+    feed.timings = dict.fromkeys([None, *stages], (4.0, 0.0))
+    phases = {0: "saving 2 of 2 shards", 59: "saving 2 of 2 shards", 60: "saving shards 0 and 1, 1 min"}
+    for seconds, phase in phases.items():
+        clock.advance(4 + seconds - clock())
+        snapshot = run.snapshot()
+        feed.timings = {}
+        (line,) = snapshot.lines
+        assert (line.done, line.total, snapshot.phase) == (20, 20, phase)
+        assert (line.finished, snapshot.complete) == (False, False)
+        assert (line.elapsed, line.rate) == (4 + seconds, 5.0)
+    for task in range(2):
+        run.commit(task, counted_all(task, **stages).counts, total=10, timings={})
+        (line,) = run.snapshot().lines
+        assert not line.finished
+    run.complete()
+    (line,) = run.snapshot().lines
+    assert (line.finished, line.elapsed, line.rate) == (True, 64.0, 5.0)
+    assert run.snapshot().complete
+
+
+def test_a_lost_task_has_its_items_to_count_again(feed: Feed) -> None:
+    """A task that had counted all and is started again is no longer finishing."""
+    run = a_run(20, feed=feed, tasks=2)
+    for task in range(2):
+        run.attempt(task, 1, total=10)
+    feed.reports = [counted_all(0), counted_all(1)]
+    assert run.snapshot().phase == "finishing 2 tasks"
+    run.attempt(1, 2, total=10)
+    assert run.snapshot().phase == ""
+    assert own(run) == (10, 20)
+    feed.reports = [counted_all(1, 2)]
+    assert run.snapshot().phase == "finishing 2 tasks"
+    run.fail(0, None)
+    assert run.snapshot().phase == "finishing 1 task"
+
+
+def ends_well(run: Run) -> None:
+    """Let a task succeed."""
+    run.commit(0, items(10), total=10, timings={})
+
+
+def one_fails(run: Run) -> None:
+    """Let a task fail that has counted all its items."""
+    run.fail(0, items(10))
+
+
+def is_interrupted(run: Run) -> None:
+    """Raise when all is counted and committed, as a failing merge does."""
+    ends_well(run)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("work", "complete"), [(ends_well, True), (one_fails, False), (is_interrupted, False)]
+)
+def test_a_run_is_complete_once_its_block_has_ended_well(work: Event, complete: bool) -> None:
+    """The last reading is finished if no task failed and nothing was raised, and at no other end."""
+    display = RecordingDisplay()
+    with suppress(KeyboardInterrupt), Run("Run", 10, tasks=1, display=display, poll_interval=LONG) as run:
+        work(run)
+        assert not run.snapshot().run_line.finished
+    last = display.last
+    assert (last.done, last.total, last.final) == (10, 10, True)
+    assert (last.complete, last.run_line.finished) == (complete, complete)
+
+
+def test_a_stopped_run_counts_what_its_tasks_had_brought_through_all_stages(feed: Feed) -> None:
+    """The closing reading adds what running tasks did, by the stage in which each is furthest behind."""
+    run = a_run(30, feed=feed, tasks=3)
+    for task in range(3):
+        run.attempt(task, 1, total=10)
+    run.commit(0, counted_all(0, Read=10, Write=10).counts, total=10, timings={})
+    feed.reports = [counted_all(1, Read=7, Write=4), counted_all(2, Read=9)]
+    assert own(run) == (10, 30)
+    run.end()
+    assert own(run) == (14, 30)
+    assert own(run) == (14, 30)
 
 
 def test_bar_is_there_in_the_block_and_closed_after(feed: Feed) -> None:

@@ -110,14 +110,17 @@ def test_shards_are_named_by_their_own_numbers() -> None:
 
 
 def test_nothing_is_said_while_a_task_counts() -> None:
-    """A task that counts, or waits for a worker, or has yet to start, has something left to count."""
+    """A task that counts has something left to count; and for a moment, one that waits for its worker."""
     finishing = of_ten_each()
     finishing.read([*full(0), *half(1)], tasks_left=2, now=0.0)
     assert (finishing.phase(9.0), finishing.all_counted) == ("", False)
-    finishing.read([*full(0), (1, {})], tasks_left=2, now=9.0)
+    finishing.read([(1, {})], tasks_left=2, now=9.0)
     assert (finishing.phase(9.0), finishing.all_counted) == ("", False)
-    finishing.read([], tasks_left=2, now=9.0)
-    assert (finishing.phase(9.0), finishing.all_counted) == ("", False)
+    for now, phase in [(9.0, ""), (9.9, ""), (10.0, "saving 1 of 64 shards")]:
+        finishing.read([*full(0), (1, {})], tasks_left=2, now=now)
+        assert (finishing.phase(now), finishing.all_counted) == (phase, False)
+    finishing.read([], tasks_left=2, now=19.0)
+    assert (finishing.phase(19.0), finishing.all_counted) == ("", False)
 
 
 def test_while_tasks_are_to_start_a_pause_must_be_longer() -> None:

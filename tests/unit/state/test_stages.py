@@ -141,7 +141,8 @@ a failed task leaves its stages and the run short
     1 succeeds | (Run 12/20), Read 12/20, Pack 1/4
 a failed task has done what it brought through each stage that all items go through
     total=20, tasks=2
-    0 starts with 10, 1 starts with 10, 0 counts 9 in Read, 0 counts 4 in Write | (Run 0/20), Read 9/20, Write 4/20
+    0 starts with 10, 1 starts with 10, 0 counts 9 in Read | (Run 0/20), Read 9/20
+    0 counts 4 in Write | (Run 0/20), Read 9/20, Write 4/20
     1 counts 6 in Read, 1 fails | (Run 0/20), Read 15/20, Write 4/20
     0 fails | (Run 4/20), Read 15/20, Write 4/20
 a loop without a length makes the total of its stage unknown

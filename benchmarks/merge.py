@@ -32,7 +32,7 @@ def make_shards(output: Path, shards: int, megabytes: int) -> None:
     class LeftError(ShardError):
         """The run was left."""
 
-    def leave(workspace: Workspace, plan: ShardPlan) -> None:
+    def leave(workspace: Workspace, plan: ShardPlan, *rest: object) -> None:
         raise LeftError
 
     from datasets import Dataset

@@ -71,6 +71,18 @@ class Job:
 
         return shard
 
+    def yielding_shard(self, track: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
+        """The same as a generator function; its end is that of the last row, as most are written by then."""
+        function, marks = WORK[self.work], self.marks
+
+        def shard(rows: Any) -> Iterable[Any]:
+            mark(marks, "begin")
+            for item in track(rows):
+                yield {"text": function(item["text"])}
+            mark(marks, "end")
+
+        return shard
+
     def batched_shard(self, track: Callable[..., Iterable[Any]] | None = None) -> Shard:
         """The same in batches."""
         function, marks = WORK[self.work], self.marks
@@ -95,6 +107,16 @@ def _ours(backend: str, batched: bool) -> Callable[[Job], None]:
         from speedy_utils import multi_process_dataset, track
 
         shard = job.batched_shard(track) if batched else job.shard(track)
+        multi_process_dataset(job.dataset(), shard, job.out, num_workers=job.workers, backend=backend)
+
+    return run
+
+
+def _yielding(backend: str) -> Callable[[Job], None]:
+    def run(job: Job) -> None:
+        from speedy_utils import multi_process_dataset, track
+
+        shard = job.yielding_shard(track)
         multi_process_dataset(job.dataset(), shard, job.out, num_workers=job.workers, backend=backend)
 
     return run
@@ -136,10 +158,12 @@ def _start_ray(cpus: int) -> None:
 
 VARIANTS: dict[str, Callable[[Job], None]] = {
     "ours, ray, rows": _ours("ray", False),
+    "ours, ray, yielded": _yielding("ray"),
     "ours, ray, batches": _ours("ray", True),
     "ours, threads, rows": _ours("threads", False),
     "ours, threads, batches": _ours("threads", True),
     "ours, seq, rows": _ours("seq", False),
+    "ours, seq, yielded": _yielding("seq"),
     "ours, seq, batches": _ours("seq", True),
     "datasets.map, rows": _map(False),
     "datasets.map, batches": _map(True),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _PARQUET = b"PAR1"
 
+_CANT_WRITE = (CastError, TwoRowsError, TypeError)
+_YIELDED = "process_func yielded rows that can't be written"
+
 
 def holds_rows(result: object) -> bool:
     """Return whether a result is rows itself: a list of rows, a dict of columns, or any table."""
@@ -52,9 +55,11 @@ def write_rows(rows: Iterator[Any], folder: Path, features: Features | None, nam
     writer = RowWriter(folder, features)
     try:
         for item in rows:
-            with _named(name, "process_func yielded rows that can't be written"):
+            try:
                 writer.add(item)
-        with _named(name, "process_func yielded rows that can't be written"):
+            except _CANT_WRITE as error:  # noqa: PERF203 - what the iterator itself raises is the user's own
+                raise _write_error(name, _YIELDED, error) from error
+        with _named(name, _YIELDED):
             return writer.close()
     finally:
         writer.abandon()
@@ -123,8 +128,12 @@ def _named(name: str, what: str) -> Iterator[None]:
     """Name the shard whose rows can't be written."""
     try:
         yield
-    except (CastError, TwoRowsError, TypeError) as error:
-        raise ShardError(
-            f"{name}: {what}: {error}. Yield rows of the same columns and types, or give all of them to "
-            "multi_process_dataset by features=..."
-        ) from error
+    except _CANT_WRITE as error:
+        raise _write_error(name, what, error) from error
+
+
+def _write_error(name: str, what: str, error: Exception) -> ShardError:
+    return ShardError(
+        f"{name}: {what}: {error}. Yield rows of the same columns and types, or give all of them to "
+        "multi_process_dataset by features=..."
+    )

@@ -60,7 +60,7 @@ class RowWriter:
             CastError: A value fits no column.
             TwoRowsError: It does not fit to a row that was written before.
         """
-        if isinstance(item, Mapping):
+        if type(item) is dict or isinstance(item, Mapping):
             self._gathered.append(dict(item))  # the caller may fill the same dict again
             self._gathered_bytes += row_bytes(item)
             if self._gathered_bytes >= BATCH_BYTES or len(self._gathered) >= _BATCH_ROWS:

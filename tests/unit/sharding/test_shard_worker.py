@@ -222,6 +222,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+CURES = ("Yield rows", "rows are dicts", "return a list of rows", "different lengths", "features=")
+
+
 @pytest.mark.parametrize(("make", "says"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_what_is_no_dataset_names_the_shard_and_the_cure(
     make: Callable[[Path], object], says: str, shard_dir: Path
@@ -231,7 +234,7 @@ def test_what_is_no_dataset_names_the_shard_and_the_cure(
     with pytest.raises(ShardError, match=says) as caught:
         finish_shard(make(output), output, SPEC)
     assert str(caught.value).startswith("shard 3 (rows 30-39): ")
-    assert "Yield rows" in str(caught.value)
+    assert any(cure in str(caught.value) for cure in CURES)
     assert read_record(shard_dir, SPEC) is None
 
 

@@ -60,7 +60,7 @@ def _value_bytes(value: Any) -> int:
 _NUMBERS = (int, float, bool)
 
 
-def batch_of_rows(rows: Sequence[Mapping[str, Any]], features: Features | None, first_row: int) -> Batch:
+def batch_of_rows(rows: Sequence[Mapping[Any, Any]], features: Features | None, first_row: int) -> Batch:
     """Convert rows; a row that lacks a column that others have is null there.
 
     Args:
@@ -72,10 +72,13 @@ def batch_of_rows(rows: Sequence[Mapping[str, Any]], features: Features | None, 
         CastError: A value fits no column.
         MisfitError: Two rows don't fit together.
     """
-    names = dict.fromkeys(name for row in rows for name in row)
+    # With features a row that is empty is null in all columns.
+    names = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(features or ())
     for name in names:
         if not isinstance(name, str):
-            raise CastError(str(name), f"the name of a column must be a str, not {shorten(name)}", first_row)
+            place = next(place for place, row in enumerate(rows) if name in row)
+            reason = f"the name of a column must be a str, not {shorten(name)}"
+            raise CastError(str(name), reason, first_row + place, rows[place])
     columns = {name: [row.get(name) for row in rows] for name in names}
     return batch_of_columns(columns, features, first_row)
 

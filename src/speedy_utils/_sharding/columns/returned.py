@@ -58,7 +58,7 @@ def write_rows(rows: Iterator[Any], folder: Path, features: Features | None, nam
             try:
                 writer.add(item)
             except _CANT_WRITE as error:  # noqa: PERF203 - what the iterator itself raises is the user's own
-                raise _write_error(name, _YIELDED, error) from error
+                raise _write_error(name, _YIELDED, error) from None
         with _named(name, _YIELDED):
             return writer.close()
     finally:
@@ -129,11 +129,15 @@ def _named(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except _CANT_WRITE as error:
-        raise _write_error(name, what, error) from error
+        raise _write_error(name, what, error) from None
 
 
 def _write_error(name: str, what: str, error: Exception) -> ShardError:
-    return ShardError(
-        f"{name}: {what}: {error}. Yield rows of the same columns and types, or give all of them to "
-        "multi_process_dataset by features=..."
-    )
+    import datasets
+
+    advice = ""
+    if not isinstance(error, TypeError):
+        advice = ". Make the columns and types of all rows the same, or fix them by features="
+    if isinstance(error, TwoRowsError) and hasattr(datasets, "Json"):
+        advice += "; values of mixed types fit into a column of datasets.Json()"
+    return ShardError(f"{name}: {what}: {error}{advice}")

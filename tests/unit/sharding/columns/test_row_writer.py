@@ -215,6 +215,15 @@ def test_a_generator_is_closed_where_a_row_does_not_fit(tmp_path: Path) -> None:
     assert ends == ["closed"]
 
 
+def test_a_row_without_columns_needs_features(tmp_path: Path) -> None:
+    """An empty row is null in all columns of the features, and an error without; so is a wrong name."""
+    assert stored(write(tmp_path, {}, features=FEATURES)) == [dict.fromkeys(FEATURES)]
+    with pytest.raises(ShardError, match="a row must have at least one column"):
+        write_returned([{}], tmp_path / "other", None, "shard 0")
+    with pytest.raises(CastError, match=r"row 1, column '2': the name .* not 2; the row holds {2: 0}"):
+        write_or_raise([{"a": 1}, {2: 0}], tmp_path / "named")  # type: ignore[dict-item]
+
+
 def test_no_rows_need_no_folder(tmp_path: Path) -> None:
     """A generator that yields nothing leaves a dataset without files; with features it has their columns."""
     assert write_rows(iter([]), tmp_path / "saved", None, "shard 0").files == []

@@ -346,16 +346,16 @@ def test_a_run_inside_a_task_draws_nothing(
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "log")
     caplog.set_level("INFO", "speedy_utils")
 
-    def task(i: int) -> tuple[list[int], bool]:
-        from speedy_utils._run.run import draws_here
+    def task(i: int) -> tuple[list[int], str]:
+        from speedy_utils._run.run import display_here
 
         inner = multi_process(in_a_loop, WORDS[:i], backend="seq", total_items=len)
-        return inner, draws_here()
+        return inner, type(display_here(True)).__name__
 
     results = multi_process(
         task, [1, 2], backend=backend, num_workers=2, total_items=lambda i: i, progress=recorder
     )
-    assert results == [([7], False), ([7, 250], False)]
+    assert results == [([7], "NullDisplay"), ([7, 250], "NullDisplay")]
     assert (recorder.last.done, recorder.last.total) == (3, 3)
     assert not [record for record in caplog.records if "Processing" in record.getMessage()]
     multi_process(in_a_loop, WORDS, backend=backend, num_workers=2, total_items=len)

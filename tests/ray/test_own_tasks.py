@@ -204,3 +204,21 @@ def test_actors_run_on_the_drivers_node(
     done = driver(NODES)
     assert done.returncode == 0, done.stderr
     assert "HOME 8" in done.stdout.splitlines()
+
+
+def test_a_run_in_a_task_or_actor_of_ones_own_logs(ray_session: None) -> None:
+    """There is no bar in a worker, so the run writes log lines, which Ray shows in the program."""
+    import ray
+
+    def drive(desc: str) -> tuple[list[int], str]:
+        from speedy_utils._run.run import display_here
+
+        kind = type(display_here(True)).__name__
+        return multi_process(abs, [-1, -2], backend="seq", desc=desc), kind
+
+    class Owner:
+        drive = staticmethod(drive)
+
+    owner = ray.remote(num_cpus=0)(Owner).remote()
+    found = ray.get([ray.remote(drive).remote("In a task"), owner.drive.remote("In an actor")], timeout=240)
+    assert found == [([1, 2], "LogDisplay")] * 2

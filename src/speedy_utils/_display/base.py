@@ -75,12 +75,13 @@ def checked_progress(progress: Any) -> Progress:
     return known
 
 
-def choose_display(progress: Progress, *, leave: bool = True) -> Display:
+def choose_display(progress: Progress, *, leave: bool = True, may_draw: bool = True) -> Display:
     """Return the display that fits where the program runs.
 
     Args:
         progress: The ``progress`` argument of the run.
         leave: Whether bars stay after the run.
+        may_draw: Whether this process may draw without being told to; if not, it logs.
 
     Returns:
         Bars in a notebook and if stderr is a terminal, otherwise log lines. In the environment
@@ -97,7 +98,9 @@ def choose_display(progress: Progress, *, leave: bool = True) -> Display:
     silent = os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
     if not progress or silent or kind == "none":
         return NullDisplay()
-    return _DISPLAYS[_detect() if kind == "auto" else kind](leave)
+    if kind == "auto":
+        kind = _detect() if may_draw else "log"
+    return _DISPLAYS[kind](leave)
 
 
 def _detect() -> Literal["notebook", "bar", "log"]:

@@ -66,17 +66,17 @@ def counted_call(
         finally:
             call.close(returned=returned)
             outer.reporter.mark_moved(outer.stage)
-    elif spec.total is None or not _draws_here():
+    elif spec.total is None or not _in_main_program():
         yield None
     else:
         with _run(spec, args, kwargs, yields=yields) as call:
             yield call
 
 
-def _draws_here() -> bool:
-    from .._run.run import draws_here
+def _in_main_program() -> bool:
+    from .._run.run import in_main_program
 
-    return draws_here()
+    return in_main_program()
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
 from .._state.stages import Stages
 from .._state.timings import StageClock, StageTimings
-from .._worker.context import owns_terminal
-from .._worker.process import in_ray_worker
+from .._worker.context import in_task
+from .._worker.process import in_ray_worker, is_child_process
 from .._worker.reporter import Reporter
 from .poller import Poller, last_read_timeout
 
@@ -315,12 +315,18 @@ def warn_of_left_out(text: str) -> None:
     logger.warning("%s: it is left out, and the work goes on; this warning comes only once", text)
 
 
-def draws_here() -> bool:
-    """Return whether a run that starts here may draw: not in a task, a child process or a Ray worker."""
-    return owns_terminal() and not in_ray_worker()
+def in_main_program() -> bool:
+    """Return whether this is neither a task, nor a child process, nor a Ray worker."""
+    return not (in_task() or is_child_process() or in_ray_worker())
 
 
 def display_here(progress: Progress, *, leave: bool = True) -> Display:
-    """Return the display of a run that starts here: in a task it draws nothing, but may call a function."""
-    silent = not draws_here() and isinstance(progress, bool)
-    return choose_display(not silent and progress, leave=leave)
+    """Return the display of a run that starts here.
+
+    In a task it shows nothing, as what it counts belongs to the task's own run, but it may call a function.
+    In a child process or a Ray worker of the user's own it logs, unless the environment says otherwise: many
+    of them may share a terminal.
+    """
+    if in_task() and isinstance(progress, bool):
+        progress = False
+    return choose_display(progress, leave=leave, may_draw=in_main_program())

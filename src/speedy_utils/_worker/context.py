@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from .._interrupts import after_fork_in_child
 from .flusher import Flusher, Sink
-from .process import is_child_process, reset_sigterm_in_children
+from .process import in_ray_worker, mark_children, reset_sigterm_in_children, started_by_task
 from .reporter import Reporter, Tally
 
 current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=None)
@@ -60,7 +60,7 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
         reporter: The reporter of a task.
         sink: Where its counts are sent while it works; None if a feed of this process reads them.
     """
-    _active[reporter] = threading.get_ident()
+    _activate(reporter)
     if sink is not None:
         flusher.add(reporter, sink)
     try:
@@ -71,7 +71,7 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
 
 def forget(reporter: Reporter) -> None:
     """Unregister a reporter, and clear the current tally if it belongs to it. Idempotent."""
-    _active.pop(reporter, None)
+    _deactivate(reporter)
     flusher.remove(reporter)
     # Still set if a KeyboardInterrupt was raised in the end of counting().
     if (tally := current.get()) is not None and tally.reporter is reporter:
@@ -80,17 +80,28 @@ def forget(reporter: Reporter) -> None:
 
 def bind(reporter: Reporter, sink: Sink) -> None:
     """Let this thread count for a reporter, and send what it counts, until :func:`unbind`."""
-    _active[reporter] = threading.get_ident()
+    _activate(reporter)
     current.set(reporter.own)
     flusher.add(reporter, sink)
 
 
 def unbind(reporter: Reporter) -> None:
     """Undo :func:`bind`; the final counts are sent, without waiting for them to arrive."""
-    _active.pop(reporter, None)
+    _deactivate(reporter)
     if current.get() is reporter.own:
         current.set(None)
     flusher.remove(reporter, last=True)
+
+
+def _activate(reporter: Reporter) -> None:
+    _active[reporter] = threading.get_ident()
+    mark_children(of_tasks=True)
+
+
+def _deactivate(reporter: Reporter) -> None:
+    _active.pop(reporter, None)
+    if not _active:
+        mark_children(of_tasks=False)
 
 
 def _forget_parent() -> None:
@@ -107,6 +118,9 @@ after_fork_in_child(_forget_parent)
 reset_sigterm_in_children(lambda: bool(_active))
 
 
-def owns_terminal() -> bool:
-    """Return whether a run that starts here may draw: not inside a task, nor in a child process."""
-    return current.get() is None and not is_child_process()
+def in_task() -> bool:
+    """Return whether this code works for a task: in its context, or in a process that it has started.
+
+    In a Ray worker also in a thread that a task has started: there nothing else runs meanwhile.
+    """
+    return current.get() is not None or started_by_task() or (bool(_active) and in_ray_worker())

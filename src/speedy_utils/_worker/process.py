@@ -1,4 +1,4 @@
-"""What kind of process this is, and how SIGTERM ends the children that a task forks."""
+"""What kind of process this is, who has started it, and how SIGTERM ends the children that a task forks."""
 
 from __future__ import annotations
 
@@ -33,6 +33,29 @@ def in_ray_worker() -> bool:
     if ray is None or not ray.is_initialized():
         return False
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+_TASK_MARK = "speedy_utils_task"
+"""What multiprocessing hands on to the children of a process while tasks run in it: its process id."""
+
+
+def mark_children(*, of_tasks: bool) -> None:
+    """Let the processes that this one starts from now on know whether tasks have started them.
+
+    multiprocessing copies the configuration of the current process to each process that it makes, whether it
+    forks or spawns them; a plain fork copies it too. It is private, so without it there is no mark.
+    """
+    config = getattr(multiprocessing.current_process(), "_config", {})
+    if of_tasks:
+        config.setdefault(_TASK_MARK, os.getpid())
+    elif config.get(_TASK_MARK) == os.getpid():  # and not that of the process that has started this one
+        del config[_TASK_MARK]
+
+
+def started_by_task() -> bool:
+    """Return whether a task has started this process, or one of those that it comes from."""
+    config = getattr(multiprocessing.current_process(), "_config", {})
+    return config.get(_TASK_MARK) not in (None, os.getpid())
 
 
 class _SignalMask(threading.local):

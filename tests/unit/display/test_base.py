@@ -47,6 +47,19 @@ def test_a_terminal_gets_bars_and_a_pipe_log_lines_unless_the_environment_choose
     assert isinstance(choose_display(False), NullDisplay)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"), [("", LogDisplay), ("log", LogDisplay), ("bar", BarDisplay), ("none", NullDisplay)]
+)
+def test_what_may_not_draw_logs_unless_the_environment_chooses(
+    monkeypatch: pytest.MonkeyPatch, value: str, kind: type
+) -> None:
+    """A child process has no bar of its own in the terminal that it shares, unless it is told to."""
+    monkeypatch.setattr("sys.stderr", FakeTerminal())
+    monkeypatch.setenv(CHOICE, value)
+    assert isinstance(choose_display(True, may_draw=False), kind)
+    assert isinstance(choose_display(False, may_draw=False), NullDisplay)
+
+
 def test_a_program_without_stderr_gets_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon or a windowed program may have no stderr at all."""
     monkeypatch.setattr("sys.stderr", None)

@@ -14,7 +14,7 @@ from speedy_utils._engines.task import run_attempt
 from speedy_utils._engines.threads import ThreadEngine
 from speedy_utils._instrument import tqdm_capture
 from speedy_utils._worker import context
-from speedy_utils._worker.context import owns_terminal
+from speedy_utils._worker.context import in_task
 from speedy_utils._worker.reporter import Reporter, Tally
 from speedy_utils.testing import RecordingSink
 
@@ -62,7 +62,7 @@ def test_what_a_task_leaves_bound_ends_with_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("speedy_utils._engines.task.counting", never_unbinding)
     multi_process(abs, range(2), backend="seq", progress=False)
     assert context.current.get() is None
-    assert owns_terminal()
+    assert not in_task()
 
 
 def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from support.counts import items, own_total
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
-from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, draws_here
+from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, in_main_program
 from speedy_utils._state.ledger import RUN_ITEMS, Count, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.context import counting
@@ -461,7 +461,7 @@ def test_only_the_outermost_run_draws() -> None:
     seen: list[Snapshot] = []
     snapshot = Snapshot(StageSnapshot("Run", 0, 10))
     with counting(Reporter(0).own):
-        assert not draws_here()
+        assert not in_main_program()
         assert isinstance(display_here(True), NullDisplay)
         display_here(seen.append).show(snapshot)
     assert seen == [snapshot]

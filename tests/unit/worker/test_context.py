@@ -13,7 +13,7 @@ from support.waiting import wait_until
 from speedy_utils import ProgressActor, report_progress, set_progress_context, track
 from speedy_utils._state.ledger import RUN_ITEMS
 from speedy_utils._worker import context
-from speedy_utils._worker.context import bind, counting, owns_terminal, registered, tally_here, unbind
+from speedy_utils._worker.context import bind, counting, in_task, registered, tally_here, unbind
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
 
@@ -92,7 +92,7 @@ def test_forked_child_counts_for_itself() -> None:
         report_progress(100)
         in_thread(lambda: found.append(tally_here()))
         assert found == [None, None]
-        assert not owns_terminal()
+        assert in_task()
         own = ProgressActor()
         with set_progress_context(own):
             report_progress(3)
@@ -107,12 +107,24 @@ def test_forked_child_counts_for_itself() -> None:
     assert processed(actor) == 4
 
 
-def test_main_process_owns_the_terminal_outside_tasks() -> None:
-    """A run may draw in the driver, and not inside a task."""
-    assert owns_terminal()
+def test_code_is_in_a_task_until_the_task_ends() -> None:
+    """So are the processes that it forks, and not those that are forked before and after it."""
+
+    def outside() -> None:
+        assert not in_task()
+
+    def inside() -> None:
+        with RecordingSink():  # a task of its own does not hide whose child it is
+            assert in_task()
+        assert in_task()
+
+    outside()
+    assert in_fork(outside) == 0
     with RecordingSink():
-        assert not owns_terminal()
-    assert owns_terminal()
+        assert in_task()
+        assert in_fork(inside) == 0
+    outside()
+    assert in_fork(outside) == 0
 
 
 def test_a_bound_thread_counts_until_it_is_unbound() -> None:

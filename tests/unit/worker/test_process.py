@@ -14,9 +14,10 @@ import pytest
 from support.forks import in_fork
 from support.programs import run_program
 
-from speedy_utils._worker.context import owns_terminal, registered
+from speedy_utils._worker.context import in_task, registered
 from speedy_utils._worker.process import in_ray_worker, is_child_process
 from speedy_utils._worker.reporter import Reporter
+from speedy_utils.testing import RecordingSink
 
 
 def test_main_process_is_no_child() -> None:
@@ -30,10 +31,19 @@ def test_main_process_is_no_child() -> None:
     assert in_fork(child) == 0
 
 
-def test_spawned_child_does_not_own_the_terminal() -> None:
-    """A process that multiprocessing started never draws."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(owns_terminal).result(240) is False
+def whose() -> tuple[bool, bool]:
+    """Return whether this is a child process, and one that a task has started."""
+    return is_child_process(), in_task()
+
+
+@pytest.mark.parametrize("in_a_task", [True, False])
+def test_spawned_child_knows_whether_a_task_has_started_it(in_a_task: bool) -> None:
+    """A process that multiprocessing spawns is a child, and a task's child if it was started in one."""
+    with RecordingSink() if in_a_task else nullcontext():
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        found = pool.submit(whose)
+    with pool:
+        assert found.result(240) == (True, in_a_task)
 
 
 def as_rays(signum: int, frame: object) -> None:

@@ -81,7 +81,7 @@ def choose_display(progress: Progress, *, leave: bool = True, may_draw: bool = T
     Args:
         progress: The ``progress`` argument of the run.
         leave: Whether bars stay after the run.
-        may_draw: Whether this process may draw without being told to; if not, it logs.
+        may_draw: Whether this process may draw where the environment chooses nothing; if not, it logs.
 
     Returns:
         Bars in a notebook and if stderr is a terminal, otherwise log lines. In the environment

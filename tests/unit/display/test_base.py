@@ -53,7 +53,7 @@ def test_a_terminal_gets_bars_and_a_pipe_log_lines_unless_the_environment_choose
 def test_what_may_not_draw_logs_unless_the_environment_chooses(
     monkeypatch: pytest.MonkeyPatch, value: str, kind: type
 ) -> None:
-    """A child process has no bar of its own in the terminal that it shares, unless it is told to."""
+    """A child process has no bar of its own in the terminal that it shares, unless one is chosen."""
     monkeypatch.setattr("sys.stderr", FakeTerminal())
     monkeypatch.setenv(CHOICE, value)
     assert isinstance(choose_display(True, may_draw=False), kind)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from speedy_utils import multi_process
+from speedy_utils import TaskError, __version__, multi_process
 
 pytestmark = pytest.mark.ray
 
@@ -80,3 +80,32 @@ def node_of_this_machine() -> str:
     import ray
 
     return str(ray.nodes()[0]["NodeID"])[:8]
+
+
+@pytest.mark.parametrize(
+    ("package", "found"),
+    [
+        ("raise ImportError('it is gone')", "it is gone"),
+        ("__version__ = '0.0.1'", "0.0.1"),
+    ],
+)
+def test_a_worker_without_this_package_says_what_to_do(
+    ray_session: None, tmp_path: Path, package: str, found: str
+) -> None:
+    """A worker that lacks this package, or has another version, fails its tasks with one line: the cure."""
+    folder = tmp_path / "speedy_utils"
+    files = {
+        "__init__.py": package,
+        "_ray/__init__.py": "",
+        "_ray/worker.py": "run_shared_attempt = None",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    options = {"runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path)}}}
+    with pytest.raises(TaskError) as caught:
+        multi_process(around, [1], ray_options=options, progress=False)
+    assert f"lacks speedy_utils {__version__}" in caught.value.reason
+    assert found in caught.value.reason
+    assert 'ray.init(runtime_env={"py_modules": [speedy_utils]})' in caught.value.reason
+    assert caught.value.traceback == ""

@@ -9,7 +9,8 @@ import traceback
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -52,6 +53,9 @@ WORKER_GRACE_S = 1.5
 
 WORKER_KILL_TIMEOUT_S = 5.0
 """Seconds to wait for killed workers to end."""
+
+
+_fields = attrgetter(*(each.name for each in fields(Attempt)))
 
 
 class RayEngine:
@@ -122,11 +126,11 @@ class RayEngine:
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
         if is_ref(item):
-            ref = self._task.remote(__version__, self._shared_refs, None, item, astuple(attempt))
+            ref = self._task.remote(__version__, self._shared_refs, None, item, _fields(attempt))
             self._item_refs[ref] = item
         else:
             packed = self._packed(attempt.task, item)
-            ref = self._task.remote(__version__, self._shared_refs, packed, None, astuple(attempt))
+            ref = self._task.remote(__version__, self._shared_refs, packed, None, _fields(attempt))
         self._attempts[ref] = attempt
 
     def _packed(self, task: Task, item: Any) -> tuple[Any, ...]:

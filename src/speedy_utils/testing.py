@@ -78,7 +78,7 @@ class RecordingSink:
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self._reporter = Reporter(0)
+        self._reporter = Reporter(0, declare_lengths=False)
         self._reporter.strict = True
         self._stack = ExitStack()
 

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from support.recorder import Recorder
+from support.screen import EmulatedTerminal
 from tqdm import tqdm
 
 from speedy_utils import Snapshot, multi_process, report_progress, track, tracked
+from speedy_utils._display.bars import BarDisplay
+from speedy_utils._display.terminal.screen import Screen
 
 WORDS = [["a"] * 7, ["b"] * 250, ["c"] * 43]
 """Items of which one holds several: 300 in all."""
@@ -143,10 +146,100 @@ def test_reporting_too_much_is_clamped_and_warned_about_once(
 
 
 def test_without_a_total_tasks_are_counted(backend: str, recorder: Recorder) -> None:
-    """Without total_items the bar counts tasks, whatever they report."""
-    multi_process(in_a_loop, WORDS, backend=backend, num_workers=2, progress=recorder)
-    assert (recorder.last.done, recorder.last.total, recorder.last.unit) == (3, 3, "tasks")
-    assert recorder.last.desc == "Processing 3 tasks"
+    """Without total_items the bar counts tasks, if they count no items; counters stand beside them."""
+
+    def task(words: list[str]) -> None:
+        report_progress(0, letters=len(words))
+        list(track(words, desc="Read"))
+
+    multi_process(task, WORDS, backend=backend, num_workers=2, unit="lists", progress=recorder)
+    run = recorder.last.run_line
+    assert (run.name, run.done, run.total, run.unit) == ("Processing 3 lists", 3, 3, "lists")
+    assert run.counters == {"letters": 300}
+    assert [(line.name, line.done, line.unit) for line in recorder.last.stages] == [("Read", 300, "items")]
+
+
+def tracked_words(words: list[str]) -> Iterator[str]:
+    """Loop with track."""
+    yield from track(words)
+
+
+def words_of_a_bar(words: list[str]) -> Iterator[str]:
+    """Loop with a bar of tqdm, in which there is another."""
+    for word in tqdm(words, mininterval=0, miniters=1):
+        list(tqdm("abc"))
+        yield word
+
+
+def reported_words(words: list[str]) -> Iterator[str]:
+    """Report each word."""
+    for word in words:
+        yield word
+        report_progress()
+
+
+@pytest.mark.parametrize(
+    ("loop", "shown"),
+    [
+        (tracked_words, "3/7+ items, 0/3 tasks"),
+        (words_of_a_bar, "3/7+ items, 0/3 tasks"),
+        (reported_words, "3 items, 0/3 tasks"),
+    ],
+)
+def test_items_are_counted_without_a_total(
+    backend: str, recorder: Recorder, until: Callable[..., Any], tmp_path: Path, loop: Any, shown: str
+) -> None:
+    """Without total_items the line shows items from the first one on, beside the tasks, and ends with all."""
+    seen = tmp_path / "seen"
+    terminal = EmulatedTerminal(100, 24)
+    bars = BarDisplay(Screen(terminal, size=terminal.size))
+    lines: list[str] = []
+
+    def task(words: list[str]) -> None:
+        for turn, _ in enumerate(loop(words)):
+            if turn == 3:
+                until(seen.exists)
+
+    def look(snapshot: Snapshot) -> None:
+        bars.show(snapshot)
+        if (snapshot.done, snapshot.unit) == (3, "items"):
+            lines.extend(terminal.lines())
+            seen.touch()
+
+    recorder.hook = look
+    options: dict[str, Any] = {"num_workers": 1, "poll_interval": 0.02}
+    multi_process(task, WORDS, backend=backend, progress=recorder, **options)
+    bars.close()
+    assert lines[0].startswith("Processing 3 tasks:   0%|")
+    assert f"| {shown} [" in lines[0]
+    (last,) = terminal.lines()
+    assert last.startswith("Processing 3 tasks: 100%|")
+    assert "| 300/300 [" in last
+    assert last.endswith(" items/s, 3/3 tasks]")
+
+
+def test_some_tasks_may_count_and_others_not(backend: str, recorder: Recorder) -> None:
+    """The items of tasks that count are the total at the end; there is none if a task has failed."""
+
+    def task(words: list[str]) -> None:
+        if len(words) != 7:
+            list(track(words))
+        if len(words) == 43:
+            raise ValueError
+
+    multi_process(task, WORDS[:2], backend=backend, num_workers=2, progress=recorder)
+    multi_process(task, WORDS, backend=backend, num_workers=2, on_error="continue", progress=recorder)
+    ends = [run[-1] for run in recorder.runs]
+    assert [(end.done, end.total, end.unit, end.tasks_done) for end in ends] == [
+        (250, 250, "items", 2),
+        (293, None, "items", 2),
+    ]
+
+
+def test_a_tracked_function_without_a_total_is_one_item(backend: str, recorder: Recorder) -> None:
+    """Calls of a tracked function are items, of which a run knows how many there are."""
+    multi_process(shout, ["a", "b"], backend=backend, num_workers=2, progress=recorder)
+    assert (recorder.last.desc, recorder.last.done, recorder.last.total) == ("Processing 2 items", 2, 2)
 
 
 def test_a_tracked_function_brings_its_total(backend: str, recorder: Recorder) -> None:

@@ -17,35 +17,28 @@ class Work:
     Args:
         total: As of a run.
         tasks: How many tasks it has.
-        counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
     """
 
-    def __init__(
-        self, total: int | None, *, tasks: int = 0, counts_items: bool = True, initial: int = 0
-    ) -> None:
+    def __init__(self, total: int | None, *, tasks: int = 0, initial: int = 0) -> None:
         self.clock = FakeClock()
-        self.counts_items = counts_items
-        unit = "items" if counts_items else "tasks"
-        self.stages = Stages("Run", total, unit=unit, counts_items=counts_items, initial=initial, tasks=tasks)
+        self.stages = Stages("Run", total, initial=initial, tasks=tasks)
         self.reporters: dict[int, Reporter] = {}
         self._limit = StageLimit(50)
         self._ledger, self._stage_clock = Ledger(), StageClock(self.clock)
 
     def start(self, task: int, total: int | None = None, attempt: int = 1) -> Reporter:
         """Start an attempt at a task, in place of the last one."""
-        reporter = Reporter(task, attempt, total=total, counts_items=self.counts_items, clock=self.clock)
+        reporter = Reporter(task, attempt, total=total, clock=self.clock)
         self._ledger.merge([Report(task, attempt, {})])
         self.reporters[task] = reporter
         return reporter
 
     def finish(self, reporter: Reporter) -> None:
         """Let a task succeed."""
-        total = reporter.total if self.counts_items else 1
         counts = self._limit.counts(reporter.raw_counts())
-        self._close(
-            reporter, self.stages.task_succeeded(reporter.task, counts, total), reporter.final_timings()
-        )
+        final = self.stages.task_succeeded(reporter.task, counts, reporter.total)
+        self._close(reporter, final, reporter.final_timings())
 
     def fail(self, reporter: Reporter) -> None:
         """Let a task fail for good."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from .._display.base import Progress
+from .._display.format import format_quantity
 from .._engines.driver import drive, task_error
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
 from .._engines.task import Attempt, Outcome
@@ -48,9 +49,11 @@ def multi_process(
         backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
             another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
-            ``len``. If None the bar counts tasks, unless ``func`` is ``@tracked(total=…)``.
+            ``len``. If None the bar counts tasks until one of them counts items, and then these, of as many
+            as the tasks' own loops have; those of a ``@tracked`` function are known.
         desc: What the bar is called.
-        unit: What is counted, in the plural. None for ``"items"``, or ``"tasks"`` if tasks are counted.
+        unit: What is counted, in the plural: the items or, if it is not known how many there are, the tasks.
+            None for ``"items"`` and ``"tasks"``.
         leave: Whether the bars stay when the run is over.
         poll_interval: Seconds between two looks at the count. Workers on Ray send theirs every 0.2 seconds,
             and less often if there are more than 50.
@@ -111,18 +114,18 @@ def multi_process(
     if total is None:
         totals = _totals(func, items, total_items, func_kwargs)
         total = None if totals is None else sum(totals)
-    counts_items = total is not None
-    unit = options.unit or ("items" if counts_items else "tasks")
-    total = len(items) if total is None else total
+    task_unit = "tasks" if total is not None else options.unit or "tasks"
+    unit = "items" if total is None else options.unit or "items"
+    size = format_quantity(len(items), task_unit) if total is None else format_quantity(total, unit)
     workers = min(options.workers(func), len(items))
     engine = options.engine(func, shared_arguments(func_kwargs), workers)
     run = Run(
-        options.desc or f"Processing {total:,} {unit}",
+        options.desc or f"Processing {size}",
         total,
         tasks=len(items),
         workers=workers,
+        task_unit=task_unit,
         unit=unit,
-        counts_items=counts_items,
         display=options.display(),
         feed=engine,
         poll_interval=options.poll_interval,
@@ -140,7 +143,7 @@ def multi_process(
 
     def attempt(task: int, number: int) -> Attempt:
         task_total = None if totals is None else totals[task]
-        return Attempt(task, number, task_total, counts_items, options.adopt_tqdm)
+        return Attempt(task, number, task_total, options.adopt_tqdm)
 
     with run:
         drive(engine, run, items, attempt, finish, max_retries=options.max_retries)
@@ -153,7 +156,7 @@ multi_process.__module__ = "speedy_utils"
 def _totals(
     func: Callable[..., Any], items: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
 ) -> list[int] | None:
-    """Return the items of each task; None if the run counts tasks."""
+    """Return the items of each task; None if they are not known."""
     if total_items is not None:
         return [_total_of(total_items, index, resolve(item)) for index, item in enumerate(items)]
     first = declared_total(func, (items[0],), kwargs)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress
+from .._display.format import format_quantity
 from .._engines.base import Engine
 from .._engines.driver import drive, task_error
 from .._engines.payload.refs import plain_function, shared_arguments
@@ -185,7 +186,7 @@ def multi_process_dataset(
         engine = options.engine(process_shard, shared, running) if missing else None
         unit = options.unit or "items"
         run = Run(
-            options.desc or f"Processing {len(rows):,} {unit}",
+            options.desc or f"Processing {format_quantity(len(rows), unit)}",
             len(rows),
             tasks=len(plan.specs),
             tasks_done=len(plan.finished),
@@ -259,7 +260,6 @@ def _process(
             task,
             number,
             specs[task].num_rows,
-            counts_items=True,
             adopt_tqdm=options.adopt_tqdm,
             total_is_rows=True,
         )

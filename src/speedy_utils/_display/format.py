@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm.std import EMA, Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave out the first two
 from tqdm.utils import disp_len, disp_trim
 
 from .._state.snapshot import Snapshot, StageSnapshot
+from .._state.stages import Excess
 
 MIN_BAR_COLUMNS = 8
 """A narrower bar is left out, as the words that it would push out say more."""
@@ -46,8 +47,12 @@ def format_rate(rate: float | None, unit: str) -> str:
         return f"{format_si(rate)}B/s"
     if rate >= 1:
         return f"{format_number(rate)} {unit}/s"
-    singular = unit if unit.endswith(_IRREGULAR_ENDINGS) else unit.removesuffix("s")
-    return f"{format_number(1 / rate)} s/{singular}"
+    return f"{format_number(1 / rate)} s/{singular(unit)}"
+
+
+def singular(unit: str) -> str:
+    """Return what one of some items is called: ``item``."""
+    return unit if unit.endswith(_IRREGULAR_ENDINGS) else unit.removesuffix("s")
 
 
 def format_amount(value: int, unit: str) -> str:
@@ -55,12 +60,20 @@ def format_amount(value: int, unit: str) -> str:
     return format_si(value) if unit == "B" else f"{value:,}"
 
 
+def format_quantity(value: int, unit: str) -> str:
+    """Return a number of items with their unit: ``1,012 items``, ``1 item``, ``696 kB``."""
+    if unit != "B":
+        return f"{value:,} {unit if value != 1 else singular(unit)}"
+    text = format_si(value)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
 def format_count(stage: StageSnapshot) -> str:
-    """Return ``1,671,800/2,948,390``, with a ``+`` if the total still grows; without a total what is done."""
-    done = format_amount(stage.done, stage.unit)
+    """Return ``1,671,800/2,948,390``, with a ``+`` if the total grows; without a total ``173 items``."""
     if stage.total is None:
-        return done
-    return f"{done}/{format_amount(stage.total, stage.unit)}{'+' if stage.growing else ''}"
+        return format_quantity(stage.done, stage.unit)
+    done, total = (format_amount(value, stage.unit) for value in (stage.done, stage.total))
+    return f"{done}/{total}{'+' if stage.growing else ''}"
 
 
 def format_percent(stage: StageSnapshot) -> str:
@@ -95,11 +108,38 @@ def format_counters(stage: StageSnapshot) -> list[str]:
     return texts
 
 
+def tasks_as_line(snapshot: Snapshot) -> StageSnapshot | None:
+    """Return the tasks of a run as a line, if they alone say how far it is; None if its items do."""
+    run = snapshot.run_line
+    known = run.total is not None and not run.growing
+    if known or not snapshot.tasks_total or run.unit == snapshot.task_unit:
+        return None
+    done, total = snapshot.tasks_done, snapshot.tasks_total
+    tasks = replace(run, done=done, total=total, unit=snapshot.task_unit, initial=0, growing=False)
+    return replace(tasks, pending=done == total)
+
+
+def format_excess(excess: Excess) -> str:
+    """Return ``task 7 reported 1,012 of 10 items``, or ``the tasks reported 696 kB of 500 kB``."""
+    reported, total = (format_quantity(value, excess.unit) for value in (excess.reported, excess.total))
+    if reported == total:  # rounded
+        reported, total = f"{excess.reported:,}", f"{excess.total:,} {excess.unit}"
+    elif excess.unit != "B":
+        reported = format_amount(excess.reported, excess.unit)
+    who = "the tasks" if excess.task is None else f"task {excess.task}"
+    return f"{who} reported {reported} of {total}"
+
+
+def format_tasks(snapshot: Snapshot) -> str:
+    """Return ``31/64 shards``."""
+    return f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}"
+
+
 def format_remarks(snapshot: Snapshot) -> list[str]:
     """Return the remarks on a run: ``31/64 shards``, ``1 failed``, ``2 retried``."""
     texts = []
-    if snapshot.tasks_total and snapshot.unit != snapshot.task_unit:
-        texts.append(f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}")
+    if snapshot.tasks_total and snapshot.unit != snapshot.task_unit and tasks_as_line(snapshot) is None:
+        texts.append(format_tasks(snapshot))
     if snapshot.tasks_failed:
         texts.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:
@@ -110,9 +150,10 @@ def format_remarks(snapshot: Snapshot) -> list[str]:
 def format_summary(snapshot: Snapshot) -> str:
     """Return the last line of a run that has no line of its own: items, time, mean rate, tasks."""
     run = snapshot.run_line
-    done = format_amount(run.done, run.unit) if run.finished else format_count(run)
-    unit = "B" if run.unit == "B" else f" {run.unit}"
-    title = f"{done}{unit} in {tqdm.format_interval(run.elapsed)}"
+    done = format_quantity(run.done, run.unit)
+    if run.total is not None and not run.finished:
+        done = f"{format_amount(run.done, run.unit)}/{format_quantity(run.total, run.unit)}"
+    title = f"{done} in {tqdm.format_interval(run.elapsed)}"
     rate = format_rate(run.rate, run.unit)
     return ", ".join([title, rate, *format_remarks(snapshot), *format_counters(run)])
 
@@ -164,9 +205,11 @@ class LineView:
         key: Which line of its run it is: the name of its stage; None for the run's own line, as a stage may
             have the run's name.
         stage: The stage.
-        percent: ``57%``; empty without a fixed total.
-        fraction: How much of the bar is filled; all of it without a fixed total.
-        count: ``1,671,800/2,948,390``.
+        percent: ``57%``; empty without a fixed total. If only the total of the tasks is known, it is that of
+            the tasks.
+        fraction: How much of the bar is filled; all of it without a percentage.
+        size: The total of the percentage as it is said in the default name of a run: ``2,948,390 items``.
+        count: ``1,671,800/2,948,390``, or ``173 items, 0/4 tasks``.
         elapsed: ``01:05``.
         eta: ``00:49``, or ``?``; empty if nothing is left to count, or if the run has ended short.
         rate: ``25,607 items/s``.
@@ -179,6 +222,7 @@ class LineView:
     stage: StageSnapshot
     percent: str
     fraction: float
+    size: str
     count: str
     elapsed: str
     eta: str
@@ -197,18 +241,24 @@ class LineView:
         phase: str = "",
         remarks: Sequence[str] = (),
         final: bool = False,
+        tasks: StageSnapshot | None = None,
     ) -> LineView:
-        """Make the view of a stage whose rate is known."""
-        percent = format_percent(stage)
-        fraction = stage.done / stage.total if percent and stage.total else 1.0
+        """Make the view of a stage whose rate is known; it is as far as the tasks of its run, if given."""
+        whole, count = stage, format_count(stage)
+        if tasks is not None:
+            whole, unit = tasks, "" if stage.total is None else f" {stage.unit}"
+            count = f"{count}{unit}, {format_count(tasks)} {tasks.unit}"
+        percent = format_percent(whole)
+        fraction = whole.done / whole.total if percent and whole.total else 1.0
         return cls(
             key=key,
             stage=stage,
             percent=percent,
-            fraction=min(fraction, MAX_PENDING_FRACTION if stage.pending else 1.0),
-            count=format_count(stage),
+            fraction=min(fraction, MAX_PENDING_FRACTION if whole.pending else 1.0),
+            size=format_quantity(whole.total or 0, whole.unit),
+            count=count,
             elapsed=tqdm.format_interval(stage.elapsed),
-            eta="" if final and not stage.finished else format_eta(stage, rate),
+            eta="" if final and not stage.finished else format_eta(whole, tasks.rate if tasks else rate),
             rate=format_rate(rate, stage.unit),
             phase=f"{phase}…" if phase else "",
             remarks=tuple(remarks),
@@ -235,7 +285,7 @@ class LineFormatter:
 
     def __init__(self, *, smooth: bool = True) -> None:
         self._smooth = smooth
-        self._rates: dict[str | None, SmoothedRate] = {}
+        self._rates: dict[tuple[str | None, str], SmoothedRate] = {}  # by line, and by what it counts
 
     def format(self, snapshot: Snapshot) -> list[LineView]:
         """Return the views of the lines that a reading shows, in order."""
@@ -245,10 +295,13 @@ class LineFormatter:
             key = None if stage is snapshot.run_line else stage.name
             rate = stage.rate
             if self._smooth:
-                rate = self._rates.setdefault(key, SmoothedRate()).update(stage, final=snapshot.final)
-            views.append(
-                LineView.of(stage, rate, key=key, phase=phase, remarks=remarks, final=snapshot.final)
+                smoothed = self._rates.setdefault((key, stage.unit), SmoothedRate())
+                rate = smoothed.update(stage, final=snapshot.final)
+            tasks = None if key is not None else tasks_as_line(snapshot)
+            view = LineView.of(
+                stage, rate, key=key, phase=phase, remarks=remarks, final=snapshot.final, tasks=tasks
             )
+            views.append(view)
             phase, remarks = "", []
         return views
 
@@ -269,9 +322,9 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
     dots = "..." if ascii_only else "…"
     phase = [line.phase.replace("…", dots)] * bool(line.phase)
     extras = [*line.remarks, *[" ".join(line.counters)] * bool(line.counters)]
-    stage, name = line.stage, line.stage.name
+    name = line.stage.name
     # The default name of a run contains its total, and so does the count.
-    short_name = name.removesuffix(f" {stage.total:,} {stage.unit}") if line.percent else name
+    short_name = name.removesuffix(f" {line.size}") if line.percent else name
     choices = [(name, len(extras)), *((short_name, shown) for shown in range(len(extras), -1, -1))]
     for title, shown in choices:
         end = f"{line.count} [{', '.join([line.clock, line.rate, *phase, *extras[:shown]])}]"

@@ -86,7 +86,7 @@ class _Row:
         self.bar.value = line.fraction
         if line.stage.finished:
             self.bar.bar_style = "success"
-        elif final and line.stage.total is not None:
+        elif final and (line.percent or line.stage.total is not None):
             self.bar.bar_style = "danger"
         else:
             self.bar.bar_style = "" if line.percent else "info"  # pale, as tqdm's without a total

@@ -67,8 +67,7 @@ def drive(
                         logger.warning(warning)
                 failure = outcome.failure
                 if failure is None:
-                    total = ended.total if ended.counts_items else 1
-                    run.commit(ended.task, outcome.counts or {}, total=total, timings=outcome.timings)
+                    run.commit(ended.task, outcome.counts or {}, total=ended.total, timings=outcome.timings)
                     stopped = bool(finish(ended, outcome)) or stopped
                 elif failure.worker_lost and ended.attempt <= max_retries:
                     to_retry.append((attempt(ended.task, ended.attempt + 1), failure))

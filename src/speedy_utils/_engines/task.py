@@ -30,7 +30,6 @@ class Attempt:
         task: Position of its item in ``items``.
         attempt: Which attempt it is, from 1.
         total: Its items; None if that is not known.
-        counts_items: Whether the run counts items, and not tasks.
         adopt_tqdm: Whether tqdm bars that the task makes count for it.
         total_is_rows: Whether its items are the rows of a dataset.
     """
@@ -38,7 +37,6 @@ class Attempt:
     task: int
     attempt: int
     total: int | None
-    counts_items: bool
     adopt_tqdm: bool = True
     total_is_rows: bool = False
 
@@ -49,7 +47,6 @@ class Attempt:
             self.attempt,
             total=self.total,
             total_is_rows=self.total_is_rows,
-            counts_items=self.counts_items,
         )
 
 

@@ -275,7 +275,7 @@ def _track_function(function: Any, *, total: Total | None, desc: Stage) -> Any:
 
 
 def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """Return the total that a ``@tracked(total=…)`` function declares for a call, or None if it is none.
+    """Return how many items a call of a ``@tracked`` function counts for, or None if that is not known.
 
     Args:
         function: Any callable. Bound methods and ``functools.partial`` are looked through.
@@ -297,7 +297,9 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         args = (bound.__self__, *args) if inspect.ismethod(bound) else args
     else:
         spec = getattr(function, "__tracked__", None)
-    return spec.items(args, kwargs) if isinstance(spec, TrackedSpec) else None
+    if not isinstance(spec, TrackedSpec):
+        return None
+    return spec.items(args, kwargs) if spec.total is not None or is_generator_function(function) else 1
 
 
 def called_function(function: Any) -> Any:

@@ -92,8 +92,8 @@ def track(
         iterable: What to iterate.
         every: Accepted for compatibility; has no effect. It bounds how many items the count may be behind,
             and the count is never behind by more than the item in hand.
-        total: Items that this loop adds to the total of its stage. If it is None and ``desc`` is given,
-            the length of a sized ``iterable`` is added.
+        total: Items that this loop adds to the total of its stage. If it is None the length of a sized
+            ``iterable`` is added; without ``desc`` only in a run that does not know its items.
         desc: The stage that the items go through; None for the run's own line.
         size: How many items an element stands for, if it is a batch. Called before the loop sees it. What it
             returns and ``total`` are checked as ``report_progress`` checks numbers: a bad one is left out.
@@ -154,7 +154,8 @@ def _passes(
     if tally is None:
         yield from [iterable] if batches is None else batches
         return
-    if total is None and size is None and desc is not None and isinstance(iterable, Sized):
+    declares = desc is not None or tally.reporter.declares_lengths
+    if total is None and size is None and declares and isinstance(iterable, Sized):
         with suppress(Exception):  # it is the user's code, and may fail: torch's loaders over a stream do
             total = len(iterable)
     tally = _begin(tally, desc, total)
@@ -194,7 +195,7 @@ def _begin(outer: Tally, desc: Stage, total: int | None) -> Tally:
     """Return the tally for a loop that begins now, and declare the loop's total."""
     tally = outer.within(desc)
     # A loop inside a call of the same stage is a part of that call, which has declared the total.
-    if tally is not outer or outer.stage is None:
+    if tally is outer.reporter.stage(tally.stage):
         outer.reporter.declare(desc, total)
     outer.reporter.mark_started(tally.stage)
     return tally

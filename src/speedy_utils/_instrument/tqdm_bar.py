@@ -169,6 +169,9 @@ class CapturedBar:
                 return
             self._nested = True
             if self._tally is not None and not self._name:
+                if self._declared:
+                    self._declare(0)
+                self._declares = False
                 self._tally.close(self, 0)
                 self._tally = None
 
@@ -290,17 +293,19 @@ class CapturedBar:
             tally = self._home.within(stage)
             # Inside a call of the same stage, the call has declared the total.
             self._declares = tally is not self._home or tally.stage is None
-            if unit not in ("", "it"):
-                # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
-                tally.reporter.set_unit(str(stage), "B" if unit == "iB" else unit)
         elif self._nested or self._home.limit in (0, 1):
             return  # a call, or a task, of one item is not moved by the items of a loop in it
         else:
-            tally = self._home
+            tally, stage = self._home, None
+            # Where it is known how many items the task has, these are not those of one bar.
+            self._declares = tally is tally.reporter.own and tally.reporter.declares_lengths
             if bar.iterable is not None and bar.unit_scale in (None, False, True, 1):
                 self._batches = batches_counted_in_rows(bar.iterable, tally)
                 rows = tally.reporter.total_is_rows and is_dataset(bar.iterable)
                 self._counts_rows = rows or self._batches is not None
+        if unit not in ("", "it") and (stage is not None or self._declares):
+            # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
+            tally.reporter.set_unit(stage, "B" if unit == "iB" else unit)
         self._tally = tally.bars
         self._tally.open(self)
         tally.reporter.mark_started(tally.stage, started)

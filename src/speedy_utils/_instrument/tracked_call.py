@@ -16,19 +16,23 @@ from .._worker.reporter import Reporter, Tally, checked_for
 class TrackedCall:
     """A tracked call that is running: a part of the tally that it counts for."""
 
-    __slots__ = ("_outer", "tally", "total", "yielded")
+    __slots__ = ("_outer", "counts_body", "tally", "total", "yielded")
 
     def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
         self._outer = outer
         # Without a total a call is one item. A generator is as many as it yields, or as its body reports if
         # those are more.
         self.total = total if total is not None or yields else 1
+        # What is reported in the body of one item is a part of it: the item is done when the call returns.
+        self.counts_body = total is not None or yields
         self.tally = Tally(outer.reporter, outer.stage, self.total or 0, outer.counters)
         self.yielded = 0
         outer.open(self)
 
     def read(self) -> int:
         """Return the items finished so far."""
+        if not self.counts_body:
+            return 0
         done = self.raw_count()
         return done if self.total is None else min(done, self.total)
 
@@ -57,6 +61,8 @@ def counted_call(
             if total is not None:
                 outer.reporter.declare(spec.desc, total)
             outer = outer.reporter.stage(spec.desc)
+        elif outer is outer.reporter.own and outer.reporter.declares_lengths:
+            outer.reporter.declare(None, total)
         outer.reporter.mark_started(outer.stage)
         call = TrackedCall(outer, total, yields=yields)
         returned = False
@@ -84,13 +90,15 @@ def _run(
     spec: TrackedSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool
 ) -> Iterator[TrackedCall]:
     """Make a call a run with a bar of its own. Bars of tqdm count for it as they do for a task."""
+    from .._display.format import format_quantity
     from .._run.run import LocalFeed, Run, display_here
     from .tqdm_capture import capturing_tqdm, stop_capturing
 
     total = spec.items(args, kwargs)
     feed = LocalFeed()
     reporter = Reporter(spec.name, total=total)
-    run = Run(spec.desc or f"Processing {total:,} items", total, display=display_here(True), feed=feed)
+    desc = spec.desc or f"Processing {format_quantity(total or 0, 'items')}"
+    run = Run(desc, total, display=display_here(True), feed=feed)
     run.attempt(spec.name, 1, total=total)
     feed.add(reporter)
     with ExitStack() as stack:

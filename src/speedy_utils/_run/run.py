@@ -89,7 +89,7 @@ class Run:
 
     Args:
         desc: What the bar is called.
-        total: Items in all; None if that is not known.
+        total: Items in all; None if that is not known. Then tasks are counted, until one counts items.
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
         task_unit: What a task is called beside the bar.
@@ -97,7 +97,6 @@ class Run:
         after_counting: What a task does that has counted all its items, and has not returned.
         workers: How many of them run at once.
         unit: What is counted.
-        counts_items: Whether items are counted, and not tasks.
         initial: Items that were done before.
         display: Shows it.
         feed: Live counts, and what the work waits for; None for those of this process.
@@ -117,7 +116,6 @@ class Run:
         after_counting: str = "finishing",
         workers: int = 0,
         unit: str = "items",
-        counts_items: bool = True,
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
@@ -127,7 +125,7 @@ class Run:
         self._feed: Feed = LocalFeed() if feed is None else feed
         self._phase = ""
         self._stages = Stages(
-            desc, total, unit=unit, counts_items=counts_items, initial=initial, tasks=tasks - tasks_done
+            desc, total, unit=unit, task_unit=task_unit, initial=initial, tasks=tasks - tasks_done
         )
         self._tasks, self._workers = tasks, workers
         self._clock = clock
@@ -298,11 +296,13 @@ class Run:
                 self._ended = self._clock()
             self._final = True
         self._poller.stop(timeout)
-        if self._stages.excess:
+        if self._stages.excess is not None:
+            from .._display.format import format_excess  # needs tqdm
+
             logger.warning(
                 "%s: counted as no more than that. If items pass through several steps, name them: "
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
-                self._stages.excess,
+                format_excess(self._stages.excess),
             )
 
 

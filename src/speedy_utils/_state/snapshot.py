@@ -74,7 +74,9 @@ class Snapshot:
     """A reading of a run at one moment.
 
     Attributes:
-        run_line: The run as a whole, and what was counted for no named stage.
+        run_line: The run as a whole, and what was counted for no named stage. If it was given no total it
+            counts tasks until one of them counts items. Their total is None as long as it is not known, and
+            at a clean end what was counted.
         stages: Its named stages, in the order in which they appeared.
         show_run_line: Whether :attr:`run_line` is among the :attr:`lines`. It is not if a named stage says
             the same and nothing was counted outside named stages.

@@ -11,6 +11,10 @@ from .ledger import RUN_ITEMS, Count, Key, Metric, Stage, Task
 from .snapshot import StageSnapshot
 from .timings import StageClock
 
+_RUN_TOTAL = Key(None, Metric.TOTAL)
+_RUN_WITH_OWN_TOTAL = Key(None, Metric.TASKS_WITH_OWN_TOTAL)
+_RUN_WITHOUT_TOTAL = Key(None, Metric.TASKS_WITHOUT_TOTAL)
+
 
 @dataclass(frozen=True, slots=True)
 class StageSums:
@@ -68,6 +72,22 @@ def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
     }
 
 
+class Excess(NamedTuple):
+    """More was reported than there is.
+
+    Attributes:
+        task: The task that reported it; None for all tasks together.
+        reported: Items that were reported.
+        total: Items that there are.
+        unit: What is counted.
+    """
+
+    task: Task | None
+    reported: int
+    total: int
+    unit: str
+
+
 _OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED)
 
 
@@ -80,7 +100,7 @@ class RunSums(NamedTuple):
     """What the total of a named stage depends on besides the stage's own sums.
 
     Attributes:
-        total: Items that the tasks of this run have; None if that is not known, or if it counts tasks.
+        total: Items that the tasks of this run have; None if that is not known.
         missed: Items of tasks that succeeded without bringing them to the stage.
         tasks_left: Tasks that have not ended.
     """
@@ -140,34 +160,49 @@ class Stages:
     than it did: what a stage was expected to get from it, and did not, comes off the stage's total.
     So the lines of a run that went well all end at exactly their totals.
 
+    Without a total the run's own line counts tasks. Once a task counts items for it, it counts these. They
+    have the sum of the totals that the tasks' own loops declare, if each task that runs has such a total.
+
     Args:
         desc: What the run is called.
         total: Items in all; None if that is not known.
         unit: What is counted.
-        counts_items: Whether the run counts items. If it counts tasks, its total says nothing of how many
-            items a stage has.
+        task_unit: What a task is called.
         initial: Items that were done before.
-        tasks: How many tasks the run has; 0 for none.
+        tasks: How many tasks have not ended; 0 if the run has no tasks.
     """
 
     def __init__(
-        self, desc: str, total: int | None, *, unit: str, counts_items: bool, initial: int, tasks: int
+        self,
+        desc: str,
+        total: int | None,
+        *,
+        unit: str = "items",
+        task_unit: str = "tasks",
+        initial: int = 0,
+        tasks: int = 0,
     ) -> None:
-        self._desc, self._total, self._unit, self._counts_items = desc, total, unit, counts_items
-        self._initial, self._tasks_left = initial, tasks
+        self._desc, self._total, self._unit, self._task_unit = desc, total, unit, task_unit
+        self._initial, self._tasks, self._tasks_left = initial, tasks, tasks
+        self._tasks_succeeded = 0
         self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
         self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
-        self._counted_unnamed = False  # whether a task counted for the run's own line
+        self._items_without_total = 0  # what they counted for the run's own line without declaring a total
+        self._counted_items = False  # whether a task counted items for the run's own line
+        self._counted_unnamed = False  # whether a task counted items or counters for it
         self._complete = False
-        self.excess = ""
-        """One line on a task that reported more than there is; empty if none did."""
+        self.excess: Excess | None = None
+        """The first case of more items than there are; None if there was none."""
 
     def observe(self, counts: Mapping[Key, Count]) -> None:
         """Look at what a task reports: does it count for the run's own line?"""
-        self._counted_unnamed = self._counted_unnamed or any(
-            amount
-            for key, amount in counts.items()
-            if key.stage is None and key.metric in (Metric.ITEMS, Metric.COUNTER)
+        self._counted_items = self._counted_items or bool(counts.get(RUN_ITEMS))
+        self._counted_unnamed = (
+            self._counted_unnamed
+            or self._counted_items
+            or any(
+                amount for key, amount in counts.items() if key.stage is None and key.metric is Metric.COUNTER
+            )
         )
 
     def task_succeeded(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> dict[Key, Count]:
@@ -179,23 +214,30 @@ class Stages:
             total: Its items, if that is known.
         """
         final = self._end_task(counts)
-        items = total if self._counts_items else None
+        self._tasks_succeeded += 1
         for key in [key for key in final if key.metric is Metric.ITEMS]:
             total_key = key._replace(metric=Metric.TOTAL)
             done = int(final[key])
             # What a loop without a name declares is a part of its task's items.
-            limit = items if key == RUN_ITEMS and items is not None else counts.get(total_key, items)
+            limit = total if key == RUN_ITEMS else counts.get(total_key, total)
             if limit is not None and done > limit:
+                unit = next(
+                    (label for stage, metric, label in counts if (stage, metric) == (key.stage, Metric.UNIT)),
+                    "",
+                )
+                self.excess = self.excess or Excess(task, done, int(limit), unit or self._unit)
                 done = int(limit)
-                reported = int(counts[key])
-                self.excess = self.excess or f"task {task} reported {reported:,} of {done:,} items"
             final[key] = done
             if total_key in final:
                 final[total_key] = done
             self._succeeded_by_stage[key.stage] = self._succeeded_by_stage.get(key.stage, 0) + done
         if total is not None:
             final[RUN_ITEMS] = total
-        self._succeeded_items += items or 0
+        elif _RUN_TOTAL not in final:
+            self._items_without_total += int(final.get(RUN_ITEMS, 0))
+        for key in (_RUN_WITH_OWN_TOTAL, _RUN_WITHOUT_TOTAL):  # they are of tasks that run
+            final.pop(key, None)
+        self._succeeded_items += total or 0
         return final
 
     def task_failed(self, counts: Mapping[Key, Count], sums: Mapping[Key, Count]) -> dict[Key, Count]:
@@ -208,8 +250,9 @@ class Stages:
             sums: The sums of the ledger.
         """
         final = self._end_task(counts)
-        stages = _same_stages(sums_by_stage(sums))
-        if stages and self._counts_items and not self._counted_unnamed:
+        if self._total is None:
+            final[_RUN_WITHOUT_TOTAL] = 1  # what it would have counted in all is not known
+        elif not self._counted_unnamed and (stages := _same_stages(sums_by_stage(sums))):
             final[RUN_ITEMS] = min(counts.get(Key(stage, Metric.ITEMS), 0) for stage in stages)
         return final
 
@@ -234,7 +277,7 @@ class Stages:
         by_stage = sums_by_stage(sums)
         run = by_stage.pop(None)
         same_stages = _same_stages(by_stage)
-        shown = self._counted_unnamed or not (self._counts_items and same_stages)
+        shown = self._counted_unnamed or self._total is None or not same_stages
         stages = [
             self._stage_line(
                 str(name),
@@ -255,34 +298,46 @@ class Stages:
 
     def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""
-        done, total = run.items + run.estimated + self._initial, self._total
-        if total is None:
-            declared = run.total + self._initial
-            # A task that declares nothing may count as well: then the total is not known.
-            total = declared if run.total and declared >= done else None
+        done, unit = run.items + run.estimated + self._initial, self._unit
+        if self._total is not None:
+            total, growing = Total(self._total)
+            done = self._within(done, self._total, unit)  # also at the end: it notes what is too much
+            done = self._total if self._complete else done
+        elif self._tasks and not (self._counted_items or self._initial):
+            done, unit, (total, growing) = self._tasks_succeeded, self._task_unit, Total(self._tasks)
         else:
-            done = self._within(done, total)  # also at the end: it notes what is too much
-            done = total if self._complete else done
-        counted = done == total
+            unit = run.unit or unit
+            total, growing = Total(done) if self._complete else self._declared_total(run)
+        counted = done == total and not growing
         return StageSnapshot(
             self._desc,
             done,
             total,
-            self._unit,
+            unit,
             clock.elapsed(None, now),
             self._initial,
+            growing=growing,
             counters=run.counters,
             pending=(counted or all_counted) and not self._complete,
             counted_in=clock.elapsed(None, None) if counted or all_counted else None,
+        )
+
+    def _declared_total(self, run: StageSums) -> Total:
+        """Return the total of a run that was given none: what its tasks' loops declare, if all have such."""
+        if run.tasks_without_total or not run.total:
+            return Total(None)
+        return Total(
+            run.total + self._items_without_total + self._initial,
+            growing=run.tasks_with_own_total < self._tasks_left,
         )
 
     def _stage_line(
         self, name: str, stage: StageSums, clock: StageClock, now: float, *, all_counted: bool, for_run: bool
     ) -> StageSnapshot:
         total, growing = expected_total(stage, self._run_sums(name))
-        done = stage.items
+        done, unit = stage.items, stage.unit or self._unit
         if total is not None:
-            done = self._within(done, total)
+            done = self._within(done, total, unit)
             total = done if self._complete else total
         counted = self._complete or (done == total and not growing)
         # Also while other tasks may still come to it: what no task works on gets no slower.
@@ -291,7 +346,7 @@ class Stages:
             name,
             done,
             total,
-            stage.unit or (self._unit if self._counts_items else "items"),
+            unit,
             clock.elapsed(name, None if stands and not for_run else now),
             growing=growing,
             counters=stage.counters,
@@ -300,12 +355,12 @@ class Stages:
         )
 
     def _run_sums(self, stage: str) -> RunSums:
-        total = self._total if self._counts_items else None
         # If the tasks' totals are not known, nor is what a task left out.
         missed = self._succeeded_items and self._succeeded_items - self._succeeded_by_stage.get(stage, 0)
-        return RunSums(None if total is None else total - self._initial, missed, self._tasks_left)
+        total = None if self._total is None else self._total - self._initial
+        return RunSums(total, missed, self._tasks_left)
 
-    def _within(self, done: int, total: int) -> int:
+    def _within(self, done: int, total: int, unit: str) -> int:
         if done > total:
-            self.excess = self.excess or f"the tasks reported {done:,} of {total:,} items"
+            self.excess = self.excess or Excess(None, done, total, unit)
         return min(done, total)

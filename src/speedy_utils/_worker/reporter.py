@@ -107,7 +107,7 @@ class Tally:
 
     def raw_count(self) -> int:
         """Return the items reported so far, whatever the limit."""
-        done = self._count()
+        done = self.count_without_bars()
         return done if done or self._bars is None else self._bars.raw_count()
 
     def add(self, n: int) -> None:
@@ -116,11 +116,12 @@ class Tally:
             self.n += n
             return
         self.reporter.own.raw_count()  # the tqdm bars of the task are read with it
-        tally = self if self._count() or self._bars is None else self._bars
+        tally = self if self.count_without_bars() or self._bars is None else self._bars
         tally.n -= min(-n, tally.raw_count())
         self.reporter.take_backs += 1
 
-    def _count(self) -> int:
+    def count_without_bars(self) -> int:
+        """Return the items reported so far by all but captured tqdm bars."""
         done = self.n  # before the parts, see above
         return done + sum(part.read() for part in list(self._parts))
 
@@ -135,7 +136,7 @@ class Tally:
             self._estimate = min(only.share(self.limit), self.limit - 1)
         if self._bars is None:
             return self._estimate
-        if self._count():
+        if self.count_without_bars():
             self._bars._only = None
         return max(self._estimate, self._bars.estimate())
 
@@ -179,11 +180,12 @@ class Reporter:
         attempt: The number of the attempt, from 1; the driver numbers them.
         total: Items of the task, if that is known: its counts stop there.
         total_is_rows: Whether these items are the rows of a dataset.
-        counts_items: False if the run counts tasks and not items: unnamed counts are then left out.
+        declare_lengths: Whether unnamed loops declare how long they are, if the task's items are not known.
         clock: Monotonic clock, in seconds.
 
     Attributes:
         own: Counts for no named stage.
+        declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
     """
@@ -195,18 +197,19 @@ class Reporter:
         *,
         total: int | None = None,
         total_is_rows: bool = False,
-        counts_items: bool = True,
+        declare_lengths: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
         self.attempt = attempt
         self.total = total
         self.total_is_rows = total_is_rows
-        self.own = Tally(self, None, total if counts_items else 0)
-        self._counts_items = counts_items
+        self.declares_lengths = declare_lengths and total is None
+        self.own = Tally(self, None, total)
         self._stages: dict[str, Tally] = {}
         self._declared: dict[Stage, Count] = {}  # infinite if a loop does not know its length
         self._declared_by_bars: dict[Stage, Count] = {}
+        self._own_declarations = self._own_declarations_by_bars = 0  # how often that was for no named stage
         self._units: dict[Stage, str] = {}
         self._clock = clock
         self._created = clock()
@@ -235,14 +238,19 @@ class Reporter:
             bars: Whether a captured tqdm bar declares it: that holds as long as nothing else declares one.
         """
         declared = self._declared_by_bars if bars else self._declared
-        if total is not None or name is not None:
+        if name is None:
+            if bars:
+                self._own_declarations_by_bars += 1
+            else:
+                self._own_declarations += 1
+        if total is not None or name is not None or self.declares_lengths:
             declared.setdefault(name, 0)
             amount = inf if total is None else total  # not below: Python 3.10 may switch threads at its jump
             declared[name] += amount  # no thread switch in between, as with ``n``
         self.stage(name)
 
-    def set_unit(self, name: str, unit: str) -> None:
-        """Set the unit of a stage that does not count in the run's."""
+    def set_unit(self, name: Stage, unit: str) -> None:
+        """Set the unit of what captured tqdm bars count for a stage, if it is not the run's."""
         self._units[name] = unit
 
     def leave_out(self, error: Exception, place: str = "") -> None:
@@ -328,7 +336,7 @@ class Reporter:
     def _estimated(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
         """Return what the task is taken to have finished beyond what was counted."""
         beyond = self.own.estimate() - counts.get(RUN_ITEMS, 0)
-        return {_key(None, Metric.ESTIMATED): beyond} if self._counts_items and beyond > 0 else {}
+        return {_key(None, Metric.ESTIMATED): beyond} if beyond > 0 else {}
 
     def _total(self, stage: str) -> int | None:
         """Return the items that a stage of this task has; None if that is not known."""
@@ -337,9 +345,10 @@ class Reporter:
 
     def _counts(self, own: int, named: Mapping[str, int], moved: Mapping[Stage, float]) -> dict[Key, Count]:
         counts: dict[Key, Count] = {_key(None, Metric.TASKS_STARTED): 1}
-        if self._counts_items:
-            counts[RUN_ITEMS] = own
-        if (declared := self._declared.get(None)) is not None:
+        counts[RUN_ITEMS] = own
+        if self.declares_lengths:
+            counts.update(self._own_total(own))
+        elif (declared := self._declared.get(None)) is not None:
             counts[_key(None, Metric.TOTAL)] = declared
         for stage, done in named.items():
             counts[_key(stage, Metric.ITEMS)] = done
@@ -351,7 +360,9 @@ class Reporter:
                 counts[_key(stage, Metric.TOTAL)] = total
                 if total != self.total:
                     counts[_key(stage, Metric.TASKS_WITH_OWN_TOTAL)] = 1
-        counts.update((_key(stage, Metric.UNIT, unit), 1) for stage, unit in list(self._units.items()))
+        for measured, unit in list(self._units.items()):
+            if measured is not None or not self.own.count_without_bars():
+                counts[_key(measured, Metric.UNIT, unit)] = 1
         for tally in (self.own, *list(self._stages.values())):
             for name, amount in list(tally.counters.items()):
                 counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
@@ -359,6 +370,25 @@ class Reporter:
             counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
         self._note_movements(counts, moved)
         return counts
+
+    def _own_total(self, done: int) -> dict[Key, Count]:
+        """Return what there is to report of how many items the task has for no named stage.
+
+        It has as many as its loops, if it counts in loops that know their lengths. Once a second one begins,
+        more may follow, so only the end of the task tells: until then it is not among the tasks with a total.
+
+        Args:
+            done: Items finished.
+        """
+        declared, loops = self._declared.get(None), self._own_declarations
+        if declared is None and not self.own.count_without_bars():
+            declared, loops = self._declared_by_bars.get(None), self._own_declarations_by_bars
+        if done > (declared or 0) or declared == inf:
+            return {_key(None, Metric.TASKS_WITHOUT_TOTAL): 1}
+        if declared is None:
+            return {}
+        own_total = {_key(None, Metric.TASKS_WITH_OWN_TOTAL): 1} if loops == 1 else {}
+        return {_key(None, Metric.TOTAL): declared, **own_total}
 
     def _last_movement(self) -> float:
         """Return when the task last counted anything, as far as is known; at the earliest, when it began."""

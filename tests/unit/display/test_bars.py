@@ -82,7 +82,7 @@ def test_each_stage_has_a_line() -> None:
     assert run.endswith("| 0/10 [00:03, ? items/s, 0/2 tasks]")
     assert read.startswith("Read:  50%|██")
     assert read.endswith("| 4/8 [00:02, 2.00 items/s]")  # the run has ended short: no time is left
-    assert write == "Write: 1,000 [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
+    assert write == "Write: 1,000 items [00:01, 1,000 items/s, tokens=5.00M (5.00M/s)]"
 
 
 def test_lines_are_in_the_order_of_the_snapshot() -> None:

@@ -20,13 +20,16 @@ from speedy_utils._display.format import (
     format_count,
     format_counters,
     format_eta,
+    format_excess,
     format_number,
     format_percent,
+    format_quantity,
     format_rate,
     format_remarks,
     format_si,
     format_summary,
 )
+from speedy_utils._state.stages import Excess
 
 TOTAL = 2_948_390
 HALF = StageSnapshot(f"Processing {TOTAL:,} items", 1_671_800, TOTAL, elapsed=65.287)
@@ -78,9 +81,78 @@ def test_bytes_are_rounded_and_items_are_not() -> None:
     assert format_rate(moved.rate, "B") == "121MB/s"
     assert format_rate(0.5, "B") == "0.5B/s"
     assert format_rate(0.0, "B") == "? B/s"
-    assert format_summary(Snapshot(moved)) == "1.21G/4.00GB in 00:10, 121MB/s"
-    assert format_summary(Snapshot(replace(moved, done=4 * 10**9))) == "4.00GB in 00:10, 400MB/s"
+    assert format_summary(Snapshot(moved)) == "1.21G/4.00 GB in 00:10, 121MB/s"
+    assert format_summary(Snapshot(replace(moved, done=4 * 10**9))) == "4.00 GB in 00:10, 400MB/s"
     assert format_amount(1_210_000_001, "items") == "1,210,000,001"
+
+
+def test_quantities_have_their_unit() -> None:
+    """One item is an item, if the singular is clear, and bytes have a prefix."""
+    texts = {(1_012, "items"): "1,012 items", (1, "items"): "1 item", (0, "tasks"): "0 tasks"}
+    texts |= {
+        (1, "batches"): "1 batches",
+        (696_000, "B"): "696 kB",
+        (7, "B"): "7 B",
+        (10**27, "B"): "1e+27 B",
+    }
+    assert {quantity: format_quantity(*quantity) for quantity in texts} == texts
+
+
+@pytest.mark.parametrize(
+    ("excess", "text"),
+    [
+        (Excess(7, 1_012, 10, "items"), "task 7 reported 1,012 of 10 items"),
+        (Excess(7, 2, 1, "rows"), "task 7 reported 2 of 1 row"),
+        (Excess(None, 696_000, 500_000, "B"), "the tasks reported 696 kB of 500 kB"),
+        (Excess(None, 500_100, 500_000, "B"), "the tasks reported 500,100 of 500,000 B"),
+    ],
+)
+def test_excess_is_told_in_its_unit(excess: Excess, text: str) -> None:
+    """What was reported and what there is are written as in a line, in full if they look the same."""
+    assert format_excess(excess) == text
+
+
+COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "line"),
+    [
+        (COUNTING, "Read:   0%|        | 173 items, 0/4 tasks [00:04<?, 43.2 items/s]"),
+        (
+            replace(COUNTING, tasks_done=1, tasks_failed=1),
+            "Read:  25%|██      | 173 items, 1/4 tasks [00:04<00:12, 43.2 items/s, 1 failed]",
+        ),
+        (
+            replace(COUNTING, tasks_done=4),
+            "Read:  99%|███████▉| 173 items, 4/4 tasks [00:04, 43.2 items/s]",
+        ),
+        (
+            replace(COUNTING, run_line=stage(173, 300, growing=True, elapsed=4.0), tasks_done=1),
+            "Read:  25%|██      | 173/300+ items, 1/4 tasks [00:04<00:12, 43.2 items/s]",
+        ),
+        (
+            replace(COUNTING, run_line=stage(173, 400, elapsed=4.0), tasks_done=1),
+            "Read:  43%|███▍    | 173/400 [00:04<00:05, 43.2 items/s, 1/4 tasks]",
+        ),
+        (
+            replace(COUNTING, run_line=stage(17_300, unit="B", elapsed=4.0)),
+            "Read:   0%|        | 17.3 kB, 0/4 tasks [00:04<?, 4.33kB/s]",
+        ),
+    ],
+)
+def test_items_without_a_known_total_are_as_far_as_their_tasks(snapshot: Snapshot, line: str) -> None:
+    """Without a fixed total items stand beside the tasks, of which the percentage and the time left are."""
+    (view,) = LineFormatter(smooth=False).format(snapshot)
+    assert format_bar(view, disp_len(line)) == line
+
+
+def test_a_line_that_begins_to_count_items_has_their_rate() -> None:
+    """When a line counts items in place of tasks, its rate is not that of both."""
+    formatter = LineFormatter()
+    formatter.format(Snapshot(stage(3, 4, unit="tasks", elapsed=3.0), tasks_total=4, tasks_done=3))
+    (view,) = formatter.format(replace(COUNTING, tasks_done=3))
+    assert view.rate == "43.2 items/s"
 
 
 def test_the_percentage_is_full_only_when_all_is_done() -> None:
@@ -178,7 +250,7 @@ def test_line_says_what_is_known() -> None:
         f"{name}:   0%|        | 0/2,948,390 [00:00<?, ? items/s, starting Ray…]"
     )
     unknown, growing = stage(6, elapsed=2.0), stage(6, 6, growing=True, elapsed=2.0)
-    assert bar_line(unknown, ["2/4 tasks"], 3.0, 80) == "Read: 6 [00:02, 3.00 items/s, 2/4 tasks]"
+    assert bar_line(unknown, ["2/4 tasks"], 3.0, 80) == "Read: 6 items [00:02, 3.00 items/s, 2/4 tasks]"
     assert bar_line(growing, [], 3.0, 80) == "Read: 6/6+ [00:02, 3.00 items/s]"
     assert bar_line(replace(growing, growing=False), [], 3.0, 80).startswith("Read: 100%|█")
     japanese = replace(HALF, name="データセットを読む")

@@ -71,7 +71,7 @@ def test_each_stage_has_a_line(lines: pytest.LogCaptureFixture) -> None:
 
     assert logged(ALL, (READ, MORE), tasks_total=4, tasks_failed=1, final=True) == [
         "All: 60% 60/100 in 00:10, 1.00 items/s, 0/4 tasks, 1 failed, skipped=3",
-        "Read: 20 in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
+        "Read: 20 items in 00:08, 2.50 items/s, tokens=1.60M (200k/s)",
         "More: 30/30+ in 00:06, 5.00 items/s",
     ]
     full = "Full: 100% 100/100 in 00:04, 25.0 items/s"

@@ -97,7 +97,7 @@ def driven(shown: list[Snapshot]) -> Drive:
                 raise InterruptedError
 
         def attempt(task: int, number: int) -> Attempt:
-            return Attempt(task, number, 1, counts_items=True)
+            return Attempt(task, number, 1)
 
         display = choose_display(shown.append)
         with Run("Run", len(items), tasks=len(items), display=display, feed=engine) as run:

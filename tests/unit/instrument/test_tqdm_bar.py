@@ -328,16 +328,6 @@ def test_work_on_the_items_of_a_bar_began_when_it_was_made(actions: str, timings
     assert reporter.timings() == timings
 
 
-def test_tasks_that_count_tasks_have_stages_too() -> None:
-    """In a run without items named bars count, and unnamed ones have nothing to count for."""
-    reporter = Reporter(0, counts_items=False)
-    with registered(reporter), counting(reporter.own), capturing_tqdm():
-        std.tqdm(total=5).update(3)
-        bar = std.tqdm(total=5, desc="A")
-        bar.update(2)
-        assert by_stage(reporter.capped_counts(), Metric.ITEMS) == {"A": 2}
-
-
 @pytest.mark.parametrize(
     ("silent", "dynamic", "lowered"), [(True, True, True), (True, False, False), (False, True, False)]
 )

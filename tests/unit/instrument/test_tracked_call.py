@@ -40,6 +40,11 @@ def work(x: int, y: int = 2) -> int:
     return x * y
 
 
+def letters(rows: list[str]) -> Iterator[str]:
+    """Yield letters."""
+    yield from "".join(rows)
+
+
 def lines(display: RecordingDisplay) -> list[tuple[str, int, int | None]]:
     """Return the name, the count and the total of each line at the end."""
     return [(line.name, line.done, line.total) for line in display.last.lines]
@@ -84,6 +89,22 @@ def test_a_call_without_a_total_is_one_item(kind: Any) -> None:
         with pytest.raises(ZeroDivisionError):
             kind(lambda: 1 / 0)()
     assert sink.done == 2
+
+
+def test_one_item_is_done_when_its_call_returns() -> None:
+    """What the body of a call without a total reports is a part of the one item, which is not done before."""
+
+    @tracked
+    def body(fails: bool) -> float:
+        report_progress()
+        assert sink.done == 0
+        return 1 / (not fails)
+
+    with RecordingSink() as sink:
+        with pytest.raises(ZeroDivisionError):
+            body(True)
+        body(False)
+        assert sink.done == 1
 
 
 @every_kind
@@ -205,12 +226,16 @@ def test_the_driver_can_ask_for_the_total(function: Any) -> None:
     assert sink.done == 3
 
 
-@pytest.mark.parametrize(
-    "function", [work, tracked(work), tracked(Reader()), functools.partial(work, 1), len]
-)
+@pytest.mark.parametrize("function", [work, functools.partial(work, 1), len, tracked(letters)])
 def test_without_total_the_driver_gets_none(function: Any) -> None:
-    """Functions that are not tracked, or have no total, declare none."""
+    """Functions that are not tracked declare no total, and nor do generators without one."""
     assert declared_total(function, ([1],), {}) is None
+
+
+@pytest.mark.parametrize("function", [tracked(work), tracked(Reader())])
+def test_a_call_without_a_total_is_one_item_for_the_driver_too(function: Any) -> None:
+    """A run of a tracked function without a total knows that each call is one item."""
+    assert declared_total(function, ([1],), {}) == 1
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,12 @@ class Case(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-TASKS = {"unit": "tasks", "counts_items": False}
-
 CASES = {
-    "without totals what was reported counts, and the total stays unknown": Case(
-        None, [succeeds(0, items(5)), succeeds(1, items(7)), COMPLETE], (12, None)
+    "without totals what was reported counts, and at a clean end it is the total": Case(
+        None, [succeeds(0, items(5)), succeeds(1, items(7)), COMPLETE], (12, 12)
+    ),
+    "the total stays unknown if a task has failed": Case(
+        None, [succeeds(0, items(5)), fails(1, items(7)), COMPLETE], (12, None)
     ),
     "a total of the run alone is not credited before its end": Case(100, [succeeds(0, items(60))], (60, 100)),
     "it is credited at a clean end": Case(100, [succeeds(0, items(60)), COMPLETE], (100, 100)),
@@ -132,11 +133,18 @@ CASES = {
         [*(succeeds(task, items(10, Read=10) | own_total("Read", 10), 10) for task in (0, 1)), COMPLETE],
         (20, 20),
     ),
-    "where tasks are counted each that succeeds is one": Case(
-        3,
-        [succeeds(0, {}, 1), succeeds(1, items(Read=500), 1), fails(2, items(Read=5)), COMPLETE],
+    "so is an over-report of bytes": Case(
+        500_000,
+        [succeeds(0, items(696_000), 500_000)],
+        (500_000, 500_000),
+        warning="task 0 reported 696 kB of 500 kB:",
+        options={"unit": "B"},
+    ),
+    "where no items are counted each task that succeeds is one": Case(
+        None,
+        [succeeds(0, {}), succeeds(1, items(Read=500)), fails(2, items(Read=5)), COMPLETE],
         (2, 3),
-        options=TASKS,
+        options={"tasks": 3},
     ),
 }
 

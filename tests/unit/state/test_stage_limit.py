@@ -44,7 +44,7 @@ def test_timings_beyond_the_limit_are_joined() -> None:
 @pytest.mark.parametrize("total", [None, 7], ids=["tasks", "items"])
 def test_a_stage_for_each_task_makes_no_line_for_each(total: int | None) -> None:
     """Of a stage for each task the first have lines, the others share one, live and at the end."""
-    work = Work(None if total is None else 560, tasks=80, counts_items=total is not None)
+    work = Work(None if total is None else 560, tasks=80)
     reporters = [work.start(n, total) for n in range(80)]
     for n, reporter in enumerate(reporters):
         with counting(reporter.own):

@@ -12,6 +12,7 @@ from support.counts import Fixed
 from support.work import Work, count
 
 from speedy_utils import StageSnapshot
+from speedy_utils._display.format import format_excess
 from speedy_utils._instrument.loops import report_progress
 from speedy_utils._state.ledger import Key, Metric
 from speedy_utils._state.stages import RunSums, Stages, StageSums, Total, expected_total, sums_by_stage
@@ -77,7 +78,7 @@ def shown(work: Work) -> str:
 
     def text(line: StageSnapshot) -> str:
         total = "?" if line.total is None else f"{line.total}{'+' * line.growing}"
-        total += "…" * line.pending
+        total += "…" * line.pending + f" {line.unit}" * (line.unit != "items")
         return f"{line.name} {line.done}/{total}" + (f" {line.elapsed:.0f}s" if line.elapsed else "")
 
     run = text(snapshot.run_line) if snapshot.show_run_line else f"({text(snapshot.run_line)})"
@@ -97,10 +98,10 @@ a task that only named stages does not bring the run's line back when it is cred
     0 succeeds | (Run 10/10…), Read 10/10…
     all succeeded | (Run 10/10), Read 10/10
 a stage of items can't say how many tasks are done, with a total or without
-    total=2, tasks=2, counts_items=False
-    0 starts, 0 counts 3 in Read of 5 | Run 0/2, Read 3/5+
-    0 counts 3 in Pack | Run 0/2, Read 3/5+, Pack 3/?
-    0 succeeds | Run 1/2, Read 3/3+, Pack 3/?
+    total=None, tasks=2
+    0 starts, 0 counts 3 in Read of 5 | Run 0/2 tasks, Read 3/5+
+    0 counts 3 in Pack | Run 0/2 tasks, Read 3/5+, Pack 3/?
+    0 succeeds | Run 1/2 tasks, Read 3/3+, Pack 3/?
 a stage with a total of its own does not say all, a second stage may
     total=10, tasks=1
     0 starts with 10, 0 counts 1 in Pack of 2 | Run 0/10, Pack 1/2
@@ -116,18 +117,18 @@ tasks that were done before don't keep a stage growing
     3 starts, 3 counts 1 in Read of 5 | Run 40/?, Read 1/5
 a stage stops growing once each task has come to it, which need not have ended
     total=None, tasks=2
-    0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
-    1 starts | Run 0/?, Read 1/5+
-    1 counts 0 in Read of 4 | Run 0/?, Read 1/9
+    0 starts, 0 counts 1 in Read of 5 | Run 0/2 tasks, Read 1/5+
+    1 starts | Run 0/2 tasks, Read 1/5+
+    1 counts 0 in Read of 4 | Run 0/2 tasks, Read 1/9
 a retry takes back what the lost attempt declared, and the task has to come to the stage again
     total=None, tasks=2
-    0 starts, 0 counts 1 in Read of 5, 1 starts, 1 counts 3 in Read of 7 | Run 0/?, Read 4/12
-    1 starts again | Run 0/?, Read 1/5+
-    1 counts 7 in Read of 7 | Run 0/?, Read 8/12
+    0 starts, 0 counts 1 in Read of 5, 1 starts, 1 counts 3 in Read of 7 | Run 0/2 tasks, Read 4/12
+    1 starts again | Run 0/2 tasks, Read 1/5+
+    1 counts 7 in Read of 7 | Run 0/2 tasks, Read 8/12
 what a loop declared and did not do leaves the total when its task succeeds
     total=None, tasks=2
-    0 starts, 1 starts, 0 counts 2 in Read of 10, 1 counts 1 in Read of 10 | Run 0/?, Read 3/20
-    0 succeeds | Run 0/?, Read 3/12
+    0 starts, 1 starts, 0 counts 2 in Read of 10, 1 counts 1 in Read of 10 | Run 0/2 tasks, Read 3/20
+    0 succeeds | Run 1/2 tasks, Read 3/12
 the same of an unnamed loop
     total=None, tasks=1
     0 starts, 0 counts 4 of 9 | Run 4/9
@@ -147,24 +148,61 @@ a failed task has done what it brought through each stage that all items go thro
     0 fails | (Run 4/20), Read 15/20, Write 4/20
 a loop without a length makes the total of its stage unknown
     total=None, tasks=1
-    0 starts, 0 counts 2 in Read of 2 | Run 0/?, Read 2/2
-    0 counts 3 in Read of ? | (Run 0/?), Read 5/?
+    0 starts, 0 counts 2 in Read of 2 | Run 0/1 tasks, Read 2/2
+    0 counts 3 in Read of ? | Run 0/1 tasks, Read 5/?
 or that of its task, if it has one
     total=10, tasks=1
     0 starts with 10, 0 counts 2 in Read of 2 | Run 0/10, Read 2/2
     0 counts 3 in Read of ? | (Run 0/10), Read 5/10
 one task without a total makes that of the stage unknown
     total=None, tasks=2
-    0 starts, 0 counts 1 in Read of 5 | Run 0/?, Read 1/5+
-    1 starts, 1 counts 3 in Read | Run 0/?, Read 4/?
-the total that unnamed loops declare is dropped once others count beyond it
-    total=None, tasks=2
-    0 starts, 0 counts 4 of 4 | Run 4/4…
+    0 starts, 0 counts 1 in Read of 5 | Run 0/2 tasks, Read 1/5+
+    1 starts, 1 counts 3 in Read | Run 0/2 tasks, Read 4/?
+without a total tasks are counted until one counts items, of as many as their unnamed loops have
+    total=None, tasks=3
+    0 starts, 1 starts | Run 0/3 tasks
+    0 counts 3 of 10 | Run 3/10+
+    1 counts 1 of 5 | Run 4/15+
+    0 counts 7, 0 succeeds, 2 starts | Run 11/15+
+    2 counts 0 of 4 | Run 11/19
+    1 counts 4, 1 succeeds, 2 counts 4 | Run 19/19…
+    2 succeeds, all succeeded | Run 19/19
+the total that unnamed loops declare is dropped once others count without one, and comes back after them
+    total=None, tasks=3
+    0 starts, 0 counts 4 of 9 | Run 4/9+
     1 starts, 1 counts 50 | Run 54/?
-the totals that unnamed loops declare add up
+    1 succeeds, 2 starts | Run 54/59+
+    2 counts 1 of ? | Run 55/?
+or once their task has counted more than they have
+    total=None, tasks=1
+    0 starts, 0 counts 4 of 5 | Run 4/5
+    0 counts 2 | Run 6/?
+    0 succeeds | Run 6/?
+    all succeeded | Run 6/6
+a task may have more items after its second unnamed loop, so it grows until the task has ended
     total=None, tasks=2
-    0 starts, 1 starts, 0 counts 3 of 10 | Run 3/10
-    1 counts 1 of 5 | Run 4/15
+    0 starts, 1 starts, 0 counts 5 of 5, 1 counts 1 of 9 | Run 6/14
+    0 counts 1 of 5 | Run 7/19+
+    0 counts 4, 0 succeeds | Run 11/19
+tasks that count nothing are a part of the run all the same
+    total=None, tasks=3
+    0 starts, 0 succeeds | Run 1/3 tasks
+    1 starts, 1 counts 5 of 5, 2 starts | Run 5/5+
+    1 succeeds | Run 5/5+
+    2 succeeds, all succeeded | Run 5/5
+once a task has failed its items are not known, nor the total
+    total=None, tasks=3
+    0 starts, 1 starts, 0 counts 5 of 5, 1 counts 2 of 5 | Run 7/10+
+    1 fails | Run 7/?
+    0 succeeds, 2 starts, 2 counts 5 of 5, 2 succeeds | Run 12/?
+a lost attempt takes back its items and its total, and the line goes on to count items
+    total=None, tasks=1
+    0 starts, 0 counts 5 of 9 | Run 5/9
+    0 starts again | Run 0/?
+    0 counts 1 of 9 | Run 1/9
+counters alone leave the tasks on the line
+    total=None, tasks=2
+    0 starts, 0 counts 0 in Read, 0 succeeds | Run 1/2 tasks, Read 0/?
 what unnamed loops declare comes on top of what was done before
     total=None, tasks=1, initial=100
     0 starts | Run 100/?
@@ -182,22 +220,22 @@ the clock of a finished stage stops: later stages don't slow its rate
     wait 100, 0 counts 0 in Cut, wait 4, 0 counts 1 in Cut | (Run 0/10 109s), Read 10/10 5s, Cut 1/10 4s
 the clock of a full stage stops, and goes on with the next task that comes to it
     total=None, tasks=2
-    0 starts, 0 counts 0 in Read of 5, wait 2, 0 counts 5 in Read | Run 0/? 2s, Read 5/5+ 2s
-    wait 3 | Run 0/? 5s, Read 5/5+ 2s
-    1 starts, 1 counts 1 in Read of 4, wait 4 | Run 0/? 9s, Read 6/9 9s
+    0 starts, 0 counts 0 in Read of 5, wait 2, 0 counts 5 in Read | Run 0/2 tasks 2s, Read 5/5+ 2s
+    wait 3 | Run 0/2 tasks 5s, Read 5/5+ 2s
+    1 starts, 1 counts 1 in Read of 4, wait 4 | Run 0/2 tasks 9s, Read 6/9 9s
 the clock of a stage without a total stops with the tasks that have come to it
-    total=3, tasks=3, counts_items=False
-    0 starts, 0 counts 0 in Read, wait 2, 0 counts 1 in Read | Run 0/3 2s, Read 1/? 2s
-    wait 1 | Run 0/3 3s, Read 1/? 3s
-    0 succeeds, 1 starts, wait 4 | Run 1/3 7s, Read 1/? 2s
-    1 counts 1 in Read | Run 1/3 7s, Read 2/? 7s
-    wait 5, 1 fails, 2 starts | Run 1/3 12s, Read 2/? 7s
-the clock of a stage without a total stops at a clean end, unless it stands for the run
+    total=None, tasks=3
+    0 starts, 0 counts 0 in Read, wait 2, 0 counts 1 in Read | Run 0/3 tasks 2s, Read 1/? 2s
+    wait 1 | Run 0/3 tasks 3s, Read 1/? 3s
+    0 succeeds, 1 starts, wait 4 | Run 1/3 tasks 7s, Read 1/? 2s
+    1 counts 1 in Read | Run 1/3 tasks 7s, Read 2/? 7s
+    wait 5, 1 fails, 2 starts | Run 1/3 tasks 12s, Read 2/? 7s
+the clock of a stage without a total stops at a clean end
     total=None, tasks=1
-    0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | (Run 0/? 5s), Read 10/? 5s
-    wait 20, 0 counts 0 in Cut | (Run 0/? 25s), Read 10/? 25s, Cut 0/?
-    wait 3, 0 counts 1 in Cut, wait 2 | (Run 0/? 30s), Read 10/? 30s, Cut 1/? 5s
-    0 succeeds, all succeeded | (Run 0/? 30s), Read 10/? 5s, Cut 1/? 5s
+    0 starts, 0 counts 0 in Read, wait 5, 0 counts 10 in Read | Run 0/1 tasks 5s, Read 10/? 5s
+    wait 20, 0 counts 0 in Cut | Run 0/1 tasks 25s, Read 10/? 25s, Cut 0/?
+    wait 3, 0 counts 1 in Cut, wait 2 | Run 0/1 tasks 30s, Read 10/? 30s, Cut 1/? 5s
+    0 succeeds, all succeeded | Run 1/1 tasks 30s, Read 10/? 5s, Cut 1/? 5s
 the last stage that each item goes through is not finished before the run, and its clock goes on
     total=10, tasks=1
     0 starts with 10, 0 counts 0 in Read, wait 2, 0 counts 10 in Read | (Run 0/10 2s), Read 10/10… 2s
@@ -244,13 +282,13 @@ def test_what_the_lines_show(case: str) -> None:
         (10, "0 counts 15 in Cut, 1 counts 16 in Cut", "(Run 20/20), Cut 20/20", "task 0 reported 15 of 10"),
         (10, "0 counts 10, 1 counts 1012", "Run 20/20", "task 1 reported 1,012 of 10"),
         (10, "0 counts 9 in Pack of 4", "Run 20/20, Pack 4/4", "task 0 reported 9 of 4"),
-        (10, "0 counts 10 of 4, 1 counts 10", "Run 20/20", ""),
-        (10, "0 counts 10 in Read of 10, 1 counts 10 in Read", "(Run 20/20), Read 20/20", ""),
+        (10, "0 counts 10 of 4, 1 counts 10", "Run 20/20", None),
+        (10, "0 counts 10 in Read of 10, 1 counts 10 in Read", "(Run 20/20), Read 20/20", None),
         (None, "0 counts 15, 1 counts 10", "Run 20/20", "the tasks reported 25 of 20"),
     ],
 )
 def test_what_is_reported_too_much_is_capped_and_named(
-    known: int | None, script: str, lines: str, excess: str
+    known: int | None, script: str, lines: str, excess: str | None
 ) -> None:
     """A task counts no more than its items, or than it declared; the first that reported more is kept."""
     work = Work(20, tasks=2)
@@ -259,7 +297,7 @@ def test_what_is_reported_too_much_is_capped_and_named(
     for action in [*script.split(", "), "0 succeeds", "1 succeeds", "all succeeded"]:
         play(work, action)
     assert shown(work) == lines
-    assert work.stages.excess == (excess and f"{excess} items")
+    assert (work.stages.excess and format_excess(work.stages.excess)) == (excess and f"{excess} items")
 
 
 def test_a_counter_of_the_run_shows_its_line() -> None:
@@ -273,11 +311,11 @@ def test_a_counter_of_the_run_shows_its_line() -> None:
     assert counters == [("Run", {"tokens": 1}), ("Read", {"tokens": 7})]
 
 
-@pytest.mark.parametrize("counts_items", [True, False])
-def test_a_stage_may_count_in_a_unit_of_its_own(counts_items: bool) -> None:
+@pytest.mark.parametrize("total", [10, None])
+def test_a_stage_may_count_in_a_unit_of_its_own(total: int | None) -> None:
     """A stage counts items unless a task says another unit, also after that task has ended."""
-    work = Work(10, tasks=1, counts_items=counts_items)
-    reporter = work.start(0, 10)
+    work = Work(total, tasks=1)
+    reporter = work.start(0, total)
     count(reporter, "Download", 1_024, declared=4_096)
     reporter.set_unit("Download", "B")
     count(reporter, "Read", 1)
@@ -306,7 +344,7 @@ def test_many_stages_are_read_in_one_go() -> None:
     """A reading iterates over all sums a fixed number of times, not once a stage."""
     metrics = Metric.ITEMS, Metric.TOTAL, Metric.TASKS_WITH_OWN_TOTAL
     sums = CountedIterations({Key(f"file {n}", metric): 1 for n in range(300) for metric in metrics})
-    stages = Stages("Run", 300, unit="tasks", counts_items=False, initial=0, tasks=300)
+    stages = Stages("Run", None, tasks=300)
     _, named, _ = stages.read(sums, StageClock(FakeClock()), 0.0)
     assert [(stage.done, stage.total) for stage in named] == [(1, 1)] * 300
     assert sums.iterations <= 2
@@ -326,14 +364,12 @@ def test_sums_of_a_lost_attempt_show_nothing() -> None:
 STAGES = st.sampled_from([None, "Read", "Write"])
 STEP = st.tuples(STAGES, st.integers(0, 12), st.none() | st.integers(0, 12))
 PLAN = st.lists(st.tuples(st.integers(0, 10), st.lists(STEP, max_size=4)), min_size=1, max_size=5)
-KIND = st.sampled_from(["items", "run total only", "unknown", "tasks"])
+KIND = st.sampled_from(["items", "run total only", "unknown"])
 
 
 def work_of(kind: str, totals: list[int]) -> tuple[Work, list[int | None]]:
     """Return work of some kind, and the totals that its tasks know."""
     tasks = len(totals)
-    if kind == "tasks":
-        return Work(tasks, tasks=tasks, counts_items=False), [None] * tasks
     if kind == "items":
         return Work(sum(totals), tasks=tasks), list(totals)
     return Work(None if kind == "unknown" else sum(totals), tasks=tasks), [None] * tasks
@@ -362,8 +398,7 @@ def test_no_line_is_ever_ahead_and_all_are_full_at_a_clean_end(kind: str, plan: 
     for line in (last.run_line, *last.stages):
         assert line.total in (None, line.done)
         assert not line.growing
-    if kind != "unknown":
-        assert last.done == last.total
+    assert last.done == last.total
 
 
 @given(PLAN, st.data())

@@ -124,13 +124,13 @@ def test_stages_are_apart() -> None:
         ({"total": 10}, 0, 12, 11, {None: 10, "Read": 10}, {None: 12, "Read": 11}),
         ({"total": 10}, 12, 0, 1, {None: 10, "Read": 1}, {None: 12, "Read": 1}),
         ({"total": 10}, 12, 3, 1, {None: 3, "Read": 1}, {None: 3, "Read": 1}),
-        ({"counts_items": False}, 0, 5, 3, {"Read": 3}, {"Read": 3}),
+        ({}, 7, 0, 3, {None: 7, "Read": 3}, {None: 7, "Read": 3}),
     ],
 )
 def test_items_of_a_task(
     options: dict[str, Any], bars: int, own: int, read: int, capped: dict[Stage, int], raw: dict[Stage, int]
 ) -> None:
-    """Capped counts stop at the total, bars count only alone, a run over tasks counts named items only."""
+    """Capped counts stop at the total, and bars count only alone."""
     reporter = Reporter(0, **options)
     reporter.own.bars.n += bars
     reporter.own.n += own

@@ -34,6 +34,10 @@ between two bytecodes, so never within one call of a C function, and at the late
   other locks.
 - A second Ctrl-C ends each wait of the cleanup: for tasks to end by themselves, and for the last reading.
 
+**Coroutines** run in an event loop in a thread of its own (``_worker.event_loop``), so neither exception is
+raised in asyncio's code. What waits for a coroutine and is interrupted cancels it, as does a run that ends
+early, and gives it a moment to end. Only if it keeps the loop from running is ``Cancelled`` raised in it.
+
 **What is left.** A thread inside a long C call, or in code that catches BaseException, goes on; a warning
 says so, and it ends with the program. Two Ctrl-C within microseconds can skip both calls of a cleanup. An
 interrupted logging call of the program can leave the lock of its handler held; then the last reading may not

@@ -175,7 +175,7 @@ def test_coroutines_in_sequence_share_a_loop() -> None:
     ("kind", "reason"),
     [
         (ValueError, "ValueError: no"),
-        (asyncio.CancelledError, "CancelledError: no"),
+        (asyncio.CancelledError, "CancelledError"),  # Python 3.10 drops what it says
         (asyncio.TimeoutError, "TimeoutError: no"),
         (StopIteration, "RuntimeError: coroutine raised StopIteration"),
         (SystemExit, "sys.exit('no') in the function"),

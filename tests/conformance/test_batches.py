@@ -100,3 +100,64 @@ def test_a_shard_that_fails_is_left_with_what_it_counted(
             progress=recorder,
         )
     assert recorder.last.done == 10
+
+
+@pytest.mark.parametrize("wrap", [track, tqdm])
+def test_a_second_pass_is_reported_when_it_begins(
+    wrap: Callable[..., Any],
+    backend: str,
+    shard: Dataset,
+    recorder: Recorder,
+    until: Any,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """The first pass counts all rows; one warning then says which loop is not counted, and how to name it."""
+    seen = tmp_path / "seen"
+
+    def touch(snapshot: Snapshot) -> None:
+        if "begins another loop" in caplog.text:
+            seen.touch()
+
+    def work(dataset: Any, output_path: str) -> Any:
+        for number in range(2):
+            for _ in wrap(dataset):
+                if number == 1:
+                    until(seen.exists)
+        return dataset
+
+    recorder.hook = touch
+    multi_process_dataset(
+        shard,
+        work,
+        tmp_path / "out",
+        num_shards=2,
+        num_workers=1,
+        backend=backend,
+        poll_interval=0.02,
+        progress=recorder,
+    )
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "speedy_utils"]
+    assert warning.startswith("task 0 has counted all its items, and begins another loop without a name (")
+    assert f"{Path(__file__).name}:" in warning
+    assert 'track(rows, desc="Pass 2")' in warning
+
+
+def test_a_small_part_is_reported_once(
+    backend: str, shard: Dataset, recorder: Recorder, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Batches that are not known count for one each: the first task that returns with few says what to do."""
+
+    def work(dataset: Any, output_path: str) -> Any:
+        for _ in track(dataset[start : start + 50] for start in range(0, len(dataset), 50)):
+            pass
+        return dataset
+
+    multi_process_dataset(
+        shard, work, tmp_path / "out", num_shards=2, num_workers=1, backend=backend, progress=recorder
+    )
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "speedy_utils"]
+    assert warning == (
+        "task 0 returned having reported 10 of 500 items; it counts for all of them now. "
+        "If its loop goes over batches, say how many each stands for: track(batches, size=len)"
+    )

@@ -140,6 +140,11 @@ def is_dataset(iterable: object) -> bool:
     return isinstance(iterable, _loaded(_DATASETS))
 
 
+def is_empty(iterable: object) -> bool:
+    """Return whether an iterable is known to have no elements."""
+    return isinstance(iterable, Sized) and _length(iterable) == 0
+
+
 def yields_arrow_tables(iterable: object) -> bool:
     """Return whether ``iterable`` is a reader of pyarrow's, whose tables say how many rows they have."""
     if isinstance(iterable, _loaded((("pyarrow", "RecordBatchReader"),))):

@@ -21,6 +21,7 @@ from .batches import (
     batches_counted_in_rows,
     counted_tables,
     is_dataset,
+    is_empty,
     may_be_all,
     proportion,
     rows_in,
@@ -159,6 +160,8 @@ def _passes(
         with suppress(Exception):  # it is the user's code, and may fail: torch's loaders over a stream do
             total = len(iterable)
     tally = _begin(tally, desc, total)
+    if tally.stage is None and not is_empty(iterable):
+        tally.begin_loop()
     if size is not None:
         yield _sized(iterable, size, tally)
         return

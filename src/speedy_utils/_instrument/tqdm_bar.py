@@ -303,6 +303,8 @@ class CapturedBar:
                 self._batches = batches_counted_in_rows(bar.iterable, tally)
                 rows = tally.reporter.total_is_rows and is_dataset(bar.iterable)
                 self._counts_rows = rows or self._batches is not None
+            if bar.total != 0:
+                tally.bars.begin_loop()
         if unit not in ("", "it") and (stage is not None or self._declares):
             # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
             tally.reporter.set_unit(stage, "B" if unit == "iB" else unit)

@@ -19,6 +19,7 @@ from .._state.timings import StageClock, StageTimings
 from .._worker.context import in_task
 from .._worker.process import in_ray_worker, is_child_process
 from .._worker.reporter import Reporter
+from .advice import CountingAdvice
 from .poller import Poller, last_read_timeout
 
 logger = logging.getLogger("speedy_utils")
@@ -139,6 +140,7 @@ class Run:
         self._failed = self._retries = 0
         self._final = self._complete = False
         self._warned_of_left_out = threading.Lock()  # taken once, by the thread that warns
+        self._advice = CountingAdvice(unit)
         self._poller = Poller(self, display, poll_interval)
 
     def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
@@ -171,6 +173,7 @@ class Run:
                 task, self._stages.task_succeeded(task, self._stage_limit.counts(counts), total), timings
             )
             self._done += 1
+        self._advice.task_succeeded(task, counts, total)
 
     def fail(
         self, task: Task, counts: Mapping[Key, Count] | None, *, timings: StageTimings | None = None
@@ -206,6 +209,7 @@ class Run:
         reports = list(reports)
         for report in reports:
             self._warn_of_left_out(report.counts)
+            self._advice.look_at(report.task, report.counts)
         with self._lock:
             reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
             for report in reports:
@@ -296,7 +300,7 @@ class Run:
                 self._ended = self._clock()
             self._final = True
         self._poller.stop(timeout)
-        if self._stages.excess is not None:
+        if self._stages.excess is not None and not self._advice.has_warned_of_another_loop:
             from .._display.format import format_excess  # needs tqdm
 
             logger.warning(

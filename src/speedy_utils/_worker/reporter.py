@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
 from .left_out import describe
+from .user_code import calling_line
 
 C = TypeVar("C")
 
@@ -140,6 +141,15 @@ class Tally:
             self._bars._only = None
         return max(self._estimate, self._bars.estimate())
 
+    def begin_loop(self) -> None:
+        """Note that a loop without a name begins here: all items may have been counted already."""
+        if not self.used or self.limit is None or self.limit <= 1:
+            return
+        if self.raw_count() >= self.limit:
+            self.reporter.note_another_loop("has counted all its items")
+        elif self.estimate() == self.limit - 1:
+            self.reporter.note_another_loop("was shown in proportion to one loop")
+
     def within(self, stage: Stage) -> Tally:
         """Return the tally that counts here for a stage: this one, unless it is for another stage."""
         return self if stage is None or stage == self.stage else self.reporter.stage(stage)
@@ -220,6 +230,7 @@ class Reporter:
         self.take_backs = 0
         self._readings = itertools.count(1)
         self._left_out: str | None = None
+        self._another_loop: str | None = None
         self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
 
     def stage(self, name: Stage) -> Tally:
@@ -262,6 +273,18 @@ class Reporter:
         """
         if self._left_out is None:
             self._left_out = describe(error, place)
+
+    def note_another_loop(self, before: str) -> None:
+        """Note that the user's code begins a loop without a name that can't be counted beside those before.
+
+        Args:
+            before: What was counted before it: ``has counted all its items``.
+        """
+        if self._another_loop is None:
+            line = calling_line()
+            self._another_loop = (
+                f"{before}, and begins another loop without a name{f' ({line})' * bool(line)}"
+            )
 
     def now(self) -> float:
         """Return the time, by the clock of :meth:`mark_started`."""
@@ -368,6 +391,8 @@ class Reporter:
                 counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
         if self._left_out is not None:
             counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
+        if self._another_loop is not None:
+            counts[_key(None, Metric.ANOTHER_LOOP, self._another_loop)] = 1
         self._note_movements(counts, moved)
         return counts
 

@@ -14,7 +14,9 @@ _OURS = __name__.partition(".")[0]
 def calling_line() -> str:
     """Return the line that has called this package, ``/home/me/train.py:17``; empty if it is not known."""
     frame = _innermost()
-    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    if frame is None or _package(frame) == "threading":  # a thread of this package
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def called_in_a_loop() -> bool:

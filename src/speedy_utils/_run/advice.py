@@ -1,0 +1,66 @@
+"""What a run warns of if the counts of a task don't say how far it is, and what to do about it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Task
+from .._state.stages import Excess
+
+logger = logging.getLogger("speedy_utils")
+
+SMALL_PART = 0.5
+"""A task that reported less of its items than this is worth a word: batches of two are half of them."""
+
+
+class CountingAdvice:
+    """Warns once in a run of each thing. Any thread may call it.
+
+    Args:
+        unit: What the run counts.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        # Each is taken once, by the thread that warns.
+        self._of_another_loop, self._of_small_part = threading.Lock(), threading.Lock()
+
+    @property
+    def has_warned_of_another_loop(self) -> bool:
+        """Whether a task went on with a loop that could not be counted any more."""
+        return self._of_another_loop.locked()
+
+    def look_at(self, task: Task, counts: Mapping[Key, Count]) -> None:
+        """Look at what a task reports: has it begun another loop than those that are counted?"""
+        text = next((key.label for key in counts if key.metric is Metric.ANOTHER_LOOP), None)
+        if text is not None and self._of_another_loop.acquire(blocking=False):
+            logger.warning(
+                "task %s %s: an item counts once. Name the passes, and each has a line of its own: "
+                'track(rows, desc="Pass 2") or tqdm(rows, desc="Pass 2")',
+                task,
+                text,
+            )
+
+    def task_succeeded(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> None:
+        """Look at what a task reported that succeeded: was it a small part of its items?
+
+        Args:
+            task: The task.
+            counts: What it reported.
+            total: Its items; None if that is not known.
+        """
+        self.look_at(task, counts)
+        reported = int(counts.get(RUN_ITEMS, 0) + counts.get(Key(None, Metric.ESTIMATED), 0))
+        by_stage = any(count for key, count in counts.items() if key.metric is Metric.ITEMS and key.stage)
+        if by_stage or not reported or total is None or reported >= SMALL_PART * total:
+            return
+        if self._of_small_part.acquire(blocking=False):
+            from .._display.format import format_excess  # needs tqdm
+
+            logger.warning(
+                "%s and returned: it counts for all of them now. "
+                "If its loop goes over batches, say how many each stands for: track(batches, size=len)",
+                format_excess(Excess(task, reported, total, self._unit)),
+            )

@@ -56,11 +56,11 @@ class Metric(IntEnum):
     LEFT_OUT = 7
     """Tasks that reported what can't be counted, such as NaN; the label says what, and in which line."""
 
-    ANOTHER_LOOP = 9
-    """Tasks that began a loop when all their items were counted; the label says what, and in which line."""
-
     ESTIMATED = 8
     """Items that running tasks are taken to have finished beyond those that they counted."""
+
+    ANOTHER_LOOP = 9
+    """Tasks that began a loop when all their items were counted; the label says so, and in which line."""
 
 
 class Key(NamedTuple):

@@ -281,10 +281,8 @@ class Reporter:
             before: What was counted before it: ``has counted all its items``.
         """
         if self._another_loop is None:
-            line = calling_line()
-            self._another_loop = (
-                f"{before}, and begins another loop without a name{f' ({line})' * bool(line)}"
-            )
+            text, line = f"{before}, and begins another loop without a name", calling_line()
+            self._another_loop = f"{text} ({line})" if line else text
 
     def now(self) -> float:
         """Return the time, by the clock of :meth:`mark_started`."""

@@ -14,9 +14,9 @@ AGAIN: dict[Key, Count] = {Key(None, Metric.ANOTHER_LOOP, "has counted all (/hom
 @pytest.mark.parametrize(
     ("counts", "total", "unit", "text"),
     [
-        (items(32), 1_000, "rows", "reported 32 of 1,000 rows;"),
-        (items(4) | estimated(196), 1_000, "items", "reported 200 of 1,000 items;"),
-        (items(499), 1_000, "items", "reported 499 of 1,000 items;"),
+        (items(32), 1_000, "rows", "task 7 reported 32 of 1,000 rows and returned"),
+        (items(4) | estimated(196), 1_000, "items", "task 7 reported 200 of 1,000 items"),
+        (items(499), 1_000, "items", "task 7 reported 499 of 1,000 items"),
         (items(500), 1_000, "items", ""),
         (items(20) | estimated(979), 1_000, "items", ""),
         (items(0), 1_000, "items", ""),

@@ -217,7 +217,8 @@ def test_a_run_in_a_task_or_actor_of_ones_own_logs(ray_session: None) -> None:
         return multi_process(abs, [-1, -2], backend="seq", desc=desc), kind
 
     class Owner:
-        drive = staticmethod(drive)
+        def drive(self, desc: str) -> tuple[list[int], str]:
+            return drive(desc)
 
     owner = ray.remote(num_cpus=0)(Owner).remote()
     found = ray.get([ray.remote(drive).remote("In a task"), owner.drive.remote("In an actor")], timeout=240)

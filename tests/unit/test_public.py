@@ -66,7 +66,8 @@ assert multi_process(abs, [-1], backend="seq", progress=False) == [1]
 """
 COUNT_WORKERS = """
 import os; os.environ.pop("RAY_ADDRESS", None)  # where no Ray can be running
-from speedy_utils._engines.base import cpus, engine_class
+from speedy_utils._engines.base import engine_class
+from speedy_utils._engines.cpus import cpus
 assert engine_class("ray").default_workers() == cpus()
 """
 HEAVY = {"ray", "datasets", "pandas", "numpy", "pyarrow", "tqdm", "wrapt", "asyncio"}

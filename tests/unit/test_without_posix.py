@@ -36,7 +36,7 @@ import speedy_utils
 for module in pkgutil.walk_packages(speedy_utils.__path__, "speedy_utils."):
     if not module.name.startswith("speedy_utils._ray"):
         importlib.import_module(module.name)
-from speedy_utils._engines.base import cpus
+from speedy_utils._engines.cpus import cpus
 assert cpus() == os.cpu_count()
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -92,8 +91,3 @@ def engine_class(backend: str) -> type[Engine]:
     module, name = ENGINES[backend]
     engine: type[Engine] = getattr(import_module(module), name)
     return engine
-
-
-def cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,8 @@ from typing import Any
 from .._run.run import LocalFeed
 from .._worker.event_loop import EventLoop, shared_loop
 from .._worker.reporter import Reporter
-from .base import WorkSpec, cpus
+from .base import WorkSpec
+from .cpus import cpus
 from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 

@@ -12,7 +12,8 @@ from typing import Any
 from .._interrupts import Cancelled, interruptible, raise_in_thread
 from .._run.run import LocalFeed
 from .._worker.event_loop import EventLoop, shared_loop
-from .base import WorkSpec, cpus
+from .base import WorkSpec
+from .cpus import cpus
 from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 

@@ -14,7 +14,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from .._engines.base import WorkSpec, cpus
+from .._engines.base import WorkSpec
+from .._engines.cpus import cpus
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
 from .._engines.payload.shipment import Shipment
 from .._engines.payload.surroundings import Surroundings

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 import ray
 
+from .._engines.cpus import cpus
 from .._interrupts import keeping_ctrl_c
 
 ADDRESS_TIMEOUT_S = 5.0
@@ -69,9 +70,7 @@ def _connect(workers: int) -> int:
         return 0
     try:
         # Ray warns about more worker processes than three times what it may start at once.
-        with _default_environment(
-            "RAY_worker_maximum_startup_concurrency", str(max(os.cpu_count() or 1, workers // 2))
-        ):
+        with _default_environment("RAY_worker_maximum_startup_concurrency", str(max(cpus(), workers // 2))):
             _call_in_lasting_thread(
                 lambda: ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
             )

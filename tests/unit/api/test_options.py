@@ -10,7 +10,8 @@ import pytest
 
 from speedy_utils import multi_process
 from speedy_utils._api.options import ALIASES, Backend, RunOptions
-from speedy_utils._engines.base import ENGINES, cpus, engine_class
+from speedy_utils._engines.base import ENGINES, engine_class
+from speedy_utils._engines.cpus import cpus
 from speedy_utils._engines.threads import ThreadEngine
 
 

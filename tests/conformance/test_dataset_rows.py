@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 from support.recorder import Recorder
-from support.rows import ids, numbered
+from support.rows import ids, names, numbered, saved
 
 from speedy_utils import Shard, current_shard, multi_process_dataset, report_progress, track, tracked
+from speedy_utils._sharding.saved_dataset import silence_datasets
 
 
 def yields_rows(dataset: Any) -> Iterator[Any]:
@@ -156,6 +157,35 @@ def test_a_parquet_file_is_an_output(local: str, out: Path) -> None:
         numbered(6), process, out, num_workers=2, num_shards=2, backend=local, progress=False
     )
     assert load_from_disk(str(out))[:] == numbered(6)[:]
+
+
+def test_transforms_of_a_shard_leave_nothing_beside_the_input(
+    local: str, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``map`` and ``filter`` cache in the run's folder; what another dataset caches lies where it did."""
+    dataset = saved(numbered(20), tmp_path / "in")
+    other = saved(numbered(3), tmp_path / "other")
+    before = names(tmp_path / "in")
+    cached = []
+
+    def process(rows: Any) -> Any:
+        def upper(row: Any) -> dict[str, Any]:
+            return {"text": row["text"].upper()}
+
+        other.map(upper)
+        kept = rows.map(upper).filter(lambda row: row["id"] % 2)
+        cached.extend(file["filename"] for file in kept.cache_files)
+        return kept
+
+    with silence_datasets():
+        multi_process_dataset(
+            dataset, process, out, num_workers=2, num_shards=4, backend=local, progress=False
+        )
+    assert load_from_disk(str(out))["text"][:] == [f"ROW {i}" for i in range(1, 20, 2)]
+    assert names(tmp_path / "in") == before
+    assert len(names(tmp_path / "other")) == len(before) + 1
+    assert cached
+    assert all(name.startswith(f"{out}.partial/") for name in cached)
 
 
 BIG_ROWS = """

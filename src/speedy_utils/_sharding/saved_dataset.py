@@ -10,12 +10,14 @@ All that depends on that form is in this module::
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +134,13 @@ def copy_files(saved: SavedDataset, folder: Path) -> SavedDataset:
     return replace(saved, files=copies)
 
 
+def in_parts(table: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Yield a table in parts of equal numbers of rows, which hold about ``size`` bytes, or one row."""
+    rows = max(1, table.num_rows * size // max(size, table.nbytes))
+    for start in range(0, table.num_rows, rows):
+        yield table.slice(start, rows)
+
+
 def data_file_names(count: int) -> list[str]:
     """Return the names of ``count`` Arrow files, at least one: a dataset without any can't be loaded."""
     count = max(1, count)
@@ -190,6 +199,48 @@ def write_metadata(
     info.write_to_directory(str(folder))
     for path in (folder / "dataset_info.json", folder):
         sync(path)
+
+
+_caches: ContextVar[tuple[Path, frozenset[str]] | None] = ContextVar("speedy_utils_caches", default=None)
+
+
+@contextmanager
+def caching_in(folder: Path, dataset: Dataset) -> Iterator[None]:
+    """Let transforms of a dataset, such as ``map`` and ``filter``, cache in a folder inside the block.
+
+    ``datasets`` caches beside the dataset's own files, which may lie on a read-only mount, and would keep the
+    caches of each shard for ever. Other datasets are cached where they were.
+
+    Args:
+        folder: The folder; it is made when something is cached.
+        dataset: The dataset.
+    """
+    _redirect_caches()
+    beside = frozenset(os.path.dirname(file["filename"]) for file in dataset.cache_files)
+    token = _caches.set((folder, beside))
+    try:
+        yield
+    finally:
+        _caches.reset(token)
+
+
+@functools.lru_cache(maxsize=1)
+def _redirect_caches() -> None:
+    """Patch how ``datasets`` names caches, once in a process, for want of a public way."""
+    from datasets import Dataset
+
+    original = Dataset._get_cache_file_path
+
+    @functools.wraps(original)
+    def cache_file_path(dataset: Dataset, fingerprint: str) -> str:
+        path = str(original(dataset, fingerprint))
+        folder, beside = _caches.get() or (None, frozenset())
+        if folder is None or os.path.dirname(path) not in beside:
+            return path
+        folder.mkdir(exist_ok=True)
+        return str(folder / os.path.basename(path))
+
+    Dataset._get_cache_file_path = cache_file_path
 
 
 class _Silence:

@@ -6,6 +6,7 @@ shard or none, and a straggler of an earlier attempt can't spoil the files of a 
 
     shards/00003/record.json           what the finished attempt left: rows, files, features
     shards/00003/9f86d081/output/      the output_path that process_func was given
+    shards/00003/9f86d081/cache/       what map and filter cache, until the shard is finished
     shards/00003/9f86d081/saved/       the rows that it yielded or returned, or saved elsewhere
 
 Files outside the attempt's folder are read and never linked, moved or deleted: a path that
@@ -39,7 +40,7 @@ from .columns.returned import (
     write_saved,
 )
 from .files import checksum, sync, write_json
-from .saved_dataset import SavedDataset, copy_files, read_saved, save_dataset, silence_datasets
+from .saved_dataset import SavedDataset, caching_in, copy_files, read_saved, save_dataset, silence_datasets
 from .shards import ShardSpec, ShardTask, working_on
 
 if TYPE_CHECKING:
@@ -69,12 +70,15 @@ def process_shard(
         features: The columns of the output; None if they are to be found out.
     """
     output = begin_shard(task.folder)
-    with working_on(task.place):
+    caches = output.with_name("cache")
+    with working_on(task.place), caching_in(caches, task.dataset):
         result = awaited(call_process_func(process_func, task.dataset, str(output), task.place.start, kwargs))
         if isinstance(result, Iterator):
             # Here, and not in finish_shard: it is still the user's function that runs.
             result = write_rows(result, output.parent / "saved", features, str(task.spec))
-    return finish_shard(result, output, task.spec, features)
+    record = finish_shard(result, output, task.spec, features)
+    shutil.rmtree(caches, ignore_errors=True)  # what is left of it goes with the attempt
+    return record
 
 
 def call_process_func(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .._interrupts import keeping_ctrl_c
-from .saved_dataset import silence_datasets
+from .saved_dataset import in_parts, silence_datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # How many rows are fetched at once to apply an indices mapping: the batch ``datasets`` itself writes in.
 _GATHER_ROWS = 1_000
+
+# How many bytes are joined then, at most, but for a row that is larger.
+_GATHER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -371,6 +374,7 @@ def _gather_rows(shard: Dataset) -> Table:
     from datasets.table import InMemoryTable
 
     batches: Iterator[pa.Table] = shard.with_format("arrow").iter(_GATHER_ROWS)
-    # Each batch arrives as one slice per row of the original buffers.
-    tables = [batch.combine_chunks() for batch in batches]
+    # Each batch arrives as one slice per row of the original buffers. Joined they must not exceed the 2 GB
+    # that Arrow's offsets reach.
+    tables = [part.combine_chunks() for batch in batches for part in in_parts(batch, _GATHER_BYTES)]
     return InMemoryTable(pa.concat_tables(tables) if tables else shard.data.table.slice(0, 0))

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -15,6 +16,7 @@ from speedy_utils._sharding.saved_dataset import (
     copy_files,
     data_file_names,
     holds_dataset,
+    in_parts,
     read_saved,
     save_dataset,
     silence_datasets,
@@ -149,3 +151,13 @@ def test_bars_stay_off_while_any_thread_is_inside() -> None:
     leave.set()
     thread.join(30)
     assert not are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize(("size", "rows"), [(10**9, [10]), (2_000, [2] * 5), (10, [1] * 10)])
+def test_tables_are_cut_by_bytes(size: int, rows: list[int]) -> None:
+    """The parts of a table hold about so many bytes, or one row where a row is larger; none is lost."""
+    table = pa.table({"text": ["x" * 900] * 10, "id": range(10)})
+    parts = list(in_parts(table, size))
+    assert [part.num_rows for part in parts] == rows
+    assert pa.concat_tables(parts).combine_chunks() == table
+    assert list(in_parts(table.slice(0, 0), size)) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from ..saved_dataset import SavedDataset
+from ..saved_dataset import SavedDataset, in_parts
 from .cast import cast_table
 from .convert import Batch, TwoRowsError, batch_of_columns, batch_of_rows, row_bytes, tables_of
 from .unify import MisfitError, unify_columns
@@ -123,7 +123,7 @@ class RowWriter:
                 self._close_file()
                 self._features = features
             self._note_samples(batch.table)
-        for table in slices(batch.table):
+        for table in in_parts(batch.table, BATCH_BYTES):
             fitting = cast_table(table, self._features, first_row=self._rows)
             if self._open is None:
                 self._folder.mkdir(exist_ok=True)
@@ -241,14 +241,7 @@ def stored_tables(file: Path) -> Iterator[pa.Table]:
 
     with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
-            yield from slices(pa.Table.from_batches([batch]))
-
-
-def slices(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield a table in parts of about :data:`BATCH_BYTES`."""
-    rows = max(1, table.num_rows * BATCH_BYTES // max(BATCH_BYTES, table.nbytes))
-    for start in range(0, table.num_rows, rows):
-        yield table.slice(start, rows)
+            yield from in_parts(pa.Table.from_batches([batch]), BATCH_BYTES)
 
 
 def first_value(column: Any) -> tuple[int, object] | None:

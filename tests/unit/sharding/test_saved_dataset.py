@@ -155,7 +155,7 @@ def test_bars_stay_off_while_any_thread_is_inside() -> None:
 
 @pytest.mark.parametrize(("size", "rows"), [(10**9, [10]), (2_000, [2] * 5), (10, [1] * 10)])
 def test_tables_are_cut_by_bytes(size: int, rows: list[int]) -> None:
-    """The parts of a table hold about so many bytes, or one row where a row is larger; none is lost."""
+    """The parts of a table hold about as many bytes as asked for, or one larger row; none is lost."""
     table = pa.table({"text": ["x" * 900] * 10, "id": range(10)})
     parts = list(in_parts(table, size))
     assert [part.num_rows for part in parts] == rows

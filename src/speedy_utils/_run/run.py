@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
-from .._state.finishing import FinishingTasks
+from .._state.finishing import FinishingTasks, has_counted_all
 from .._state.ledger import Count, Key, Ledger, Metric, Report, Task
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
@@ -168,6 +168,10 @@ class Run:
             timings: How long ago its stages started, and last moved.
         """
         self._warn_of_left_out(counts)
+        if total is not None and not has_counted_all(counts, total):
+            # What it did not report counts only now, and not when it last reported something.
+            since_start, _ = timings.get(None, (0.0, 0.0))
+            timings = {**timings, None: (since_start, 0.0)}
         with self._lock:
             self._close(
                 task, self._stages.task_succeeded(task, self._stage_limit.counts(counts), total), timings

@@ -309,6 +309,8 @@ class Stages:
             unit = run.unit or unit
             total, growing = Total(done) if self._complete else self._declared_total(run)
         counted = done == total and not growing
+        # Tasks, if it counts these, move it when they return, which is not when a stage moves last.
+        timed = (counted or all_counted) and unit != self._task_unit
         return StageSnapshot(
             self._desc,
             done,
@@ -319,7 +321,7 @@ class Stages:
             growing=growing,
             counters=run.counters,
             pending=(counted or all_counted) and not self._complete,
-            counted_in=clock.elapsed(None, None) if counted or all_counted else None,
+            counted_in=clock.elapsed(None, None) if timed else None,
         )
 
     def _declared_total(self, run: StageSums) -> Total:

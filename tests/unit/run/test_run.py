@@ -344,6 +344,26 @@ def test_a_run_is_not_finished_before_its_tasks_have_returned(
     assert run.snapshot().complete
 
 
+@pytest.mark.parametrize(
+    ("total", "reported", "rate"),
+    [
+        pytest.param(10, items(10), 5.0, id="all at once"),
+        pytest.param(10, items(4), 0.5, id="a part, and the rest when it returned"),
+        pytest.param(None, items(Read=4), 0.05, id="one task"),
+    ],
+)
+def test_the_rate_is_measured_until_the_last_item_counted(
+    clock: FakeClock, total: int | None, reported: Mapping[Key, Count], rate: float
+) -> None:
+    """Items that a task reported count when it did so; those that it did not, and tasks, when it returned."""
+    run = a_run(total, clock=clock, tasks=1)
+    clock.advance(20)
+    known = {**at_work(0).counts, **reported}
+    run.commit(0, known, total=total, timings=dict.fromkeys([None, "Read"], (20.0, 18.0)))
+    run.complete()
+    assert run.snapshot().rate == rate
+
+
 def test_a_lost_task_has_its_items_to_count_again(feed: Feed) -> None:
     """A task that had counted all and is started again is no longer finishing."""
     run = a_run(20, feed=feed, tasks=2)

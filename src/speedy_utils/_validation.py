@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from numbers import Integral, Real
 from operator import index
 from threading import TIMEOUT_MAX
@@ -49,11 +48,14 @@ def checked_items(n: Any, name: str = "n") -> int:
         >>> checked_items(2.0), checked_items(-3)
         (2, -3)
     """
-    with suppress(Exception):  # numbers of other libraries may raise anything
+    try:
         whole = int(n)
-        if not getattr(n, "ndim", 0) and whole == n:  # what is "3" is not equal to 3
-            return whole
-    raise _not_a("whole number", n, name)
+        counts = whole == n and getattr(n, "ndim", 0) == 0  # the text "3" is not equal to 3
+    except Exception:  # numbers of other libraries may raise anything
+        counts = False
+    if not counts:
+        raise _not_a("whole number", n, name)
+    return whole
 
 
 def checked_total(total: Any, name: str = "total") -> int:
@@ -87,12 +89,20 @@ def checked_amount(amount: Any, name: str) -> int | float:
     """
     if not name.isidentifier():
         raise ValueError(f"a counter needs a name like a variable's, not {shorten(name)}")
-    if not isinstance(amount, (str, bytes, bytearray)) and not getattr(amount, "ndim", 0):
-        with suppress(Exception):  # numbers of other libraries may raise anything
-            plain = int(amount) if isinstance(amount, Integral) else float(amount)
-            if abs(plain) <= sys.float_info.max:
-                return plain
-    raise _not_a("finite number", amount, name)
+    try:
+        plain = amount if type(amount) in (int, float) else _plain_number(amount)
+        counts = -sys.float_info.max <= plain <= sys.float_info.max
+    except Exception:  # numbers of other libraries may raise anything
+        counts = False
+    if not counts:
+        raise _not_a("finite number", amount, name)
+    return plain
+
+
+def _plain_number(amount: Any) -> int | float:
+    if isinstance(amount, (str, bytes, bytearray)) or getattr(amount, "ndim", 0) != 0:
+        raise TypeError
+    return int(amount) if isinstance(amount, Integral) else float(amount)
 
 
 def _not_a(kind: str, value: Any, name: str) -> TypeError | ValueError:

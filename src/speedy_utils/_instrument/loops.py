@@ -63,12 +63,20 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
         if tally is not None:
             tally.n += n
         return
-    stage, items = checked_name(desc), checked_for(tally, checked_items, n, "n")
-    amounts = {name: checked_for(tally, checked_amount, amount, name) for name, amount in counters.items()}
+    stage = checked_name(desc)
+    items = n if type(n) is int else checked_for(tally, checked_items, n, "n") or 0
+    amounts = {}
+    for name, amount in counters.items():
+        if (checked := checked_for(tally, checked_amount, amount, name)) is not None:
+            amounts[name] = checked
     if tally is not None:
         tally = tally.within(stage)
-        tally.add(items or 0)
-        tally.add_to_counters({name: amount for name, amount in amounts.items() if amount is not None})
+        if items >= 0:
+            tally.n += items
+        else:
+            tally.take_back(-items)
+        if amounts:
+            tally.add_to_counters(amounts)
         tally.reporter.mark_moved(tally.stage)
 
 

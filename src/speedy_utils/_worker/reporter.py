@@ -111,14 +111,11 @@ class Tally:
         done = self.count_without_bars()
         return done if done or self._bars is None else self._bars.raw_count()
 
-    def add(self, n: int) -> None:
-        """Add items or, if ``n`` is negative, take back what was counted here, to zero at the least."""
-        if n >= 0:
-            self.n += n
-            return
+    def take_back(self, n: int) -> None:
+        """Take back items that were counted here, to zero at the least."""
         self.reporter.own.raw_count()  # the tqdm bars of the task are read with it
         tally = self if self.count_without_bars() or self._bars is None else self._bars
-        tally.n -= min(-n, tally.raw_count())
+        tally.n -= min(n, tally.raw_count())
         self.reporter.take_backs += 1
 
     def count_without_bars(self) -> int:
@@ -158,7 +155,10 @@ class Tally:
         """Add to what is counted besides items, from any thread."""
         for name, amount in counters.items():
             self.counters.setdefault(name, 0)
-            self.counters[name] += amount  # no thread switch in between, as with ``n``
+            try:
+                self.counters[name] += amount  # no thread switch in between, as with ``n``
+            except OverflowError:  # a fraction on top of an integer that is beyond all floats
+                continue
 
     def open(self, part: Part, *, counts: bool = True) -> None:
         """Count a part from now on, with what it has counted already.

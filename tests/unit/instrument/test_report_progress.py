@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
@@ -100,6 +101,14 @@ def test_what_a_loop_and_a_bar_have_counted_can_be_taken_back(sink: RecordingSin
     report_progress(-2, desc="Fetch")
     bar.update(1)
     assert sink.stages == {"Fetch": 4}
+
+
+def test_counters_beyond_all_floats_end_no_work() -> None:
+    """A sum of integers may be larger than any float; a fraction on top of it changes nothing."""
+    with RecordingSink() as sink:
+        for amount in (10**308, 10**308, 0.5):
+            report_progress(tokens=amount)
+    assert (sink.done, sink.counters) == (3, {None: {"tokens": sys.float_info.max}})
 
 
 def test_a_call_takes_back_what_it_has_counted_itself() -> None:

@@ -328,20 +328,29 @@ def check_end(plan: Plan, recorder: Recorder, *, stopped: bool) -> None:
     last = recorder.last
     assert last.final
     failing = [task for task in plan.tasks if plan.fails(task)]
-    total = sum(task.items for task in plan.tasks) if plan.totals else len(plan.tasks)
-    assert last.total == total
-    assert all(snapshot.done <= total for snapshot in recorder.snapshots)
+
+    def reported(task: Task) -> int:
+        return min(task.reports, task.items) if plan.totals else task.reports
+
+    if plan.totals:
+        assert {snapshot.total for snapshot in recorder.snapshots} == {sum(task.items for task in plan.tasks)}
+    elif last.unit == "tasks":  # none has counted an item
+        assert last.total == len(plan.tasks)
+    else:  # of what was counted, if all have succeeded; while they run it may not be known
+        assert last.total == (None if stopped or failing else last.done)
+    assert all(snapshot.total is None or snapshot.done <= snapshot.total for snapshot in recorder.snapshots)
     if stopped:
         return
     assert (last.tasks_done, last.tasks_failed) == (len(plan.tasks) - len(failing), len(failing))
     retries = sum(min(len(task.losses), plan.max_retries) for task in plan.tasks)
     assert last.retries >= retries if plan.faults else last.retries == retries
-    if plan.totals:
-        sure = sum(task.items for task in plan.tasks if not plan.fails(task))
-        sure += sum(min(task.reports, task.items) for task in failing if not plan.lost(task))
-        most = sure + sum(task.items for task in failing if plan.lost(task))
-    else:
+    if last.unit == "tasks":
         sure = most = len(plan.tasks) - len(failing)
+    else:
+        succeeded = [task for task in plan.tasks if not plan.fails(task)]
+        sure = sum(task.items if plan.totals else task.reports for task in succeeded)
+        sure += sum(reported(task) for task in failing if not plan.lost(task))
+        most = sure + sum(reported(task) for task in failing if plan.lost(task))
     assert sure <= last.done <= most
     named = {stage.name: stage.done for stage in last.stages}
 

@@ -42,11 +42,10 @@ def measured(row: dict[str, str]) -> dict[str, str | int]:
     return {"text": row["text"].upper(), "length": len(row["text"])}
 
 
-def measure(dataset: Dataset, output_path: str) -> str:
+def measure(dataset: Dataset) -> Iterator[dict[str, str | int]]:
     """Runs in a worker, once for each shard. It knows nothing of Ray, and only `track` of progress."""
-    rows = [measured(row) for row in track(dataset)]
-    Dataset.from_list(rows).save_to_disk(output_path)
-    return output_path
+    for row in track(dataset):
+        yield measured(row)
 
 
 def main() -> None:

@@ -230,3 +230,23 @@ def test_a_corrected_function_runs_the_missing_shard_alone(
     assert result.features == Features({"id": Value("int64"), "score": Value("float64")})
     assert result["id"][:] == list(range(32))
     assert result["score"][:] == [0.5 if i == 21 else 1.0 for i in range(32)]
+
+
+def test_finished_shards_that_can_not_be_cast_run_again(
+    local: str, recorder: Recorder, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With ``features=`` and ``overwrite=True`` the shards of wrong values run again, and no others."""
+    options: dict[str, Any] = {"num_workers": 1, "num_shards": 8, "backend": local, "progress": recorder}
+    with pytest.raises(MergeError, match="overwrite=True: shards that can't be cast run again"):
+        multi_process_dataset(numbered(8), by_shard(MISFIT, whole=False), out, **options)
+
+    def corrected(dataset: Any) -> Iterator[Any]:
+        yield {"q": str(dataset[0]["id"])}
+
+    options |= {"resume": "trust", "features": Features({"q": Value("string")})}
+    with pytest.raises(MergeError, match="no shard was started; 2 of 8 shards are finished"):
+        multi_process_dataset(numbered(8), corrected, out, **options)
+    multi_process_dataset(numbered(8), corrected, out, overwrite=True, **options)
+    assert load_from_disk(str(out))["q"][:] == ["s", *(str(i) for i in range(1, 8))]
+    assert recorder.last.initial == 1
+    assert "shard 1 (rows 1-1): row 0, column 'q': int64 can't become string" in caplog.text

@@ -103,7 +103,8 @@ def multi_process_dataset(
         resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
             ``"trust"`` keeps its finished shards although these have changed; False starts over.
         overwrite: Allows a dataset at ``output_path`` to be replaced, once the new one is whole, and an
-            interrupted call that differs from this one to be given up.
+            interrupted call that differs from this one to be given up, or those of its finished shards
+            that can't be cast to ``features``.
         ray_options: Options of Ray for the tasks; other backends ignore them.
         features: The columns of the output, which all shards are cast to, those of an interrupted call too. A
             value that would change, or a column that is not among them, is an error; a missing one is null.
@@ -176,12 +177,19 @@ def multi_process_dataset(
             default_shards=workers,
             resume=resume,
         )
-        missing = plan.missing
-        running = min(workers, len(missing))
         watch = ColumnWatch(workspace, features)
-        misfits = [misfit for record in plan.finished.values() for misfit in watch.add(record)]
+        misfits = []
+        for record in list(plan.finished.values()):
+            found = watch.add(record)
+            if found and features is not None and overwrite:
+                logger.warning("%s; the shard runs again", found[0])
+                del plan.finished[record.spec.index]
+            else:
+                misfits += found
         if misfits and on_column_mismatch == "raise":
             raise columns_error(misfits, f"no shard was started; {_kept(plan, workspace)}")
+        missing = plan.missing
+        running = min(workers, len(missing))
         shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs), "features": features}
         engine = options.engine(process_shard, shared, running) if missing else None
         unit = options.unit or "items"

@@ -153,7 +153,7 @@ def columns_error(misfits: Sequence[str], consequence: str) -> MergeError:
         + "".join(f"\n  - {misfit}" for misfit in [*misfits[:_MAX_MISFITS], *more])
         + f"\nFix the columns by features=datasets.Features(...){mixed}. The same call with features= casts "
         'the finished shards too, if no value changes; with resume="trust" also if process_func was changed. '
-        "Where values themselves are wrong, start over with overwrite=True."
+        "Where values themselves are wrong, add overwrite=True: shards that can't be cast run again."
     )
 
 

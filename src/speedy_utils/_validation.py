@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from numbers import Integral, Real
 from operator import index
 from threading import TIMEOUT_MAX
@@ -135,6 +136,17 @@ def checked_name(desc: Any, name: str = "desc") -> str | None:
     if desc is not None and not isinstance(desc, str):
         raise TypeError(f"{name} must be a string, not {shorten(desc)} ({type(desc).__name__})")
     return desc or None
+
+
+def checked_choice(value: Any, name: str, choices: Iterable[str]) -> None:
+    """Raise an error if a value is none of some strings.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    known = [*choices]
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {shorten(value)}")
 
 
 def shorten(value: object, width: int = 200) -> str:

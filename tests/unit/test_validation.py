@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speedy_utils._validation import checked_amount, checked_count, checked_name, shorten
+from speedy_utils._validation import checked_amount, checked_choice, checked_count, checked_name, shorten
 
 
 @given(st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False))
@@ -73,6 +73,8 @@ def test_counts_names_and_texts_are_checked() -> None:
     with pytest.raises(TypeError, match=r"total must be an integer, not '5' \(str\)"):
         checked_count("5", "total")
     assert [checked_name(name) for name in ("Read", "", None)] == ["Read", None, None]
+    with pytest.raises(ValueError, match=r"letter must be one of 'a', 'b', not \['a'\]"):
+        checked_choice(["a"], "letter", "ab")
     with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
         checked_name(b"x")
     assert [shorten(text, 5) for text in ("abc", "abcd")] == ["'abc'", "'abc…"]

@@ -13,7 +13,7 @@ from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
-from .._validation import checked_count, checked_total, shorten
+from .._validation import checked_choice, checked_count, checked_total, shorten
 from .items import task_items
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
@@ -90,8 +90,7 @@ def multi_process(
     """
     func, remote_options = plain_function(func)
     checked_function(func, "func")
-    if on_error not in ("raise", "continue"):
-        raise ValueError(f'on_error must be "raise" or "continue", not {shorten(on_error)}')
+    checked_choice(on_error, "on_error", ("raise", "continue"))
     options = RunOptions(
         backend=backend,
         num_workers=num_workers,

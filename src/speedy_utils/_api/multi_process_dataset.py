@@ -24,7 +24,7 @@ from .._sharding.saved_dataset import silence_datasets
 from .._sharding.shard_worker import process_shard
 from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
-from .._validation import checked_count, checked_optional, shorten
+from .._validation import checked_choice, checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
@@ -161,8 +161,7 @@ def multi_process_dataset(
             f"process_func_kwargs must be a mapping of names to values, not {shorten(process_func_kwargs)}"
         )
     kwargs = dict(process_func_kwargs or {})
-    if on_column_mismatch not in ("raise", "warn"):
-        raise ValueError(f'on_column_mismatch must be "raise" or "warn", not {shorten(on_column_mismatch)}')
+    checked_choice(on_column_mismatch, "on_column_mismatch", ("raise", "warn"))
     features = checked_features(features)
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):

@@ -15,7 +15,14 @@ from .._instrument.decorator import (
     is_generator_function,
 )
 from .._run.run import display_here
-from .._validation import checked_count, checked_interval, checked_name, checked_optional, shorten
+from .._validation import (
+    checked_choice,
+    checked_count,
+    checked_interval,
+    checked_name,
+    checked_optional,
+    shorten,
+)
 
 Backend = Literal["ray", "threads", "seq", "mp"]
 
@@ -142,9 +149,10 @@ def checked_backend(backend: Any) -> str:
     Raises:
         ValueError: There is no such backend.
     """
-    name = ALIASES.get(backend, backend) if isinstance(backend, str) else None
-    if name not in ENGINES:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, ENGINES))}, not {shorten(backend)}")
+    if isinstance(backend, str):
+        backend = ALIASES.get(backend, backend)
+    checked_choice(backend, "backend", ENGINES)
+    name: str = backend
     return name
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from .._display.terminal.lines import output_filter
 from .._display.terminal.redirect import redirect_streams, restore_streams
-from .._validation import shorten
+from .._validation import checked_choice
 
 WorkerLogs = Literal["all", "first", "none"]
 
@@ -27,9 +27,7 @@ def checked_worker_logs(worker_logs: Any) -> WorkerLogs:
     Raises:
         ValueError: There is no such choice.
     """
-    if worker_logs not in get_args(WorkerLogs):
-        known = ", ".join(f'"{choice}"' for choice in get_args(WorkerLogs))
-        raise ValueError(f"worker_logs must be one of {known}, not {shorten(worker_logs)}")
+    checked_choice(worker_logs, "worker_logs", get_args(WorkerLogs))
     choice: WorkerLogs = worker_logs
     return choice
 

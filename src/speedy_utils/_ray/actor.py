@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Ledger, Metric, Report, Task
 from .._state.timings import StageClock, StageTimings
-from .._validation import checked_items, checked_total
+from .._validation import checked_count, checked_items
 
 
 class Changes(NamedTuple):
@@ -44,8 +44,8 @@ class ProgressActor:
         clock: Monotonic clock, in seconds.
 
     Raises:
-        TypeError: ``total`` is neither a number nor None.
-        ValueError: ``total`` is negative, or no whole number.
+        TypeError: ``total`` is neither an integer nor None.
+        ValueError: ``total`` is negative.
 
     Example:
         >>> from speedy_utils import ProgressActor
@@ -133,10 +133,10 @@ class ProgressActor:
             total: Items in all; None if that is not known.
 
         Raises:
-            TypeError: ``total`` is neither a number nor None.
-            ValueError: ``total`` is negative, or no whole number.
+            TypeError: ``total`` is neither an integer nor None.
+            ValueError: ``total`` is negative.
         """
-        self._total = None if total is None else checked_total(total)
+        self._total = None if total is None else checked_count(total, "total")
 
     def reset(self) -> None:
         """Start again at zero; the clock starts with the next count."""

@@ -9,7 +9,7 @@ from typing import Any
 from .._run.poller import Poller
 from .._run.run import warn_of_left_out
 from .._state.snapshot import Snapshot, StageSnapshot
-from .._validation import checked_total
+from .._validation import checked_count
 from .._worker.context import bind, unbind
 from .._worker.reporter import Reporter
 from .actor import ProgressActor, start_actor
@@ -215,8 +215,8 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
         The handle of the actor; its methods are called with ``.remote``.
 
     Raises:
-        ValueError: ``total`` is negative, or no whole number.
-        TypeError: ``total`` is not a number.
+        ValueError: ``total`` is negative.
+        TypeError: ``total`` is not an integer.
 
     Example:
         It needs a Ray, so here it is not run::
@@ -225,7 +225,7 @@ def create_progress_tracker(total: int | None = None, desc: str = "Processing") 
             with tqdm(total=1_000_000) as bar, ProgressPoller(actor, bar):
                 ray.get([work.remote(rows, actor) for rows in parts])
     """
-    return start_actor(None if total is None else checked_total(total), desc)
+    return start_actor(None if total is None else checked_count(total, "total"), desc)
 
 
 create_progress_tracker.__module__ = "speedy_utils"

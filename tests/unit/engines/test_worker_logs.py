@@ -167,7 +167,7 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
 @pytest.mark.parametrize("bad", ["", "last", None, True, 1, ["all"]])
 def test_an_unknown_choice_is_an_error(bad: Any) -> None:
     """Anything else is an error that names what there is."""
-    with pytest.raises(ValueError, match='"all", "first", "none"') as caught:
+    with pytest.raises(ValueError, match="'all', 'first', 'none'") as caught:
         checked_worker_logs(bad)
     assert repr(bad) in str(caught.value)
 

@@ -116,7 +116,7 @@ def test_total_may_come_later(actor: ProgressActor) -> None:
     assert actor.get_progress()["total"] is None
 
 
-@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, ValueError)])
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError)])
 def test_bad_total_is_an_error(actor: ProgressActor, total: Any, error: type[Exception]) -> None:
     """A total that is no count is an error, at the start and later."""
     with pytest.raises(error, match=f"total must be .* not {total!r}"):

@@ -173,7 +173,7 @@ def test_wrong_actor_is_an_error_and_binds_nothing(wrong: Any) -> None:
     assert tally_here() is None
 
 
-@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, ValueError), ("3", TypeError)])
+@pytest.mark.parametrize(("total", "error"), [(-1, ValueError), (1.5, TypeError), ("3", TypeError)])
 def test_a_bad_total_is_an_error_before_an_actor_is_made(total: Any, error: type[Exception]) -> None:
     """The total of a tracker is checked before Ray is asked for an actor."""
     with pytest.raises(error, match="total"):

@@ -77,11 +77,12 @@ def multi_process_dataset(
             of rows, a dict of columns, a DataFrame or an Arrow table, or the path of a dataset or a Parquet
             file that it saved. If it has a second positional parameter, that gets a path to save to, and
             it may return None then. A parameter ``start`` gets the position of the shard's first row in the
-            dataset, as :func:`current_shard` tells it. Rows may be added, dropped and changed; the columns of
-            all shards have to fit together.
+            dataset, as :func:`current_shard` tells it. It may be a coroutine function that returns any of
+            these. Rows may be added, dropped and changed; the columns of all shards have to fit together.
         output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
         process_func_kwargs: Sent to the workers once, not with each shard.
-        num_workers: How many shards are processed at once; None for the number of CPUs.
+        num_workers: How many shards are processed at once; None for the number of CPUs, and for 32
+            coroutines on ``"threads"``.
         backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
         num_shards: How many shards to cut; None for one a worker. More of them balance uneven rows, and
             lose less when a worker dies.

@@ -8,6 +8,8 @@ import inspect
 import sys
 from types import CodeType, FrameType
 
+from .event_loop import is_awaited_by_worker
+
 _OURS = __name__.partition(".")[0]
 
 
@@ -28,17 +30,20 @@ def called_in_a_loop() -> bool:
             for row in track(rows[start:][:50]):      ...
                 ...
 
-    All calls from the task's function down to this one are looked at. Of threads and coroutines it is not
+    All calls from the task's function down to this one are looked at. Of threads and asyncio tasks it is not
     known what else runs beside them, so for them it is True.
     """
     frame = _innermost()
     resumed = False  # whether the frame has not called the last one, but fetches from it
-    while frame is not None and _package(frame) != _OURS:
+    while frame is not None and _package(frame) not in (_OURS, "asyncio"):
         if _repeats(frame.f_code, frame.f_lasti, resumed):
             return True
         resumed = bool(frame.f_code.co_flags & inspect.CO_GENERATOR)
         frame = frame.f_back
-    return frame is None
+    if frame is None:
+        return True
+    in_event_loop = _package(frame) != _OURS or frame.f_globals["__name__"] == is_awaited_by_worker.__module__
+    return in_event_loop and not is_awaited_by_worker()
 
 
 def _innermost() -> FrameType | None:

@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 import pytest
 from support.tasks import Task, run_task
 
+from speedy_utils._worker.event_loop import awaited
 from speedy_utils._worker.user_code import called_in_a_loop
 
 asked = called_in_a_loop
@@ -105,6 +106,30 @@ def behind_an_await() -> bool:
     return asyncio.run(ask())
 
 
+async def answer_later() -> bool:
+    """Ask behind an ``await``."""
+    await asyncio.sleep(0)
+    return asked()
+
+
+async def answer_in_a_call() -> bool:
+    """Ask in a coroutine that this one awaits."""
+    return await answer_later()
+
+
+async def answer_in_a_loop() -> bool:
+    """Ask in a coroutine that is awaited in a loop."""
+    answers = []
+    for _ in range(1):
+        answers.append(await answer_later())
+    return answers[0]
+
+
+async def answer_in_a_task() -> bool:
+    """Ask in an asyncio task, beside which others may run."""
+    return await asyncio.create_task(answer_later())
+
+
 def in_a_thread() -> bool:
     """Ask in a thread, beside which others may run."""
     answers: list[bool] = []
@@ -128,6 +153,10 @@ def in_a_thread() -> bool:
         (in_generators_in_a_loop, True),
         (behind_an_await, True),
         (in_a_thread, True),
+        (lambda: awaited(answer_later()), False),
+        (lambda: awaited(answer_in_a_call()), False),
+        (lambda: awaited(answer_in_a_loop()), True),
+        (lambda: awaited(answer_in_a_task()), True),
     ],
 )
 def test_a_call_in_a_loop_is_told_from_others(ask: Callable[[], bool], repeats: bool) -> None:

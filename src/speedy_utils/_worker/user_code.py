@@ -8,9 +8,9 @@ import inspect
 import sys
 from types import CodeType, FrameType
 
-from .event_loop import is_awaited_by_worker
-
 _OURS = __name__.partition(".")[0]
+
+_EVENT_LOOP = f"{__package__}.event_loop"
 
 
 def calling_line() -> str:
@@ -42,8 +42,11 @@ def called_in_a_loop() -> bool:
         frame = frame.f_back
     if frame is None:
         return True
-    in_event_loop = _package(frame) != _OURS or frame.f_globals["__name__"] == is_awaited_by_worker.__module__
-    return in_event_loop and not is_awaited_by_worker()
+    if _package(frame) == _OURS and frame.f_globals["__name__"] != _EVENT_LOOP:
+        return False
+    from .event_loop import is_awaited_by_worker  # not above: it imports asyncio, which few programs use
+
+    return not is_awaited_by_worker()
 
 
 def _innermost() -> FrameType | None:

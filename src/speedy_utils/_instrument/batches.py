@@ -6,6 +6,7 @@ classes are looked up among the loaded modules.
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -113,11 +114,31 @@ def known_batches(iterable: object) -> Batches | None:
     It is only looked at: nothing is read from it.
     """
     with suppress(Exception):  # attributes of other libraries' objects, which may be missing or fail
-        for source in _sources(iterable):
-            for known in (_of_dataset, _of_torch_loader, _of_tf_dataset, _of_table_reader, _of_table_list):
-                if (batches := known(source)) is not None:
-                    return batches
+        for source in _sources(iterable) if type(iterable) in _ONE_FOR_ONE else (iterable,):
+            kind: type[Any] = type(source)
+            look = _how_to_look(kind, len(sys.modules))  # type: ignore[arg-type]  # classes are hashable
+            if look is not None and (batches := look(source)) is not None:
+                return batches
     return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _how_to_look(kind: type, modules: int) -> Callable[[Any], Batches | None] | None:  # noqa: ARG001 - a key
+    """Return what looks at sources of a type; None if they are no batches.
+
+    Args:
+        kind: The type.
+        modules: How many modules are loaded; with another one the type may be known.
+    """
+    if issubclass(kind, GeneratorType):
+        return _of_dataset
+    if issubclass(kind, (list, tuple)):
+        return _of_table_list
+    if issubclass(kind, _loaded(_LOADERS)):
+        return _of_torch_loader
+    if issubclass(kind, _loaded(_READERS)):
+        return _of_table_reader
+    return _of_tf_dataset if kind.__module__.startswith("tensorflow.") else None
 
 
 def rows_in(element: object) -> int | None:
@@ -155,14 +176,21 @@ def yields_arrow_tables(iterable: object) -> bool:
     return compiled and "batches" in name and "pyarrow" in sys.modules
 
 
+_LOADERS = (("torch.utils.data", "DataLoader"), ("torch.utils.data.dataloader", "_BaseDataLoaderIter"))
+_READERS = (("pandas.io.parsers.readers", "TextFileReader"), ("pandas.io.json._json", "JsonReader"))
 _TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"), ("pandas", "DataFrame"), ("polars", "DataFrame"))
 _DATASETS = (("datasets.arrow_dataset", "Dataset"), ("datasets.iterable_dataset", "IterableDataset"))
 _ONE_FOR_ONE = (enumerate, islice, map, zip)
 """Each of their elements takes one from what they go through."""
 
 
-def _loaded(names: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
+def _loaded(names: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
     """Return those of some classes whose modules are loaded."""
+    return _loaded_of(names, len(sys.modules))
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded_of(names: tuple[tuple[str, str], ...], modules: int) -> tuple[Any, ...]:  # noqa: ARG001 - a key
     found = (getattr(sys.modules.get(module), name, None) for module, name in names)
     return tuple(kind for kind in found if isinstance(kind, type))
 
@@ -182,9 +210,9 @@ def _length(sized: object) -> int | None:
     return None
 
 
-def _of_dataset(source: object) -> Batches | None:
+def _of_dataset(source: GeneratorType[Any, Any, Any]) -> Batches | None:
     """Know the batches of ``Dataset.iter(batch_size)``, a generator that has its arguments as locals."""
-    if not isinstance(source, GeneratorType) or source.gi_frame is None:
+    if source.gi_frame is None or source.gi_code.co_name != "iter":
         return None
     if source.gi_code not in [kind.iter.__code__ for kind in _loaded(_DATASETS)]:
         return None
@@ -196,15 +224,13 @@ def _of_dataset(source: object) -> Batches | None:
 
 def _of_torch_loader(source: Any) -> Batches | None:
     """Know the batches of a ``DataLoader``, and of an iterator over one."""
-    if isinstance(source, _loaded((("torch.utils.data.dataloader", "_BaseDataLoaderIter"),))):
+    if hasattr(source, "_index_sampler") and not hasattr(source, "batch_size"):  # an iterator
         sampler, size = source._index_sampler, None
         drop_last, dataset = source._drop_last, source._dataset
-    elif isinstance(source, _loaded((("torch.utils.data", "DataLoader"),))):
+    else:
         size, sampler = source.batch_size, source.batch_sampler
         sampler = source.sampler if sampler is None else sampler
         drop_last, dataset = source.drop_last, source.dataset
-    else:
-        return None
     # With batch_size=None it is the sampler that makes batches, if that does.
     size = getattr(sampler, "batch_size", None) if size is None else size
     if type(size) is not int or size < 1:
@@ -220,8 +246,6 @@ _TF_KEEPS_ELEMENTS = ("AssertCardinality", "Cache", "Map", "Options", "Prefetch"
 
 def _of_tf_dataset(source: Any) -> Batches | None:
     """Know the batches of ``dataset.batch()`` of TensorFlow, and of ``Dataset.to_tf_dataset()``."""
-    if not type(source).__module__.startswith("tensorflow."):
-        return None
     while getattr(source, "_batch_size", None) is None:
         name = type(source).__name__
         if not any(step in name for step in _TF_KEEPS_ELEMENTS) or "FlatMap" in name:
@@ -233,13 +257,12 @@ def _of_tf_dataset(source: Any) -> Batches | None:
 
 def _of_table_reader(source: Any) -> Batches | None:
     """Know the data frames of pandas' readers, as ``read_csv(chunksize=1000)`` returns one."""
-    readers = (("pandas.io.parsers.readers", "TextFileReader"), ("pandas.io.json._json", "JsonReader"))
-    size = getattr(source, "chunksize", None) if isinstance(source, _loaded(readers)) else None
+    size = getattr(source, "chunksize", None)
     return EvenBatches(size, None) if type(size) is int and size > 0 else None
 
 
-def _of_table_list(source: object) -> Batches | None:
+def _of_table_list(source: Sequence[Any]) -> Batches | None:
     """Know the rows of tables in a list."""
-    if not isinstance(source, (list, tuple)) or not source or rows_in(source[0]) is None:
+    if not source or rows_in(source[0]) is None:
         return None
     return ListedTables(source) if all(rows_in(table) is not None for table in source) else None

@@ -131,8 +131,8 @@ def format_excess(excess: Excess) -> str:
 
 
 def format_tasks(snapshot: Snapshot) -> str:
-    """Return ``31/64 shards``."""
-    return f"{snapshot.tasks_done:,}/{snapshot.tasks_total:,} {snapshot.task_unit}"
+    """Return ``31/64 shards``, or ``0/1 shard``."""
+    return f"{snapshot.tasks_done:,}/{format_quantity(snapshot.tasks_total, snapshot.task_unit)}"
 
 
 def format_remarks(snapshot: Snapshot) -> list[str]:
@@ -247,7 +247,7 @@ class LineView:
         whole, count = stage, format_count(stage)
         if tasks is not None:
             whole, unit = tasks, "" if stage.total is None else f" {stage.unit}"
-            count = f"{count}{unit}, {format_count(tasks)} {tasks.unit}"
+            count = f"{count}{unit}, {tasks.done:,}/{format_quantity(tasks.total or 0, tasks.unit)}"
         percent = format_percent(whole)
         fraction = whole.done / whole.total if percent and whole.total else 1.0
         return cls(

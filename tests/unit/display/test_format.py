@@ -136,8 +136,8 @@ COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
             "Read:  43%|███▍    | 173/400 [00:04<00:05, 43.2 items/s, 1/4 tasks]",
         ),
         (
-            replace(COUNTING, run_line=stage(17_300, unit="B", elapsed=4.0)),
-            "Read:   0%|        | 17.3 kB, 0/4 tasks [00:04<?, 4.33kB/s]",
+            replace(COUNTING, run_line=stage(17_300, unit="B", elapsed=4.0), tasks_total=1),
+            "Read:   0%|        | 17.3 kB, 0/1 task [00:04<?, 4.33kB/s]",
         ),
     ],
 )
@@ -227,6 +227,7 @@ def test_remarks_name_tasks_failures_and_retries() -> None:
     run = Snapshot(HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2)
     assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried"]
     assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
+    assert format_remarks(replace(run, task_unit="shards", tasks_total=1, tasks_done=0))[0] == "0/1 shard"
     assert format_remarks(Snapshot(HALF)) == []
     assert format_remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
 

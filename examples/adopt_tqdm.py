@@ -50,11 +50,8 @@ def main() -> None:
     parser.add_argument("--seq_len", type=int, default=16_368)
     options = parser.parse_args()
 
-    from ray import cloudpickle
     from tokenizers import Tokenizer
 
-    # This folder is not on the path of Ray's workers: what is in the module goes to them by value.
-    cloudpickle.register_pickle_by_value(pack_sft)
     tokenizer = Tokenizer.from_file(pack_sft.default_tokenizer())
     with tempfile.TemporaryDirectory() as scratch:
         library = {"folder": sysconfig.get_path("stdlib")}

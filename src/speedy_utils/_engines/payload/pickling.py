@@ -118,6 +118,7 @@ class ProjectPickler(_Base):
         self.carried: list[Any] = []
         self._mode, self._shipped, self._by_reference = mode, frozenset(shipped), by_reference or {}
         self._homes: dict[str, Home] = {}
+        self._seen: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled; called for all but plain values and containers."""
@@ -200,10 +201,11 @@ class ProjectPickler(_Base):
         values = globals_read(function) if is_project_module(module.__name__) else {}
         closure = [each for cell in function.__closure__ or () for each in content(cell)]
         found = [(module, values)] if values else []
-        found += [
-            (each, plain_values(vars(each)) | read)
-            for each, read in modules_read(function, [*values.values(), *closure])
-        ]
+        for each, read in modules_read(function, [*values.values(), *closure]):
+            # It may read others by getattr: once with a module go all its plain values.
+            more = {} if each.__name__ in self._seen else plain_values(vars(each))
+            self._seen.add(each.__name__)
+            found.append((each, more | read))
         return tuple(self._read(*each) for each in found)
 
     def _read(self, module: ModuleType, values: dict[str, Any]) -> Reads:

@@ -69,14 +69,15 @@ class Shipment:
 
     Args:
         pickler: Pickles for the run's workers.
+        max_value_bytes: Up to which size a value of a module is sent.
 
     Attributes:
         by_reference: Modules that go by reference, and why.
     """
 
-    def __init__(self, pickler: type[ProjectPickler]) -> None:
+    def __init__(self, pickler: type[ProjectPickler], *, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.by_reference: dict[str, str] = {}
-        self._pickler = pickler
+        self._pickler, self._max_bytes = pickler, max_value_bytes
         self._shipped: set[Named] = set()
 
     def define(self, value: Any) -> Packed:
@@ -94,7 +95,7 @@ class Shipment:
                 if not self._refer_instead(error):
                     raise
                 continue
-            if packed.size() <= MAX_VALUE_BYTES or not self._refer_too_big(used.pickled):
+            if packed.size() <= self._max_bytes or not self._refer_too_big(used.pickled):
                 self._shipped |= used.reached.keys()
                 return packed
 
@@ -121,7 +122,7 @@ class Shipment:
             } - self.by_reference.keys()
             self.by_reference |= dict.fromkeys(modules, "the functions call each other too deeply")
             return bool(modules)
-        for blame in self._blamed(used.pickled, MAX_VALUE_BYTES):
+        for blame in self._blamed(used.pickled):
             if self._importable(blame.module):
                 self.by_reference[blame.module] = blame.reason
                 return True
@@ -129,7 +130,7 @@ class Shipment:
         return False
 
     def _refer_too_big(self, pickled: list[Any]) -> bool:
-        for blame in self._blamed(pickled, MAX_VALUE_BYTES):
+        for blame in self._blamed(pickled):
             if self._importable(blame.module):
                 self.by_reference[blame.module] = blame.reason
                 return True
@@ -140,20 +141,20 @@ class Shipment:
         spec = getattr(sys.modules.get(module), "__spec__", None)
         return module != "__main__" and spec is not None and module not in self.by_reference
 
-    def _blamed(self, pickled: list[Any], limit: int) -> Iterator[_Blame]:
+    def _blamed(self, pickled: list[Any]) -> Iterator[_Blame]:
         """Yield values that can't be pickled, or are too big, the last one first."""
         for owner in reversed(pickled):
             for module, where, value in _parts(owner):
-                if fault := self._fault(value, limit):
+                if fault := self._fault(value):
                     yield _Blame(module, f"{where} {fault}")
 
-    def _fault(self, value: Any, limit: int) -> str:
+    def _fault(self, value: Any) -> str:
         try:
             size = _pack(self._pickler, value, "item")[0].size()
         except Exception as error:  # as above
             text = str(error).partition("\n")[0]
             return f"can't be pickled ({type(error).__name__}: {text})"
-        return f"has {size / 1e6:,.0f} MB" if size > limit else ""
+        return f"has {size / 1e6:,.0f} MB" if size > self._max_bytes else ""
 
 
 class _Defined(NamedTuple):

@@ -21,12 +21,17 @@ from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
 
+_CARRIED = (ray.ObjectRef, ray.actor.ActorHandle)
+
 
 class RayPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
     """Pickles what travels to Ray's workers and back. Ray itself pickles its references and handles."""
 
     cloudpickle = cloudpickle
-    carried_types = (ray.ObjectRef, ray.actor.ActorHandle)
+
+    def carries(self, kind: type) -> bool:
+        """Return whether a type is one of Ray's references and handles, or of Ray Client's."""
+        return issubclass(kind, _CARRIED) or kind.__module__ == "ray.util.client.common"
 
 
 class Sent(NamedTuple):

@@ -50,16 +50,20 @@ class Fingerprint:
     kwargs: Mapping[str, str | None]
 
 
-def fingerprint_run(dataset: Dataset, func: Callable[..., Any], kwargs: Mapping[str, Any]) -> Fingerprint:
+def fingerprint_run(
+    dataset: Dataset, func: Callable[..., Any], kwargs: Mapping[str, Any], helpers: str = ""
+) -> Fingerprint:
     """Take the fingerprints of a run.
 
     A function counts as changed when its own code, its closure, or a global it uses by value has
-    changed. Code of imported modules that it calls is not looked at.
+    changed, or the code that it calls in modules of the project. Values of these modules, and code of
+    installed packages, are not looked at.
 
     Args:
         dataset: The dataset as it will be cut (shuffled and shortened already).
         func: ``process_func``.
         kwargs: Its keyword arguments.
+        helpers: A fingerprint of the code that it calls in modules of the project.
 
     Returns:
         The fingerprints. That of a function or an argument that can't be pickled is None.
@@ -78,7 +82,9 @@ def fingerprint_run(dataset: Dataset, func: Callable[..., Any], kwargs: Mapping[
         num_rows=len(dataset),
         function=f"{named.__module__}.{named.__qualname__}",
         # A function of an imported module is pickled as its name alone, so its code is added.
-        code=None if pickled is None else f"{pickled}-{_code_fingerprint(inner)}",
+        code=None
+        if pickled is None
+        else "-".join(filter(None, (pickled, _code_fingerprint(inner), helpers))),
         kwargs={str(key): _fingerprint(value) for key, value in kwargs.items()},
     )
 

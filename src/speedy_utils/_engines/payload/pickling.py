@@ -86,33 +86,31 @@ class ProjectPickler(_Base):
     """To be mixed in before the ``Pickler`` of a cloudpickle: Ray has one of its own.
 
     Args:
-        file: Where the pickle is written to.
         mode: Whether to define what is reached, or to name it.
         shipped: What the other side has already.
         by_reference: Modules that go by reference, and why.
-        buffer_callback: As in ``pickle.Pickler``.
 
     Attributes:
         cloudpickle: The module that the other base class is from.
-        carried_types: Types whose instances can't be pickled alone, such as Ray's references.
-        carried: The instances of these that were reached: they travel beside the pickle.
+        file: What was pickled.
+        buffers: The memory of arrays, which is not in it.
+        carried: What travels beside it.
         reached: The project's functions and classes that were found by name.
         pickled: The functions and classes whose insides were pickled.
     """
 
     cloudpickle: Any
-    carried_types: tuple[type, ...] = ()
 
     def __init__(
         self,
-        file: io.BytesIO,
-        *,
         mode: Mode,
+        *,
         shipped: Iterable[Named] = (),
         by_reference: Mapping[str, str] | None = None,
-        buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
     ) -> None:
-        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self.file = io.BytesIO()
+        self.buffers: list[pickle.PickleBuffer] = []
+        super().__init__(self.file, protocol=5, buffer_callback=self.buffers.append)
         self.reached: dict[Named, None] = {}
         self.pickled: list[Any] = []
         self.carried: list[Any] = []
@@ -120,10 +118,14 @@ class ProjectPickler(_Base):
         self._homes: dict[str, Home] = {}
         self._seen: set[str] = set()
 
+    def carries(self, kind: type) -> bool:  # noqa: ARG002 - for subclasses
+        """Return whether objects of a type can't be pickled alone, such as Ray's references."""
+        return False
+
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled; called for all but plain values and containers."""
         kind = type(obj)
-        if kind in self.carried_types:
+        if self.carries(kind):
             self.carried.append(obj)
             return take_carried, (len(self.carried) - 1,)
         if kind is ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import io
+import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, Meth
 from typing import Any, NamedTuple
 
 from ..._validation import shorten
-from .pickling import REBUILT, Mode, Named, ProjectPickler, content, home_of
+from .pickling import REBUILT, Named, ProjectPickler, content, home_of
 from .project_modules import is_project_module, loaded, resolve
-from .reads import globals_read, modules_read
+from .reads import digest, globals_read, modules_read
 from .rebuild import load
 
 MAX_VALUE_BYTES = 100_000_000
@@ -61,7 +61,7 @@ def pack_result(pickler: type[ProjectPickler], value: Any) -> Packed:
     Raises:
         TypeError: It can't be pickled.
     """
-    return _pack(pickler, value, "result")[0]
+    return _pack(pickler("result"), value)
 
 
 class Shipment:
@@ -87,12 +87,12 @@ class Shipment:
             TypeError: Something can't be pickled. The text names it.
         """
         while True:
+            used = self._pickler("define", shipped=self._shipped, by_reference=self.by_reference)
             try:
-                packed, used = _pack(
-                    self._pickler, value, "define", shipped=self._shipped, by_reference=self.by_reference
-                )
+                # What is called first: functions that call others, which call others, would go too deep.
+                packed = _pack(used, _Defined([*_callees_first(value)], value))
             except Exception as error:  # pickling is code of the user's classes, and may raise anything
-                if not self._refer_instead(error):
+                if not self._refer_instead(used, error):
                     raise
                 continue
             if packed.size() <= self._max_bytes or not self._refer_too_big(used.pickled):
@@ -105,17 +105,15 @@ class Shipment:
         Raises:
             TypeError: Something can't be pickled.
         """
-        packed, used = _pack(self._pickler, value, "item")
+        used = self._pickler("item")
+        packed = _pack(used, value)
         new = used.reached.keys() - self._shipped
         if not new:
             return packed, None
         return packed, self.define([resolve(loaded(module), name) for module, name in sorted(new)])
 
-    def _refer_instead(self, error: Exception) -> bool:
+    def _refer_instead(self, used: ProjectPickler, error: Exception) -> bool:
         """Let a module go by reference for which pickling has failed; return whether there is a new one."""
-        used: ProjectPickler | None = getattr(error, "__pickler__", None)
-        if used is None:
-            return False
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
             modules = {
                 module for module, _ in used.reached if module != "__main__"
@@ -150,7 +148,7 @@ class Shipment:
 
     def _fault(self, value: Any) -> str:
         try:
-            size = _pack(self._pickler, value, "item")[0].size()
+            size = _pack(self._pickler("item"), value).size()
         except Exception as error:  # as above
             text = str(error).partition("\n")[0]
             return f"can't be pickled ({type(error).__name__}: {text})"
@@ -162,21 +160,22 @@ class _Defined(NamedTuple):
     value: Any
 
 
-def _pack(
-    pickler: type[ProjectPickler], value: Any, mode: Mode, **options: Any
-) -> tuple[Packed, ProjectPickler]:
-    buffers: list[pickle.PickleBuffer] = []
-    file = io.BytesIO()
-    used = pickler(file, mode=mode, buffer_callback=buffers.append, **options)
-    if mode == "define":
-        # What is called first: pickling a function that calls others, which call others, would go too deep.
-        value = _Defined([*_callees_first(value)], value)
-    try:
-        used.dump(value)
-    except Exception as error:
-        error.__pickler__ = used  # type: ignore[attr-defined]
-        raise
-    return Packed(file.getvalue(), buffers, used.carried), used
+def _pack(pickler: ProjectPickler, value: Any) -> Packed:
+    pickler.dump(value)
+    return Packed(pickler.file.getvalue(), pickler.buffers, pickler.carried)
+
+
+def digest_of_helpers(function: Any) -> str:
+    """Return a fingerprint of the code that a function reaches in the project's modules; empty if none.
+
+    That of ``__main__`` is left out.
+    """
+    found = {
+        f"{each.__module__}.{each.__qualname__} {digest(each)}"
+        for each in _callees_first(function)
+        if each.__module__ != "__main__"
+    }
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16] if found else ""
 
 
 def _callees_first(value: Any) -> Iterator[Any]:

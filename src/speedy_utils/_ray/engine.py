@@ -77,6 +77,7 @@ class RayEngine:
         self._attempts: dict[Any, Attempt] = {}
         self._item_refs: dict[Any, Any] = {}
         self._shared_refs: list[Any] = []
+        self._differences: set[str] = set()
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -155,8 +156,16 @@ class RayEngine:
         ready, _ = ray.wait(list(self._attempts), timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
-        ended = [(self._attempts.pop(ref), _outcome(ref, self._item_refs.pop(ref, None))) for ref in ready]
+        ended = [(self._attempts.pop(ref), self._outcome(ref)) for ref in ready]
         return self._locate_lost(ended)
+
+    def _outcome(self, ref: Any) -> Outcome:
+        sent = _sent_by(ref, self._item_refs.pop(ref, None))
+        # Many workers have the same name otherwise: once is enough.
+        new = {name: text for name, text in sent.differences if name not in self._differences}
+        self._differences |= new.keys()
+        outcome = _unpack(sent)
+        return replace(outcome, warnings=(*outcome.warnings, *new.values())) if new else outcome
 
     def _start_actors(self) -> None:
         """Start the actors that merge live counts.
@@ -261,8 +270,8 @@ def _sending(what: str, value: Any) -> Iterator[None]:
         raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
 
 
-def _outcome(ref: Any, item: Any) -> Outcome:
-    """Return the outcome of a Ray task that has ended; a failed one if Ray raises its error.
+def _sent_by(ref: Any, item: Any) -> Sent:
+    """Return what a Ray task that has ended has sent; a failed outcome if Ray raises its error.
 
     Args:
         ref: The reference to its outcome.
@@ -270,7 +279,7 @@ def _outcome(ref: Any, item: Any) -> Outcome:
     """
     from ray import exceptions, get
 
-    from .worker import first_line
+    from .worker import Sent, first_line
 
     lost = (
         exceptions.WorkerCrashedError,
@@ -282,22 +291,22 @@ def _outcome(ref: Any, item: Any) -> Outcome:
         sent: Sent | str = get(ref)
     except lost as error:
         reason = f"the worker was lost: {first_line(error)}"
-        return Outcome(failure=Failure(reason, error=error, worker_lost=True))
+        return Sent(Outcome(failure=Failure(reason, error=error, worker_lost=True)))
     except exceptions.RayTaskError as error:
         if item is not None and (failure := _failure_of(item)):
-            return Outcome(failure=failure)
+            return Sent(Outcome(failure=failure))
         reason = f"its arguments could not be read: {first_line(error.cause)}"
-        return Outcome(failure=Failure(reason, str(error), error))
+        return Sent(Outcome(failure=Failure(reason, str(error), error)))
     except exceptions.RayError as error:
-        return Outcome(failure=Failure(f"Ray did not run it: {first_line(error)}", str(error), error))
-    return Outcome(failure=Failure(sent)) if isinstance(sent, str) else _unpack(sent)
+        return Sent(Outcome(failure=Failure(f"Ray did not run it: {first_line(error)}", str(error), error)))
+    return Sent(Outcome(failure=Failure(sent))) if isinstance(sent, str) else sent
 
 
 def _unpack(sent: Sent) -> Outcome:
     """Return the outcome that a task has sent, with its value or its exception."""
     from .worker import first_line
 
-    outcome, value, error = sent
+    outcome, value, error, _ = sent
     failure = outcome.failure
     try:
         if failure is None and value is not None:

@@ -41,11 +41,13 @@ class Sent(NamedTuple):
         outcome: Its outcome, without what the user's code has made.
         value: What the function returned; None if it failed.
         error: Its exception; None if there was none, or it can't be sent.
+        differences: What the worker has otherwise than the program: names, each with a sentence.
     """
 
     outcome: Outcome
     value: Packed | None = None
     error: Packed | None = None
+    differences: tuple[tuple[str, str], ...] = ()
 
 
 class _Shared(NamedTuple):
@@ -133,9 +135,10 @@ def run_shared_attempt(
             adopt_tqdm=attempt.adopt_tqdm,
         )
         sent = _pack(outcome)
-    warnings = [*shared.warnings, *take_differences()]  # once: with the first outcome of this worker
-    shared.warnings.clear()
-    return sent._replace(outcome=replace(sent.outcome, warnings=tuple(warnings))) if warnings else sent
+    if shared.warnings:  # once: with the first outcome of this worker
+        sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))
+        shared.warnings.clear()
+    return sent._replace(differences=take_differences())
 
 
 def first_line(error: BaseException) -> str:

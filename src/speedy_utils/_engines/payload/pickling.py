@@ -25,8 +25,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 from ..._instrument.decorator import TrackedObject
 from .project_modules import found_by_name, is_project_module, loaded, resolve
@@ -144,6 +146,8 @@ class ProjectPickler(_Base):
         elif kind is TypeVar and self._mode == "define" and is_project_module(obj.__module__):
             with self._by_value(obj.__module__):
                 return self.dispatch_table[kind](obj)
+        elif kind is WeakKeyDictionary:  # functools.singledispatch has one
+            return kind, (dict(obj),)
         elif obj is dataclasses.MISSING:
             return "MISSING"  # by name: it is compared by identity
         return super().reducer_override(obj)
@@ -193,8 +197,13 @@ class ProjectPickler(_Base):
         if vars(cls).get("__slots__"):
             arguments, state = _with_slots(cls, arguments, state)
         sent_class(cls)
+        members = {
+            name: {key: value for key, value in vars(each).items() if not key.startswith("_")}
+            for name, each in getattr(cls, "__members__", {}).items()
+            if isinstance(each, Enum)
+        }
         made = make_class, (home, class_shape(cls), make, arguments)
-        return *made, (setter, state), None, None, set_class
+        return *made, (setter, state, members), None, None, set_class
 
     def _reads(self, function: FunctionType) -> tuple[Reads, ...]:
         """Return what a function reads from modules of the project."""

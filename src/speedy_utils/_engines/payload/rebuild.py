@@ -50,8 +50,12 @@ class Reads(NamedTuple):
 
 
 _in_worker = False
-_differences: dict[str, None] = {}
+_differences: dict[str, str] = {}
+"""What this worker has otherwise than the program: a sentence for each name."""
 _reloaded: set[str] = set()
+
+_not_imported: dict[str, str] = {}
+"""Modules that a worker could not import, and why."""
 
 _own_classes: weakref.WeakSet[type] = weakref.WeakSet()
 """Classes of this process that pickles define anew: what comes back must not change them."""
@@ -66,12 +70,13 @@ def begin_run() -> None:
     _in_worker = True
     _differences.clear()
     _reloaded.clear()
+    _not_imported.clear()
     use_main(ModuleType("__main__"))
 
 
-def take_differences() -> tuple[str, ...]:
-    """Return what the worker has otherwise than the program, found since the last call: sentences."""
-    found = tuple(_differences)
+def take_differences() -> tuple[tuple[str, str], ...]:
+    """Return what this worker has otherwise than the program: names with sentences, once."""
+    found = tuple(_differences.items())
     _differences.clear()
     return found
 
@@ -85,9 +90,13 @@ def module_at(home: Home) -> ModuleType:
     if module is None or not _in_worker:
         try:
             return module or importlib.import_module(home.name)
-        except (Exception, SystemExit):  # a module runs code of the user's; what was read of it is sent
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a module runs code of the user's; what is read is sent
             if not _in_worker:
                 raise
+            _not_imported[home.name] = f"{type(error).__name__}: {error}"
             module = _empty_module(home)
     if home.name == "__main__":
         _fill(module, home)
@@ -104,14 +113,19 @@ def find(module: str, qualname: str) -> Any:
 
 def find_same(module: str, qualname: str, expected: str, reason: str) -> Any:
     """Return a function or a class by its name, and note if its code is not the program's."""
-    found = find(module, qualname)
+    try:
+        found = find(module, qualname)
+    except (ImportError, AttributeError) as error:
+        why = _not_imported.get(module, error)
+        text = f"{module}.{qualname} goes by reference, as {reason}, and a worker can't import it ({why})"
+        raise ImportError(text) from error
     if digest(found) != expected and module not in _reloaded:
         # Perhaps its file was edited, and the program has loaded it anew.
         _reloaded.add(module)
         importlib.reload(sys.modules[module])
         found = find(module, qualname)
     if digest(found) != expected:
-        _note(module, f"the code of {module}.{qualname} is another in a worker than in the program", reason)
+        _note(module, qualname, "has other code in a worker than in the program", reason)
     return found
 
 
@@ -156,9 +170,8 @@ def set_reads(_function: Any, reads: tuple[Reads, ...]) -> None:
         for name, value in each.compared.items():
             if name not in scope or not _same(scope[name], value):
                 worker = shorten(scope[name], 60) if name in scope else "missing"
-                where = f"{each.module.__name__}.{name}"
-                text = f"{where} is {shorten(value, 60)} in the program, and {worker} in a worker"
-                _note(each.module.__name__, text, each.reason)
+                text = f"is {shorten(value, 60)} in the program, and {worker} in a worker"
+                _note(each.module.__name__, name, text, each.reason)
 
 
 def make_cached(function: Any, maxsize: int | None, typed: bool) -> Any:
@@ -225,11 +238,18 @@ def make_class(
     return found
 
 
-def set_class(cls: type, state: tuple[Callable[[type, Any], None], Any]) -> None:
-    """Give a class what the program's has; leave one that this process has sent itself as it is."""
-    if cls not in _own_classes:
-        _made_classes.add(cls)
-        state[0](cls, state[1])
+def set_class(cls: Any, state: tuple[Callable[[type, Any], None], Any, Mapping[str, Any]]) -> None:
+    """Give a class what the program's has; leave one that this process has sent itself as it is.
+
+    What ``__init__`` of an Enum has given its members is part of the state.
+    """
+    if cls in _own_classes:
+        return
+    setter, namespace, members = state
+    _made_classes.add(cls)
+    setter(cls, namespace)
+    for name, attributes in members.items():
+        vars(cls[name]).update(attributes)
 
 
 def sent_class(cls: type) -> None:
@@ -245,8 +265,9 @@ def class_shape(cls: type) -> str:
     return repr((repr(type(cls)), bases, slots, members))
 
 
-def _note(module: str, text: str, reason: str) -> None:
-    _differences[f"{text}: the module {module} goes by reference, as {reason}"] = None
+def _note(module: str, name: str, text: str, reason: str) -> None:
+    where = f"{module}.{name}"
+    _differences[where] = f"{where} {text}: the module {module} goes by reference, as {reason}"
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -120,11 +120,13 @@ class Shipment:
             } - self.by_reference.keys()
             self.by_reference |= dict.fromkeys(modules, "the functions call each other too deeply")
             return bool(modules)
-        for blame in self._blamed(used.pickled):
+        blamed = list(self._blamed(used.pickled))
+        for blame in blamed:
             if self._importable(blame.module):
                 self.by_reference[blame.module] = blame.reason
                 return True
-            raise TypeError(blame.reason) from error
+        if blamed:
+            raise TypeError(blamed[0].reason) from error
         return False
 
     def _refer_too_big(self, pickled: list[Any]) -> bool:
@@ -142,7 +144,7 @@ class Shipment:
     def _blamed(self, pickled: list[Any]) -> Iterator[_Blame]:
         """Yield values that can't be pickled, or are too big, the last one first."""
         for owner in reversed(pickled):
-            for module, where, value in _parts(owner):
+            for module, where, value in _parts(owner) if is_project_module(owner.__module__) else ():
                 if fault := self._fault(value):
                     yield _Blame(module, f"{where} {fault}")
 

@@ -105,7 +105,7 @@ class Shipment:
         Raises:
             TypeError: Something can't be pickled.
         """
-        used = self._pickler("item")
+        used = self._pickler("item", by_reference=self.by_reference)
         packed = _pack(used, value)
         new = used.reached.keys() - self._shipped
         if not new:

@@ -17,7 +17,7 @@ from .. import __version__
 from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
-from .._engines.payload.shipment import Shipment
+from .._engines.payload.shipment import PLAIN_TYPES, Shipment, UnsentValueError
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
 from .._run.run import WAITING
@@ -127,13 +127,13 @@ class RayEngine:
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
-        if is_ref(item):
-            ref = self._task.remote(__version__, self._shared_refs, None, item, _fields(attempt))
-            self._item_refs[ref] = item
-        else:
-            packed = self._packed(attempt.task, item)
-            ref = self._task.remote(__version__, self._shared_refs, packed, None, _fields(attempt))
+        packed = None
+        if not is_ref(item) and type(item) not in PLAIN_TYPES:
+            packed, item = self._packed(attempt.task, item), None
+        ref = self._task.remote(__version__, self._shared_refs, packed, item, _fields(attempt))
         self._attempts[ref] = attempt
+        if is_ref(item):
+            self._item_refs[ref] = item
 
     def _packed(self, task: Task, item: Any) -> tuple[Any, ...]:
         """Return an item as it is sent, and let this and later tasks have what it needs."""
@@ -266,6 +266,8 @@ def _sending(what: str, value: Any) -> Iterator[None]:
         yield
     except ray.exceptions.RayError:
         raise
+    except UnsentValueError as error:
+        raise TypeError(f"{what}: {error}") from error
     except Exception as error:  # pickling is code of the user's classes, and may raise anything
         raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
 

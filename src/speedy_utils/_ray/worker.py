@@ -15,7 +15,7 @@ from ray import cloudpickle
 
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, take_differences
-from .._engines.payload.shipment import Packed, pack_result
+from .._engines.payload.shipment import PLAIN_TYPES, Packed, pack_result
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .client import ActorSink, worker_address, worker_node
@@ -39,7 +39,7 @@ class Sent(NamedTuple):
 
     Attributes:
         outcome: Its outcome, without what the user's code has made.
-        value: What the function returned; None if it failed.
+        value: What the function returned; None if it failed, or that is plain and in the outcome.
         error: Its exception; None if there was none, or it can't be sent.
         differences: What the worker has otherwise than the program: names, each with a sentence.
     """
@@ -80,8 +80,8 @@ def run_in_worker(
         version: The version of this package in the program.
         shared_refs: References to what all tasks share, and to what items have needed besides; in a list, as
             Ray would read bare ones each time.
-        packed: The task's item, packed; None if it is a reference of Ray's.
-        item: What that reference leads to: Ray has read it.
+        packed: The task's item, packed; None if it is plain, or a reference of Ray's.
+        item: Then the item, or what the reference leads to.
         attempt: The fields of the attempt.
 
     Returns:
@@ -181,6 +181,8 @@ def _unread(what: str, error: Exception) -> Sent:
 def _pack(outcome: Outcome) -> Sent:
     """Pack what the user's code has made."""
     failure = outcome.failure
+    if failure is None and type(outcome.value) in PLAIN_TYPES:
+        return Sent(outcome)
     if failure is None:
         try:
             packed = pack_result(RayPickler, outcome.value)

@@ -20,6 +20,10 @@ MAX_VALUE_BYTES = 100_000_000
 """Bytes of a module's value that are sent. A larger one goes by reference if its module can be imported."""
 
 
+PLAIN_TYPES = frozenset({int, float, bool, str, bytes, type(None)})
+"""Types of items and results that need no packing."""
+
+
 class Packed(NamedTuple):
     """A pickle in its parts.
 
@@ -43,6 +47,10 @@ class Packed(NamedTuple):
         return len(self.data) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
 
+class UnsentValueError(TypeError):
+    """A value can't be pickled. The text names it, and what reads it."""
+
+
 class _Blame(NamedTuple):
     """The value that something can't be sent for.
 
@@ -59,7 +67,7 @@ def pack_result(pickler: type[ProjectPickler], value: Any) -> Packed:
     """Pack what a worker sends back: the project's functions and classes by name.
 
     Raises:
-        TypeError: It can't be pickled.
+        Exception: What pickling raises.
     """
     return _pack(pickler("result"), value)
 
@@ -84,7 +92,8 @@ class Shipment:
         """Pack a value with the code and the values that it reaches in the project's modules.
 
         Raises:
-            TypeError: Something can't be pickled. The text names it.
+            UnsentValueError: A value that a function reads can't be pickled.
+            Exception: What pickling raises for another value.
         """
         while True:
             used = self._pickler("define", shipped=self._shipped, by_reference=self.by_reference)
@@ -103,7 +112,7 @@ class Shipment:
         """Pack an item, and what its classes are if the workers do not have them yet.
 
         Raises:
-            TypeError: Something can't be pickled.
+            Exception: What pickling raises.
         """
         used = self._pickler("item", by_reference=self.by_reference)
         packed = _pack(used, value)
@@ -126,7 +135,7 @@ class Shipment:
                 self.by_reference[blame.module] = blame.reason
                 return True
         if blamed:
-            raise TypeError(blamed[0].reason) from error
+            raise UnsentValueError(blamed[0].reason) from error
         return False
 
     def _refer_too_big(self, pickled: list[Any]) -> bool:

@@ -132,14 +132,14 @@ def test_merging_is_shown(local: str, recorder: Recorder, out: Path, monkeypatch
             assert (snapshot.run_line.finished, snapshot.complete) == (False, False)
             shown.set()
 
-    def merge_when_shown(workspace: Any, plan: Any, enter: Any) -> Path:
+    def merge_when_shown(workspace: Any, plan: Any, enter: Any, features: Any) -> Path:
         def enter_and_wait(phase: str) -> None:
             enter(phase)
             phases.append(phase)
             assert shown.wait(240)
             shown.clear()
 
-        return merge_shards(workspace, plan, enter_and_wait)
+        return merge_shards(workspace, plan, enter_and_wait, features)
 
     recorder.hook = look
     monkeypatch.setattr("speedy_utils._api.multi_process_dataset.merge_shards", merge_when_shown)

@@ -188,6 +188,7 @@ class Stages:
         self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
         self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
         self._items_without_total = 0  # what they counted for the run's own line without declaring a total
+        self._loops_follow = False  # whether one of them had another loop after its first for that line
         self._counted_items = False  # whether a task counted items for the run's own line
         self._counted_unnamed = False  # whether a task counted items or counters for it
         self._complete = False
@@ -235,6 +236,8 @@ class Stages:
             final[RUN_ITEMS] = total
         elif _RUN_TOTAL not in final:
             self._items_without_total += int(final.get(RUN_ITEMS, 0))
+        elif _RUN_WITH_OWN_TOTAL not in final:
+            self._loops_follow = True
         for key in (_RUN_WITH_OWN_TOTAL, _RUN_WITHOUT_TOTAL):  # they are of tasks that run
             final.pop(key, None)
         self._succeeded_items += total or 0
@@ -330,7 +333,7 @@ class Stages:
             return Total(None)
         return Total(
             run.total + self._items_without_total + self._initial,
-            growing=run.tasks_with_own_total < self._tasks_left,
+            growing=self._tasks_left > (0 if self._loops_follow else run.tasks_with_own_total),
         )
 
     def _stage_line(

@@ -179,11 +179,11 @@ or once their task has counted more than they have
     0 counts 2 | Run 6/?
     0 succeeds | Run 6/?
     all succeeded | Run 6/6
-a task may have more items after its second unnamed loop, so it grows until the task has ended
+once a task has begun a second unnamed loop more may follow, in others too, so the total grows
     total=None, tasks=2
     0 starts, 1 starts, 0 counts 5 of 5, 1 counts 1 of 9 | Run 6/14
     0 counts 1 of 5 | Run 7/19+
-    0 counts 4, 0 succeeds | Run 11/19
+    0 counts 4, 0 succeeds | Run 11/19+
 tasks that count nothing are a part of the run all the same
     total=None, tasks=3
     0 starts, 0 succeeds | Run 1/3 tasks

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from ._validation import shorten
+
+# How many kinds of errors one message tells in full, and how many messages of one kind it lists.
+_MAX_KINDS, _MAX_REASONS = 10, 5
 
 
 class TaskError(RuntimeError):
@@ -60,6 +65,9 @@ class MergeError(ShardError):
 class FailedShardsError(ShardError):
     """Some shards of a dataset failed; every finished shard is kept, and the same call runs only the others.
 
+    The message tells errors of one kind, such as a ValueError from the same line of code, once and in full,
+    with the shards that it hit.
+
     Args:
         message: The text before the list of errors.
         errors: One error for each failed shard.
@@ -74,7 +82,48 @@ class FailedShardsError(ShardError):
         self.errors = errors
 
     def __str__(self) -> str:
-        return "\n\n".join([self.message, *(error.tell(str(error.item)) for error in self.errors)])
+        kinds: dict[tuple[str, ...], list[TaskError]] = {}
+        for error in self.errors:
+            kinds.setdefault(_kind(error), []).append(error)
+        parts = [_tell_alike(alike) for alike in list(kinds.values())[:_MAX_KINDS]]
+        more = [f"... and errors of {len(kinds) - _MAX_KINDS} more kinds"] if len(kinds) > _MAX_KINDS else []
+        return "\n\n".join([self.message, *parts, *more])
+
+
+def _kind(error: TaskError) -> tuple[str, ...]:
+    """Return what errors of one kind share: the exception's type and where it was raised."""
+    places = re.findall(r'File ".*", line \d+.*', error.traceback)
+    if places:
+        return (error.reason.partition(":")[0], *places)
+    # Processes, nodes and addresses differ from one lost worker to the next.
+    return (re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", error.reason),)
+
+
+def _tell_alike(errors: list[TaskError]) -> str:
+    """Return the message for errors of one kind: the first in full, then the shards of the others."""
+    first, *others = errors
+    text = first.tell(str(first.item))
+    if not others:
+        return text
+    text += f"\n\nThe same in {len(others):,} more: {_numbers(error.index for error in others)}"
+    reasons = dict.fromkeys(error.reason for error in others if error.reason != first.reason)
+    for reason in list(reasons)[:_MAX_REASONS]:
+        text += f"\n  - {reason}"
+    if len(reasons) > _MAX_REASONS:
+        text += f"\n  - ... and {len(reasons) - _MAX_REASONS:,} more messages"
+    return text
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    """Return shards in short: ``shard 7``, or ``shards 0-5, 7``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+    return f"shard{'s' if len(runs) > 1 or runs[0][0] != runs[0][1] else ''} {text}"
 
 
 class ResumeError(RuntimeError):

@@ -1,0 +1,48 @@
+"""What the exceptions say: short, however much failed."""
+
+from __future__ import annotations
+
+import pickle
+
+from speedy_utils import FailedShardsError, TaskError
+
+
+def failure(index: int, reason: str, line: int = 3) -> TaskError:
+    """Return the error of a shard whose function raised on a line."""
+    frames = f'  File "work.py", line {line}, in work\n    one[row]\n' * 5
+    traceback = f"Traceback (most recent call last):\n{frames}{reason}\n"
+    return TaskError(index, f"shard {index} (rows {index})", 1, reason, traceback)
+
+
+def test_each_kind_of_error_is_shown_once_with_its_shards() -> None:
+    """Two hundred shards of one error make one traceback; another line or type of error has its own."""
+    errors = [failure(n, "ValueError: bad") for n in range(200) if n not in (5, 7)]
+    errors += [failure(5, "KeyError: 'a'"), failure(7, "ValueError: bad", line=9)]
+    text = str(pickle.loads(pickle.dumps(FailedShardsError("200 of 200 shards failed", errors))))
+    assert text.startswith("200 of 200 shards failed\n\nshard 0 (rows 0) failed after 1 attempt: ValueError")
+    assert "\n\nThe same in 197 more: shards 1-4, 6, 8-199\n\nshard 5 (rows 5) failed after" in text
+    assert text.count("Traceback in the worker") == 3
+    assert len(text) < 2_000
+
+
+def test_errors_of_one_kind_may_have_different_messages() -> None:
+    """The first messages that differ are listed below the shards, without their tracebacks."""
+    errors = [failure(n, f"KeyError: 'name {n}'") for n in range(20)]
+    text = str(FailedShardsError("20 of 20 shards failed", errors))
+    assert text.count("Traceback in the worker") == 1
+    assert "The same in 19 more: shards 1-19\n  - KeyError: 'name 1'\n" in text
+    assert text.endswith("\n  - ... and 14 more messages")
+
+
+def test_lost_workers_are_one_kind_whatever_their_numbers() -> None:
+    """Without a traceback, messages that differ in processes and addresses are one kind."""
+    errors = [TaskError(n, f"shard {n}", 4, f"process {70 + n} on node 0af{n} died") for n in range(2)]
+    text = str(FailedShardsError("2 of 2 shards failed", errors))
+    assert "\n\nThe same in 1 more: shard 1\n  - process 71 on node 0af1 died" in text
+
+
+def test_many_kinds_are_shown_up_to_a_limit() -> None:
+    """Ten kinds are shown in full, and the number of the others."""
+    text = str(FailedShardsError("all failed", [failure(n, "E: x", line=n) for n in range(30)]))
+    assert text.count("Traceback in the worker") == 10
+    assert text.endswith("\n\n... and errors of 20 more kinds")

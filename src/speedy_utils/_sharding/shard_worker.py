@@ -301,8 +301,8 @@ def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
     if result is None:
         if not os.path.lexists(output):
             raise ShardError(
-                f"{spec}: process_func returned None, but wrote nothing to its output_path "
-                f"{str(output)!r}. {_ADVICE}"
+                f"{spec}: process_func returned None, and nothing is at {str(output)!r}, the output_path "
+                f"that a second positional parameter gets. {_ADVICE}"
             )
         return output
     if not isinstance(result, (str, os.PathLike)):

@@ -136,8 +136,7 @@ def _cast_struct(
 ) -> pa.StructArray:
     import pyarrow as pa
 
-    # Sequence({...}) of datasets 3 is stored as a struct of lists.
-    fields = feature if isinstance(feature, dict) else _struct_of_lists(feature)
+    fields = _fields(feature, target)
     # Unlike field(), flatten() hides what lies below a null.
     children = dict(zip([field.name for field in array.type], array.flatten(), strict=True))
     for name in children:
@@ -152,8 +151,14 @@ def _cast_struct(
     return pa.StructArray.from_arrays(arrays, fields=list(target), mask=array.is_null())
 
 
-def _struct_of_lists(feature: Any) -> dict[str, Any]:
-    return {key: make_list(each, feature.length, large=False) for key, each in feature.feature.items()}
+def _fields(feature: Any, stored: pa.StructType) -> Any:
+    """Return the features of the keys of what is stored as a struct."""
+    if isinstance(feature, dict):
+        return feature
+    items = getattr(feature, "feature", None)
+    if isinstance(items, dict):  # Sequence({...}) of datasets 3 is stored as a struct of lists
+        return {key: make_list(each, feature.length, large=False) for key, each in items.items()}
+    return _feature_of(stored)  # a translation
 
 
 def _cast_list(array: Any, item: Any, target: pa.DataType, column: str, encoded: bool) -> pa.Array:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .cast import CastError, as_json, cast_table
-from .unify import MisfitError, is_json, list_parts, unify
+from .cast import CastError, arrow_type, as_json, cast_table
+from .unify import MisfitError, is_json, list_parts, make_list, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,11 +70,14 @@ def batch_of_rows(rows: Sequence[Mapping[Any, Any]], features: Features | None, 
         first_row: The number of the first one, for errors.
 
     Raises:
+        TypeError: They have no columns.
         CastError: A value fits no column.
         MisfitError: Two rows don't fit together.
     """
     # With features a row that is empty is null in all columns.
     names = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(features or ())
+    if not names:
+        raise TypeError(_NO_COLUMNS)
     for name in names:
         if not isinstance(name, str):
             place = next(place for place, row in enumerate(rows) if name in row)
@@ -114,6 +118,9 @@ def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.A
         array = pa.array(typed)
         found = typed.get_inferred_type()
     except Exception as error:  # values and their encoders are of any library
+        if isinstance(error, OverflowError) and (unsigned := _unsigned(values)) is not None:
+            array, found = unsigned
+            return (array, found) if feature is None else (_fit(array, feature, name, first_row), feature)
         if len(values) == 1:
             raise CastError(name, f"{type(error).__name__}: {error}", first_row, values[0]) from error
         return _convert_one_by_one(values, name, feature, first_row)
@@ -122,6 +129,24 @@ def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.A
     if feature is None:
         return array, found
     return _fit(array, feature, name, first_row, encoded=True), feature
+
+
+def _unsigned(values: Any) -> tuple[pa.Array, Any] | None:
+    """Return whole numbers, or lists of them, as uint64: Arrow by itself tries no more than int64.
+
+    Hashes are such numbers. None if the values are of any other kind.
+    """
+    import pyarrow as pa
+    from datasets import Value
+
+    parts = [value if isinstance(value, (list, tuple)) else (value,) for value in values]
+    if not {type(number) for part in parts for number in part} <= {int, type(None)}:
+        return None  # Arrow would make 2 of 2.5
+    number = Value("uint64")
+    for feature in (number, make_list(number, -1, large=False)):
+        with suppress(OverflowError, pa.ArrowException):
+            return pa.array(values, arrow_type(feature)), feature
+    return None
 
 
 def _convert_one_by_one(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.Array, Any]:
@@ -214,8 +239,8 @@ def _encode(value: Any, feature: Any) -> Any:
     return feature.encode_example(value) if hasattr(feature, "encode_example") else value
 
 
-def tables_of(value: Any) -> Iterator[Batch] | None:
-    """Return the batches of a table of any library, or None if ``value`` is none.
+def is_table(value: object) -> bool:
+    """Return whether a value is a table of any library.
 
     Known are ``datasets.Dataset``, Arrow's tables, record batches and readers, pandas' frames, and what
     exports itself as an Arrow stream, as polars' frames do.
@@ -223,47 +248,85 @@ def tables_of(value: Any) -> Iterator[Batch] | None:
     import pyarrow as pa
     from datasets import Dataset
 
+    return (
+        isinstance(value, Dataset)
+        or _is_pandas(value)
+        or isinstance(value, pa.RecordBatch)
+        or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type))
+    )
+
+
+def _is_pandas(value: object) -> bool:
+    return type(value).__name__ == "DataFrame" and type(value).__module__.partition(".")[0] == "pandas"
+
+
+def tables_of(value: Any) -> Iterator[Batch]:
+    """Yield the batches of a table, for which :func:`is_table` is true.
+
+    Raises:
+        TypeError: It is one column and no table, or its library can't turn it into Arrow.
+        CastError: A column has a type that ``datasets`` does not know.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
     if isinstance(value, Dataset):
-        return _batches_of_dataset(value)
-    if isinstance(value, pa.RecordBatchReader):
-        return (batch_of_table(pa.Table.from_batches([batch])) for batch in value)
-    if isinstance(value, pa.RecordBatch):
-        return iter([batch_of_table(pa.Table.from_batches([value]))])
-    if isinstance(value, pa.Table):
-        return iter([batch_of_table(value)])
-    if type(value).__name__ == "DataFrame" and type(value).__module__.partition(".")[0] == "pandas":
-        # An index with a name is data, one without numbers the rows.
-        named = any(name is not None for name in value.index.names)
-        return iter([batch_of_table(pa.Table.from_pandas(value, preserve_index=named))])
-    if hasattr(value, "__arrow_c_stream__") and not isinstance(value, type):
-        return iter([batch_of_table(pa.table(value))])
-    return None
+        for table in value.with_format("arrow").iter(1_000):
+            yield Batch(table, value.features)
+        if not len(value):
+            yield Batch(value.features.arrow_schema.empty_table(), value.features)
+    elif isinstance(value, pa.RecordBatchReader):
+        for batch in value:
+            yield batch_of_table(pa.Table.from_batches([batch]))
+    else:
+        try:
+            if _is_pandas(value):
+                # An index with a name is data, one without numbers the rows.
+                named = any(name is not None for name in value.index.names)
+                table = pa.Table.from_pandas(value, preserve_index=named)
+            else:
+                table = pa.table(value)
+        except pa.ArrowException as error:
+            reason = ": ".join(map(str, error.args))
+            raise TypeError(
+                f"{shorten(value, 80)} of type {type(value).__name__} is no table for Arrow: {reason}"
+            ) from None
+        yield batch_of_table(table)
 
 
-def _batches_of_dataset(dataset: Any) -> Iterator[Batch]:
-    for table in dataset.with_format("arrow").iter(1_000):
-        yield Batch(table, dataset.features)
+_NO_COLUMNS = "a row must have at least one column"
 
 
 def batch_of_table(table: pa.Table) -> Batch:
     """Name the columns of a table as ``datasets`` does, after what it has no name for was cast.
 
     Raises:
-        CastError: A column has a type that ``datasets`` does not know.
+        TypeError: It has rows and no columns.
+        CastError: A column has a type that ``datasets`` does not know, or the name of another one.
     """
+    import pyarrow as pa
     from datasets import Features
 
-    plain = {name: _plain(table.column(name).type) for name in table.column_names}
-    for place, (name, kind) in enumerate(plain.items()):
-        if kind != table.column(name).type:
-            table = table.set_column(place, name, table.column(name).cast(kind))
+    if table.num_rows and not table.num_columns:
+        raise TypeError(_NO_COLUMNS)
+
+    for place, (name, kind) in enumerate(zip(table.column_names, table.schema.types, strict=True)):
+        if table.column_names.index(name) != place:
+            raise CastError(name, "two columns have this name")
+        plain = _plain(kind)
+        try:
+            Features.from_arrow_schema(pa.schema({name: plain}))
+        except (NotImplementedError, ValueError, TypeError, KeyError) as error:
+            raise CastError(name, f"datasets has no such type ({error})") from error
+        if plain != kind:
+            table = table.set_column(place, name, table.column(place).cast(plain))
     try:
         features = Features.from_arrow_schema(table.schema)
-        if features.arrow_schema != table.schema:  # of another table, that it was made from
-            table = table.replace_schema_metadata(None)
-            features = Features.from_arrow_schema(table.schema)
-    except (NotImplementedError, ValueError, TypeError, KeyError) as error:
-        raise CastError(", ".join(table.column_names), f"datasets has no such type: {error}") from error
+    except (ValueError, TypeError, KeyError):
+        features = None
+    if features is None or features.arrow_schema != table.schema:  # those of a table that it was made from
+        table = table.replace_schema_metadata(None)
+        features = Features.from_arrow_schema(table.schema)
     return Batch(table, features)
 
 

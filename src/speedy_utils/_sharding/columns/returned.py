@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ShardError
 from ..saved_dataset import SavedDataset
 from .cast import CastError
-from .convert import Batch, TwoRowsError, batch_of_table, tables_of
+from .convert import Batch, TwoRowsError, batch_of_table, is_table
 from .row_writer import BATCH_BYTES, RowWriter, stored_tables
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def holds_rows(result: object) -> bool:
 
     if isinstance(result, DatasetDict):  # several datasets
         return False
-    return isinstance(result, (list, tuple, Mapping)) or tables_of(result) is not None
+    return isinstance(result, (list, tuple, Mapping)) or is_table(result)
 
 
 def is_parquet(path: Path) -> bool:
@@ -58,8 +58,8 @@ def write_rows(rows: Iterator[Any], folder: Path, features: Features | None, nam
             try:
                 writer.add(item)
             except _CANT_WRITE as error:  # noqa: PERF203 - what the iterator itself raises is the user's own
-                raise _write_error(name, _YIELDED, error) from None
-        with _named(name, _YIELDED):
+                raise _write_error(name, _YIELDED, error, features) from None
+        with _named(name, _YIELDED, features):
             return writer.close()
     finally:
         writer.abandon()
@@ -72,7 +72,7 @@ def write_returned(result: Any, folder: Path, features: Features | None, name: s
     """Write rows that were returned as a whole; otherwise as :func:`write_rows`."""
     writer = RowWriter(folder, features)
     try:
-        with _named(name, "process_func returned rows that can't be written"):
+        with _named(name, "process_func returned rows that can't be written", features):
             if isinstance(result, Mapping):
                 writer.add_columns(result)
             elif isinstance(result, (list, tuple)):
@@ -89,7 +89,7 @@ def write_parquet(file: Path, folder: Path, features: Features | None, name: str
     """Write the rows of a Parquet file; otherwise as :func:`write_rows`."""
     writer = RowWriter(folder, features)
     try:
-        with _named(name, f"process_func left rows in {str(file)!r} that can't be written"):
+        with _named(name, f"process_func left rows in {str(file)!r} that can't be written", features):
             for batch in _batches_of_parquet(file):
                 writer.add_batch(batch)
             return writer.close()
@@ -101,7 +101,7 @@ def write_saved(saved: SavedDataset, folder: Path, features: Features, name: str
     """Write the rows of a saved dataset again, cast to other columns; otherwise as :func:`write_rows`."""
     writer = RowWriter(folder, features)
     try:
-        with _named(name, "process_func left rows that don't fit"):
+        with _named(name, "process_func left rows that don't fit", features):
             for file in saved.files:
                 for table in stored_tables(file):
                     writer.add_batch(Batch(table, saved.features))
@@ -124,19 +124,19 @@ def _batches_of_parquet(path: Path) -> Iterator[Batch]:
 
 
 @contextmanager
-def _named(name: str, what: str) -> Iterator[None]:
+def _named(name: str, what: str, features: Features | None) -> Iterator[None]:
     """Name the shard whose rows can't be written."""
     try:
         yield
     except _CANT_WRITE as error:
-        raise _write_error(name, what, error) from None
+        raise _write_error(name, what, error, features) from None
 
 
-def _write_error(name: str, what: str, error: Exception) -> ShardError:
+def _write_error(name: str, what: str, error: Exception, features: Features | None) -> ShardError:
     import datasets
 
     advice = ""
-    if not isinstance(error, TypeError):
+    if features is None and not isinstance(error, TypeError):
         advice = ". Make the columns and types of all rows the same, or fix them by features="
     if isinstance(error, TwoRowsError) and hasattr(datasets, "Json"):
         advice += "; values of mixed types fit into a column of datasets.Json()"

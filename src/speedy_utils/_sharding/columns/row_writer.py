@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..._validation import shorten
 from ..saved_dataset import SavedDataset, in_parts
 from .cast import cast_table
-from .convert import Batch, TwoRowsError, batch_of_columns, batch_of_rows, row_bytes, tables_of
+from .convert import Batch, TwoRowsError, batch_of_columns, batch_of_rows, is_table, row_bytes, tables_of
 from .unify import MisfitError, unify_columns
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class RowWriter:
         self._files: list[tuple[Path, Features, int]] = []
         self._open: _ArrowFile | None = None
         self._rows = 0
+        self._columns_without_rows = self._features
         self._gathered: list[Mapping[str, Any]] = []
         self._gathered_bytes = 0
         self._samples: dict[str, tuple[int, object]] = {}
@@ -66,13 +67,12 @@ class RowWriter:
             if self._gathered_bytes >= BATCH_BYTES or len(self._gathered) >= _BATCH_ROWS:
                 self._write_gathered()
             return
-        tables = tables_of(item)
-        if tables is None:
+        if not is_table(item):
             raise TypeError(
                 f"{shorten(item, 80)} of type {type(item).__name__} is no row: rows are dicts, and come one "
                 "by one, or many at once as an Arrow table, a record batch or a DataFrame"
             )
-        for batch in tables:
+        for batch in tables_of(item):
             self.add_batch(batch)
 
     def add_batch(self, batch: Batch) -> None:
@@ -97,6 +97,8 @@ class RowWriter:
         if len(set(lengths.values())) > 1:
             raise TypeError(f"the columns have different lengths: {lengths}")
         start, rows = 0, max(lengths.values(), default=0)
+        if not rows:  # there may be names all the same
+            self._write(batch_of_columns(columns, self._wanted, self._rows))
         while start < rows:
             count = min(_BATCH_ROWS, rows - start)
             part = {name: values[start : start + count] for name, values in columns.items()}
@@ -112,8 +114,9 @@ class RowWriter:
             self._write(batch_of_rows(rows, self._wanted, self._rows))
 
     def _write(self, batch: Batch) -> None:
-        if not batch.table.num_columns:
-            raise TypeError("a row must have at least one column")
+        if not batch.table.num_rows:
+            self._columns_without_rows = batch.features
+            return
         if self._wanted is None:
             try:
                 features = unify_columns(self._features, batch.features)
@@ -157,6 +160,8 @@ class RowWriter:
         """
         self._write_gathered()
         self._close_file()
+        if not self._rows and self._wanted is None:
+            self._features = self._columns_without_rows
         for path, features, first_row in self._files:
             if features.arrow_schema != self._features.arrow_schema:
                 narrow = path.with_suffix(".narrow")

@@ -4,7 +4,7 @@
 types of an output do not depend on the order in which batches and shards arrive. ``null`` is below
 everything, and ``Json()``, where ``datasets`` has it, above everything that JSON can say::
 
-    null < int8 < int16 < int32 < int64 < float64          string < large_string
+    null < int8 < int16 < int32 < int64 < uint64 < float64          string < large_string
     list of x < large list of x                            {"a": x} < {"a": x, "b": y} < Json()
 
 A join says which type; whether each value keeps is seen when it is cast, see :mod:`.cast`.
@@ -31,6 +31,7 @@ _INTEGER = re.compile(r"(u?)int(8|16|32|64)")
 _FLOAT = re.compile(r"float(16|32|64)")
 _TIME = re.compile(r"(timestamp|duration)\[(s|ms|us|ns)(.*)\]")
 _UNITS = ["s", "ms", "us", "ns"]
+_DECIMAL = re.compile(r"decimal(128|256)\((\d+), (-?\d+)\)")
 
 
 class MisfitError(Exception):
@@ -119,6 +120,9 @@ def _wider(ours: Any, theirs: Any) -> str | None:
     if times[0] and times[1] and times[0].group(1, 3) == times[1].group(1, 3):
         kind, zone = times[0].group(1, 3)
         return f"{kind}[{max(times[0][2], times[1][2], key=_UNITS.index)}{zone}]"
+    decimals = _DECIMAL.fullmatch(ours), _DECIMAL.fullmatch(theirs)
+    if decimals[0] and decimals[1]:
+        return _wider_decimal(decimals[0], decimals[1])
     integers = _INTEGER.fullmatch(ours), _INTEGER.fullmatch(theirs)
     floats = _FLOAT.fullmatch(ours), _FLOAT.fullmatch(theirs)
     if floats[0] and floats[1]:
@@ -128,10 +132,20 @@ def _wider(ours: Any, theirs: Any) -> str | None:
     if integers[0] and integers[1]:
         if integers[0][1] == integers[1][1]:
             return max(ours, theirs, key=lambda name: int(name.rpartition("int")[2]))
+        if "uint64" in (ours, theirs):  # of hashes as a rule; a negative value is seen when it is cast
+            return "uint64"
         unsigned, signed = sorted(integers, key=lambda match: not match[1] if match else False)
-        # Nothing holds all of uint64 and of int8: that each value keeps is seen when it is cast.
-        return f"int{max(min(64, 2 * int(unsigned[2])), int(signed[2]))}" if unsigned and signed else None
+        return f"int{max(2 * int(unsigned[2]), int(signed[2]))}" if unsigned and signed else None
     return None
+
+
+def _wider_decimal(ours: re.Match[str], theirs: re.Match[str]) -> str | None:
+    """Return ``decimal128(5, 2)``, say, for ``decimal128(3, 0)`` and ``decimal128(3, 2)``."""
+    sides = [[int(part) for part in match.groups()] for match in (ours, theirs)]
+    scale = max(scale for _, _, scale in sides)
+    precision = scale + max(precision - scale for _, precision, scale in sides)
+    bits = max(128 if precision <= 38 else 256, *(bits for bits, _, _ in sides))
+    return f"decimal{bits}({precision}, {scale})" if precision <= 76 else None
 
 
 @dataclasses.dataclass(frozen=True)

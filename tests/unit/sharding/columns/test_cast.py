@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Array2D, ClassLabel, Features, Image, LargeList, Value
+from datasets import (
+    Array2D,
+    ClassLabel,
+    Features,
+    Image,
+    LargeList,
+    Translation,
+    TranslationVariableLanguages,
+    Value,
+)
 
 from speedy_utils._sharding.columns.cast import CastError, cast_table
 from speedy_utils._sharding.columns.convert import batch_of_rows
@@ -46,6 +56,10 @@ CASTS: dict[str, tuple[pa.Array, Any]] = {
     "a whole float": (array_of(pa.float64(), 1.0, -2.0), Value("int32")),
     "an integer as a float": (array_of(pa.int64(), 1, 2**53), Value("float64")),
     "a float that keeps": (array_of(pa.float64(), 0.5, float("inf")), Value("float32")),
+    "a longer decimal": (
+        array_of(pa.decimal128(3, 2), Decimal("1.25"), Decimal("-0.5")),
+        Value("decimal256(40, 3)"),
+    ),
     "a large text": (array_of(pa.large_string(), "a", "b"), Value("string")),
     "bytes": (array_of(pa.binary(), b"a", b"b"), Value("large_binary")),
     "categories": (array_of(pa.string(), "a", "b").dictionary_encode(), Value("string")),
@@ -119,6 +133,17 @@ def test_columns_are_cast_by_name() -> None:
     assert cast_table(table, features).to_pylist() == [{"a": "x", "n": None, "b": 1}]
     with pytest.raises(CastError, match=r"column 'b': there is no such column in features, which has a$"):
         cast_table(table, Features({"a": Value("string")}))
+
+
+def test_translations_are_encoded() -> None:
+    """The translations of ``datasets`` are stored as structs, and cast like them."""
+    names = ["de", "en"]
+    features = Features({"fixed": Translation(names), "free": TranslationVariableLanguages(languages=names)})
+    rows = [{"fixed": {"en": "a", "de": "b"}, "free": {"en": ["a", "c"], "de": "b"}}, {"fixed": None}]
+    table = cast_table(batch_of_rows(rows, features, 0).table, features)
+    assert table.schema == features.arrow_schema
+    free = {"language": ["de", "en", "en"], "translation": ["b", "a", "c"]}
+    assert table.to_pylist() == [{"fixed": {"de": "b", "en": "a"}, "free": free}, dict.fromkeys(features)]
 
 
 def test_labels_and_arrays_are_encoded() -> None:

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Value
 from speedy_utils._sharding.columns import row_writer
 from speedy_utils._sharding.columns.cast import CastError
 from speedy_utils._sharding.columns.convert import TwoRowsError
-from speedy_utils._sharding.columns.returned import write_returned, write_rows
+from speedy_utils._sharding.columns.returned import holds_rows, write_returned, write_rows
 from speedy_utils._sharding.columns.row_writer import RowWriter, stored_tables
 from speedy_utils._sharding.saved_dataset import SavedDataset
 from speedy_utils.errors import ShardError
@@ -165,6 +165,80 @@ def test_tables_of_any_library_come_between_rows(table: Any, tmp_path: Path) -> 
     """A table that is yielded is many rows at once; the index of a DataFrame without a name is no column."""
     saved = write_rows(iter([{"n": 0}, table, {"n": 3}]), tmp_path / "saved", None, "shard 0")
     assert stored(saved) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
+
+
+NOT_TABLES: dict[str, tuple[Any, str]] = {
+    "a column": (pd.Series([1, 2]), "of type Series is no table for Arrow: .*non-struct type int64"),
+    "mixed types": (pd.DataFrame({"a": [1, "x"]}), "is no table for Arrow: .*'x'.*for column a"),
+    "a name twice": (pa.table([[1], [2]], names=["a", "a"]), "column 'a': two columns have this name"),
+    "a map": (pa.table({"a": [1], "m": pa.array([[]], pa.map_("string", "int8"))}), "column 'm': datasets"),
+}
+
+
+@pytest.mark.parametrize(("table", "says"), NOT_TABLES.values(), ids=NOT_TABLES.keys())
+@pytest.mark.parametrize("yielded", [True, False])
+def test_what_can_be_no_table_is_named(table: Any, says: str, yielded: bool, tmp_path: Path) -> None:
+    """A table that can't be stored is an error that names the shard and what is wrong, however it came."""
+    assert holds_rows(table)
+    write = write_rows if yielded else write_returned
+    with pytest.raises(ShardError, match=f"(?s)shard 0: process_func (yielded|returned) .*{says}"):
+        write(iter([table]) if yielded else table, tmp_path / "saved", None, "shard 0")
+
+
+EMPTY: dict[str, Any] = {
+    "a DataFrame": pd.DataFrame({"n": pd.Series([], dtype="str")}),
+    "a table": pa.table({"n": pa.array([], "string")}),
+    "a Dataset": Dataset.from_dict({"n": []}, features=Features({"n": Value("string")})),
+    "a DataFrame of nothing": pd.DataFrame(),
+}
+
+
+@pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY.keys())
+def test_a_table_without_rows_has_no_say(empty: Any, tmp_path: Path) -> None:
+    """The types of a table without rows, as a filter leaves it, do not matter beside those of rows."""
+    saved = write(tmp_path, empty, {"n": 1}, empty)
+    assert stored(saved) == [{"n": 1}]
+    assert saved.features == Features({"n": Value("int64")})
+
+
+def test_columns_are_kept_where_there_are_no_rows(tmp_path: Path) -> None:
+    """Where nothing has rows, a table and a dict of columns still say which columns there are."""
+    assert list(write(tmp_path, EMPTY["a DataFrame"]).features) == ["n"]
+    assert list(write_returned({"n": [], "m": []}, tmp_path / "dict", None, "shard 0").features) == ["n", "m"]
+
+
+HASHES: dict[str, list[Any]] = {
+    "above int64": [2**64 - 1, None, 0],
+    "in lists": [[2**63, 1], None, [], [None]],
+}
+
+
+@pytest.mark.parametrize("hashes", HASHES.values(), ids=HASHES.keys())
+@pytest.mark.parametrize("at_once", [True, False])
+def test_hashes_are_unsigned(hashes: list[Any], at_once: bool, tmp_path: Path) -> None:
+    """Numbers of 64 bits without a sign keep their values, also beside batches of small ones."""
+    rows = [{"h": value} for value in hashes]
+    saved = write_returned(rows, tmp_path / "saved", None, "shard 0") if at_once else write(tmp_path, *rows)
+    assert stored(saved) == rows
+    assert "uint64" in str(saved.features)
+    fixed = write_returned(rows, tmp_path / "fixed", saved.features, "shard 0")
+    assert stored(fixed) == rows
+
+
+def test_an_integer_beyond_64_bits_names_its_row(tmp_path: Path) -> None:
+    """What fits into no integer of Arrow is an error with its row, also where hashes are about it."""
+    with pytest.raises(
+        CastError, match=r"row 1, column 'h': OverflowError.*the row holds 18446744073709551616"
+    ):
+        write_or_raise([{"h": 2**63}, {"h": 2**64}], tmp_path / "saved")
+    with pytest.raises(ShardError, match=r"row 1, column 'h': .*-1"):
+        write_returned([{"h": 2**63}, {"h": -1}], tmp_path / "other", None, "shard 0")
+
+
+def test_advice_to_give_features_is_for_who_has_not(tmp_path: Path) -> None:
+    """The error of rows that don't fit to ``features`` does not say to give some."""
+    with pytest.raises(ShardError, match=r"no such column in features, which has n, m$"):
+        write_returned([{"x": 1}], tmp_path / "saved", FEATURES, "shard 0")
 
 
 def test_a_categorical_is_its_values(tmp_path: Path) -> None:

@@ -169,13 +169,16 @@ def _passes(
             total = len(iterable)
     tally = _begin(tally, desc, total)
     if tally.stage is None and not is_empty(iterable):
-        tally.begin_loop()
+        tally.reporter.note_another_loop(tally.before_loop())
     if size is not None:
         yield _sized(iterable, size, tally)
         return
     loop = _Loop(batches_counted_in_rows(iterable, tally))
     if tally is only_in:
         loop.total, loop.whole = _own_total(iterable, total, loop.batches, tally), tally.limit or 0
+    # These are rows, so fewer of them are no batches.
+    if loop.batches is not None or (tally.reporter.total_is_rows and is_dataset(iterable)):
+        tally.reporter.counts_a_part = True
     tally.open(loop)
     try:
         if batches is not None:
@@ -184,6 +187,9 @@ def _passes(
             yield from _after_first_element(iter(iterable), loop)
         else:
             yield from _counted(iterable, loop)
+    except GeneratorExit:
+        tally.reporter.counts_a_part = True
+        raise
     finally:
         tally.close(loop, loop.read())
         tally.reporter.mark_moved(tally.stage)

@@ -104,6 +104,7 @@ class CapturedBar:
         "_last_n",
         "_limit",
         "_made_at",
+        "_made_late",
         "_may_be_all",
         "_moved_at",
         "_name",
@@ -143,6 +144,8 @@ class CapturedBar:
         self._batches: Batches | None = None  # how many rows its elements count for, if that is known
         self._last_n, self._moved_at = bar.n, clock()
         self._made_at = tally.reporter.now()
+        # Asked here: what is moved by update() may be read first when it and others have counted all.
+        self._made_late = "" if self._name or nested else tally.before_loop()
 
     @property
     def closed(self) -> bool:
@@ -256,6 +259,8 @@ class CapturedBar:
                 if self._declares and self._declared is None:
                     self._home.reporter.declare(self._tally.stage, None, bars=True)
                 self._tally.close(self, self._done)
+                if self._counts_rows or self._done < self._total:
+                    self._home.reporter.counts_a_part = True
                 if self._done != before:
                     self._home.reporter.mark_moved(self._tally.stage)
 
@@ -287,6 +292,8 @@ class CapturedBar:
     def _begin(self, bar: Any, started: float) -> None:
         """Settle the stage, and count for it from now on; work on its items started at a time."""
         name, unit = self._name or stage_name(bar.desc), str(bar.unit).strip()
+        # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
+        unit = "B" if unit == "iB" else unit
         self._state, self._name = "counting", name
         if name:
             stage = self._limit.stage(name)
@@ -295,6 +302,8 @@ class CapturedBar:
             self._declares = tally is not self._home or tally.stage is None
         elif self._nested or self._home.limit in (0, 1):
             return  # a call, or a task, of one item is not moved by the items of a loop in it
+        elif unit == "B" and self._home.reporter.total_is_rows and not (self._may_be_all and bar.total):
+            return  # bytes are no rows, but a share of them all may be one of the rows
         else:
             tally, stage = self._home, None
             # Where it is known how many items the task has, these are not those of one bar.
@@ -304,10 +313,9 @@ class CapturedBar:
                 rows = tally.reporter.total_is_rows and is_dataset(bar.iterable)
                 self._counts_rows = rows or self._batches is not None
             if bar.total != 0:
-                tally.bars.begin_loop()
+                tally.reporter.note_another_loop(self._made_late)
         if unit not in ("", "it") and (stage is not None or self._declares):
-            # "iB" makes "KiB" of what is scaled by 1024: the prefix is the display's, the unit is bytes.
-            tally.reporter.set_unit(stage, "B" if unit == "iB" else unit)
+            tally.reporter.set_unit(stage, unit)
         self._tally = tally.bars
         self._tally.open(self)
         tally.reporter.mark_started(tally.stage, started)

@@ -46,12 +46,16 @@ class CountingAdvice:
     def task_succeeded(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> None:
         """Look at what a task reported that succeeded: was it a small part of its items?
 
+        Nothing is said of a task that has left its loop, or that counted rows: it meant to count no more.
+
         Args:
             task: The task.
             counts: What it reported.
             total: Its items; None if that is not known.
         """
         self.look_at(task, counts)
+        if counts.get(Key(None, Metric.ONLY_A_PART)):
+            return
         reported = int(counts.get(RUN_ITEMS, 0) + counts.get(Key(None, Metric.ESTIMATED), 0))
         by_stage = any(count for key, count in counts.items() if key.metric is Metric.ITEMS and key.stage)
         if by_stage or not reported or total is None or reported >= SMALL_PART * total:

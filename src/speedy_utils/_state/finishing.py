@@ -37,6 +37,8 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
         return False
     if any(stage.tasks_without_total or stage.items < stage.total for stage in named):
         return False
+    if any(key.metric is Metric.ANOTHER_LOOP for key in counts):
+        return False  # nothing tells when that ends
     if total is None:
         return done >= own.total and bool(own.total or named)
     return done >= total or any(not stage.tasks_with_own_total for stage in named)

@@ -62,6 +62,9 @@ class Metric(IntEnum):
     ANOTHER_LOOP = 9
     """Tasks that began a loop when all their items were counted; the label says so, and in which line."""
 
+    ONLY_A_PART = 10
+    """Tasks that left a loop early, or went through rows: the few items that they counted are no batches."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.

@@ -138,14 +138,21 @@ class Tally:
             self._bars._only = None
         return max(self._estimate, self._bars.estimate())
 
-    def begin_loop(self) -> None:
-        """Note that a loop without a name begins here: all items may have been counted already."""
-        if not self.used or self.limit is None or self.limit <= 1:
-            return
+    def before_loop(self) -> str:
+        """Return what is to be said of a loop without a name that begins here once all items are counted.
+
+        Empty if there are items left to count. Bars count as loops here, also where loops replace them.
+        """
+        if self.limit is None or self.limit <= 1:
+            return ""
         if self.raw_count() >= self.limit:
-            self.reporter.note_another_loop("has counted all its items")
+            before = "has counted all its items"
         elif self.estimate() == self.limit - 1:
-            self.reporter.note_another_loop("was shown in proportion to one loop")
+            before = "was shown in proportion to one loop"
+        else:
+            return ""
+        line = calling_line()
+        return f"{before}, and begins another loop without a name" + f" ({line})" * bool(line)
 
     def within(self, stage: Stage) -> Tally:
         """Return the tally that counts here for a stage: this one, unless it is for another stage."""
@@ -197,6 +204,7 @@ class Reporter:
         own: Counts for no named stage.
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
+        counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
     """
 
@@ -226,11 +234,11 @@ class Reporter:
         self._stage_clock = StageClock(clock)
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
-        self.strict = False
+        self.strict = self.counts_a_part = False
         self.take_backs = 0
         self._readings = itertools.count(1)
         self._left_out: str | None = None
-        self._another_loop: str | None = None
+        self._another_loop = ""
         self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
 
     def stage(self, name: Stage) -> Tally:
@@ -274,15 +282,13 @@ class Reporter:
         if self._left_out is None:
             self._left_out = describe(error, place)
 
-    def note_another_loop(self, before: str) -> None:
-        """Note that the user's code begins a loop without a name that can't be counted beside those before.
+    def note_another_loop(self, text: str) -> None:
+        """Note that the user's code is in a loop without a name that can't be counted beside those before.
 
         Args:
-            before: What was counted before it: ``has counted all its items``.
+            text: What :meth:`Tally.before_loop` returned; nothing is noted if that is empty.
         """
-        if self._another_loop is None:
-            text, line = f"{before}, and begins another loop without a name", calling_line()
-            self._another_loop = f"{text} ({line})" if line else text
+        self._another_loop = self._another_loop or text
 
     def now(self) -> float:
         """Return the time, by the clock of :meth:`mark_started`."""
@@ -389,8 +395,10 @@ class Reporter:
                 counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
         if self._left_out is not None:
             counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
-        if self._another_loop is not None:
+        if self._another_loop:
             counts[_key(None, Metric.ANOTHER_LOOP, self._another_loop)] = 1
+        if self.counts_a_part and self.total is not None:
+            counts[_key(None, Metric.ONLY_A_PART)] = 1
         self._note_movements(counts, moved)
         return counts
 

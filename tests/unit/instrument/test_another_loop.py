@@ -89,17 +89,43 @@ def test_a_second_pass_is_noted_as_it_begins(wrap: Callable[..., Iterable[Any]])
     )
 
 
-def test_a_bar_that_is_moved_by_hand_is_noted_once_it_is_read() -> None:
-    """A second bar that nothing iterates is noted without a line, as another thread sees it first."""
+def moved_by_hand() -> None:
+    """Count all items by a bar that nothing iterates."""
+    with tqdm(total=100) as bar:
+        bar.update(100)
+
+
+def looped(wrap: Callable[..., Iterable[Any]]) -> Callable[[], None]:
+    """Return what counts all items in a loop."""
+    return lambda: consume(wrap(range(100)))
+
+
+@pytest.mark.parametrize("first", [looped(track), looped(tqdm), moved_by_hand, lambda: report_progress(100)])
+@pytest.mark.parametrize("second", [looped(track), looped(tqdm), moved_by_hand])
+def test_a_second_pass_is_noted_whatever_counts_it(
+    first: Callable[[], None], second: Callable[[], None]
+) -> None:
+    """Loops and bars are noted after each other, and after what was reported, with their line."""
 
     def work(task: Task) -> None:
-        for _ in range(2):
-            with tqdm(total=100) as bar:
-                bar.update(100)
-                bar.refresh()
-                task.reporter.report()
+        first()
+        second()
 
-    assert noted(run_task(work, 100)).startswith("has counted all its items")
+    text = noted(run_task(work, 100))
+    assert text.startswith("has counted all its items, and begins another loop without a name (")
+    assert HERE in text
+
+
+def test_a_bar_beside_a_loop_is_no_second_pass() -> None:
+    """A bar that is made before a loop and moved in it counts the same items, also if it is read last."""
+
+    def work(task: Task) -> None:
+        with tqdm(total=100) as bar, tqdm(total=10) as other:
+            for number in track(range(100)):
+                bar.update()
+                other.update(number % 10 == 9)
+
+    assert not noted(run_task(work, 100))
 
 
 def test_an_item_of_one_is_no_pass() -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
-from speedy_utils._state.ledger import RUN_ITEMS
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
 from speedy_utils._worker.context import counting
 from speedy_utils._worker.reporter import Reporter
 
@@ -212,3 +212,59 @@ def test_a_loop_that_fails_keeps_its_share_until_the_task_fails() -> None:
         assert (task.shown, task.done) == (500, 10)
 
     run_task(work, ALL)
+
+
+def leave(loop: Iterable[Any]) -> None:
+    """Break off after three elements."""
+    for number, _ in enumerate(loop):
+        if number == 3:
+            break
+
+
+def exhaust(loop: Iterable[Any]) -> None:
+    """Go through all of it."""
+    for _ in loop:
+        pass
+
+
+@pytest.mark.parametrize("wrap", [track, bar])
+@pytest.mark.parametrize(
+    ("end", "loop", "meant"),
+    [
+        (leave, lambda: SHARD, True),
+        (leave, lambda: list(range(ALL)), True),
+        (leave, lambda: range(20), True),
+        (exhaust, lambda: SHARD.select(range(20)), True),
+        (exhaust, lambda: SHARD.select(range(20)).iter(5), True),
+        (exhaust, lambda: iter(range(20)), False),
+    ],
+    ids=["dataset", "list", "steps", "fewer rows", "batches of fewer rows", "batches, perhaps"],
+)
+def test_a_part_that_was_meant_is_told_from_batches(
+    wrap: Callable[..., Iterable[Any]],
+    end: Callable[[Iterable[Any]], None],
+    loop: Callable[[], Iterable[Any]],
+    meant: bool,
+) -> None:
+    """Few items of a loop that was left, or of rows, are no batches, so the run need not say what to do."""
+    task = run_task(lambda task: end(wrap(loop())), ALL)
+    assert (Key(None, Metric.ONLY_A_PART) in task.reporter.raw_counts()) is meant
+
+
+@pytest.mark.parametrize("unit", ["B", "iB"])
+def test_bytes_are_no_rows(unit: str) -> None:
+    """Bars over bytes in a loop over rows count for nothing; the only one of a task is its share."""
+    seen: list[int] = []
+
+    def download(task: Task) -> None:
+        with bar(total=4_000, unit=unit) as moved:
+            moved.update(2_000)
+            seen.append(task.shown)
+
+    def each(task: Task) -> None:
+        for _ in range(3):
+            download(task)
+
+    run_task(each, ALL)
+    run_task(download, ALL)
+    assert seen == [0, 0, 0, 500]

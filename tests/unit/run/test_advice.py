@@ -18,6 +18,7 @@ AGAIN: dict[Key, Count] = {Key(None, Metric.ANOTHER_LOOP, "has counted all (/hom
         (items(4) | estimated(196), 1_000, "items", "task 7 reported 200 of 1,000 items"),
         (items(499), 1_000, "items", "task 7 reported 499 of 1,000 items"),
         (items(500), 1_000, "items", ""),
+        (items(32) | {Key(None, Metric.ONLY_A_PART): 1}, 1_000, "items", ""),
         (items(20) | estimated(979), 1_000, "items", ""),
         (items(0), 1_000, "items", ""),
         (items(3, Read=1_000), 1_000, "items", ""),
@@ -28,7 +29,7 @@ AGAIN: dict[Key, Count] = {Key(None, Metric.ANOTHER_LOOP, "has counted all (/hom
 def test_a_small_part_of_the_items_is_worth_a_word(
     counts: dict[Key, Count], total: int | None, unit: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Less than half is a small part, unless nothing was reported, or the rest was shown in other ways."""
+    """Less than half is a small part, unless that was meant, or the rest was shown in other ways."""
     advice = CountingAdvice(unit)
     advice.task_succeeded(7, counts, total)
     advice.task_succeeded(8, counts, total)

@@ -11,6 +11,7 @@ from speedy_utils._state.finishing import FinishingTasks, has_counted_all
 from speedy_utils._state.ledger import Count, Key, Metric
 
 STARTED: dict[Key, Count] = {Key(None, Metric.TASKS_STARTED): 1}
+AGAIN = Key(None, Metric.ANOTHER_LOOP, "has counted all its items (/home/me/train.py:17)")
 
 
 def declared(total: int, stage: str | None = None) -> dict[Key, Count]:
@@ -27,6 +28,8 @@ def declared(total: int, stage: str | None = None) -> dict[Key, Count]:
         pytest.param(10, items(0), False, id="has counted none"),
         pytest.param(10, items(9), False, id="lacks one"),
         pytest.param(10, items(10), True, id="has counted all"),
+        pytest.param(10, items(10) | {AGAIN: 1}, False, id="goes through them once more"),
+        pytest.param(10, items(2) | estimated(7) | {AGAIN: 1}, False, id="goes on after its first loop"),
         pytest.param(10, items(0, Read=10) | declared(10, "Read"), True, id="all in a stage"),
         pytest.param(10, items(0, Read=9) | declared(10, "Read"), False, id="lacks one in a stage"),
         pytest.param(

@@ -122,11 +122,28 @@ def test_what_exists_is_refused_before_any_work(kind: str, local: str, recorder:
     elif kind == "file":
         out.write_text("mine")
     else:
-        out.mkdir()
+        (out / "work").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         multi_process_dataset(numbered(4), never, out, num_workers=1, backend=local, progress=recorder)
     assert names(out.parent) == ["out"]
     assert recorder.runs == []
+
+
+def test_the_path_that_is_returned_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative output_path, and one with ``~``, is that of the call, wherever process_func goes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+
+    def leaves(rows: Dataset) -> Dataset:
+        os.chdir(tmp_path.parent)
+        return rows
+
+    for given, name in (("sub/out", "sub/out"), ("~/other", "other")):
+        monkeypatch.chdir(tmp_path)
+        made = multi_process_dataset(numbered(3), leaves, given, num_workers=1, backend="seq", progress=False)
+        assert made == str(tmp_path / name)
+        assert len(load_from_disk(made)) == 3
 
 
 def test_overwrite_replaces_the_old_data_only_when_the_new_is_whole(

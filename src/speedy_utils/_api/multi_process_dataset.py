@@ -116,10 +116,10 @@ def multi_process_dataset(
             ``features`` says how.
 
     Returns:
-        ``output_path``.
+        The absolute path of the dataset.
 
     Raises:
-        FileExistsError: There is something at ``output_path``, and ``overwrite`` is False.
+        FileExistsError: ``output_path`` is there and no empty folder, and ``overwrite`` is False.
         FailedShardsError: Some shards failed; the others are kept for the next call.
         MergeError: The columns of the shards don't fit together; the shards are kept.
         ResumeError: An interrupted call lies there that was not the same.
@@ -228,7 +228,7 @@ def multi_process_dataset(
                     workspace.folder,
                 )
             raise
-    return os.fspath(output_path)
+    return str(workspace.output_path)
 
 
 multi_process_dataset.__module__ = "speedy_utils"

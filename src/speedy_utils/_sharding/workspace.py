@@ -111,7 +111,7 @@ class Workspace:
             BusyError: If another run is at work on ``output_path``.
             ResumeError: If ``<output_path>.partial`` is something that no run has made.
             TypeError: If ``output_path`` is no path.
-            ValueError: If ``output_path`` names no folder that could be made.
+            ValueError: If ``output_path`` names no folder that could be made, or holds the current folder.
         """
         output = checked_output(output_path)
         folder = output.with_name(f"{output.name}.partial")
@@ -197,6 +197,8 @@ class Workspace:
             FileExistsError: If something has appeared at ``output_path`` that may not be replaced.
         """
         _refuse_existing(self.output_path, overwrite=self.overwrite)
+        with contextlib.suppress(OSError):  # of a folder, only an empty one goes
+            self.output_path.rmdir()
         if os.path.lexists(self.output_path):
             swap_in(self.merged, self.output_path, self.folder / _OLD)
         else:
@@ -257,7 +259,7 @@ def checked_output(output_path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: If it is no path.
-        ValueError: If it names no folder that could be made.
+        ValueError: If it names no folder that could be made, or the current folder or one above it.
     """
     text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
     if not isinstance(text, str):
@@ -267,6 +269,13 @@ def checked_output(output_path: str | os.PathLike[str]) -> Path:
     path = Path(os.path.abspath(os.path.expanduser(text)))
     if not text or not path.name:
         raise ValueError(f"output_path must name a folder to be made, not {text!r}")
+    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
+        current, real = Path.cwd(), Path(os.path.realpath(path))
+        if real == current or real in current.parents:
+            raise ValueError(
+                f"output_path {text!r} is the current folder or holds it. Name a new folder, such as "
+                f"{os.path.join(text, 'out')!r}."
+            )
     return path
 
 
@@ -275,18 +284,20 @@ def _refuse_existing(output: Path, *, overwrite: bool) -> None:
 
     Args:
         output: The path.
-        overwrite: Whether a saved dataset there may be replaced. Nothing else ever is.
+        overwrite: Whether a saved dataset there may be replaced. Nothing else ever is, but an empty folder.
     """
     if not os.path.lexists(output):
         return
     if output.is_symlink():
         raise FileExistsError(f"output_path {str(output)!r} is a symbolic link; pass the path it leads to.")
+    if output.is_dir() and not os.listdir(output):
+        return
     if not overwrite:
         raise FileExistsError(
             f"output_path {str(output)!r} exists. Choose another one, or pass overwrite=True: the old data "
             "is then replaced once the new is whole."
         )
-    if not output.is_dir() or (os.listdir(output) and not holds_dataset(output)):
+    if not output.is_dir() or not holds_dataset(output):
         raise FileExistsError(
             f"output_path {str(output)!r} exists and is no saved dataset, so overwrite=True does not replace "
             "it. Choose another one, or delete it yourself."

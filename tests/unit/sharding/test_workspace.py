@@ -137,13 +137,13 @@ def test_what_is_no_dataset_is_never_overwritten(kind: str, output: Path, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["dict", "empty"])
-def test_a_saved_dict_and_an_empty_folder_may_be_overwritten(kind: str, output: Path) -> None:
-    """With overwrite=True a saved DatasetDict, or a folder with nothing in it, makes room."""
+def test_a_saved_dict_may_be_overwritten_and_an_empty_folder_is_no_obstacle(kind: str, output: Path) -> None:
+    """A saved DatasetDict makes room with overwrite=True, a folder with nothing in it always."""
     if kind == "dict":
         DatasetDict(train=Dataset.from_dict({"id": [1]})).save_to_disk(str(output))
     else:
         output.mkdir()
-    workspace, plan = start(output, overwrite=True)
+    workspace, plan = start(output, overwrite=kind == "dict")
     with workspace:
         work(workspace, plan)
         assert len(load_from_disk(str(merge_shards(workspace, plan)))) == 10
@@ -244,6 +244,20 @@ def test_an_early_failure_leaves_nothing_behind(
     with pytest.raises(OSError, match="full"):
         start(tmp_path / "a" / "b" / "out")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", [".", "..", "../here"])
+def test_the_current_folder_is_never_replaced(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current folder and those above it are refused, empty or with a dataset, and stay."""
+    here = tmp_path / "here"
+    save(here)
+    before = sorted(os.listdir(here))
+    monkeypatch.chdir(here)
+    with pytest.raises(ValueError, match="current folder or holds it"):
+        Workspace.open(path, overwrite=True)
+    assert sorted(os.listdir()) == before
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/out", "", "/"])

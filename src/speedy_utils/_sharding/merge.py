@@ -18,6 +18,7 @@ from ..errors import MergeError
 from .columns.agreement import Agreement, Part, agree, cannot_cast, missing_columns
 from .columns.cast import CastError
 from .columns.row_writer import rewrite
+from .disk.extras import EXTRA, keep_extra
 from .files import link_or_copy, remove_path, sync
 from .saved_dataset import data_file_names, write_empty_file, write_metadata
 from .shard_worker import ShardRecord, read_record
@@ -79,6 +80,7 @@ def merge_shards(
     remove_path(workspace.merged)
     workspace.merged.mkdir()
     files = _gather_files(workspace, records, features)
+    with_extras = _gather_extras(workspace, records)
     enter("syncing")
     splits = {record.split for record in records}
     write_metadata(
@@ -93,6 +95,14 @@ def merge_shards(
     )
     enter("publishing")
     workspace.publish()
+    if with_extras:
+        logger.warning(
+            "process_func wrote more than its dataset in %d of %d shards, such as %r: kept in %s",
+            len(with_extras),
+            len(records),
+            _below_attempt(with_extras[0].extras[0]),
+            workspace.output_path / EXTRA,
+        )
     return workspace.output_path
 
 
@@ -239,3 +249,18 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
     for target in free:  # no shard has rows
         write_empty_file(target, wanted)
     return targets
+
+
+def _gather_extras(workspace: Workspace, records: Sequence[ShardRecord]) -> list[ShardRecord]:
+    """Bring what was written beside the datasets into the merged folder; return the shards that have any."""
+    found = [record for record in records if record.extras]
+    for record in found:
+        for name in record.extras:
+            target = workspace.merged / EXTRA / f"{record.spec.index:05d}" / _below_attempt(name)
+            keep_extra(workspace.shard_dir(record.spec) / name, target)
+    return found
+
+
+def _below_attempt(name: str) -> str:
+    """Return a path below a shard's folder as one below the attempt's: ``output/stats.json``."""
+    return name.partition("/")[2]

@@ -109,6 +109,22 @@ def holds_dataset(folder: Path) -> bool:
     return {"state.json", "dataset_info.json"} <= names or "dataset_dict.json" in names
 
 
+def files_of_dataset(folder: Path) -> list[Path]:
+    """Return the files of a dataset that ``save_to_disk`` wrote, and those that are left beside them.
+
+    Empty if there is no dataset.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []
+    left = [path.name for pattern in ("cache-*.arrow", "data-*-of-*.arrow") for path in folder.glob(pattern)]
+    return [
+        Path(os.path.normpath(folder / name)) for name in ("state.json", "dataset_info.json", *names, *left)
+    ]
+
+
 def save_dataset(dataset: Dataset, folder: Path) -> SavedDataset:
     """Save a dataset in a folder to be made."""
     if len(dataset) == 0:

@@ -9,8 +9,9 @@ shard or none, and a straggler of an earlier attempt can't spoil the files of a 
     shards/00003/9f86d081/cache/       what map and filter cache, until the shard is finished
     shards/00003/9f86d081/saved/       the rows that it yielded or returned, or saved elsewhere
 
-Files outside the attempt's folder are read and never linked, moved or deleted: a path that
-``process_func`` returns may lead anywhere.
+Other files that ``process_func`` writes in the attempt's folder are kept: see :mod:`.disk.extras`. Those
+outside are read and never linked, moved or deleted: a path that ``process_func``
+returns may lead anywhere.
 """
 
 from __future__ import annotations
@@ -39,14 +40,26 @@ from .columns.returned import (
     write_rows,
     write_saved,
 )
+from .disk.extras import find_extras
 from .files import checksum, sync, write_json
-from .saved_dataset import SavedDataset, caching_in, copy_files, read_saved, save_dataset, silence_datasets
+from .saved_dataset import (
+    SavedDataset,
+    caching_in,
+    copy_files,
+    files_of_dataset,
+    read_saved,
+    save_dataset,
+    silence_datasets,
+)
 from .shards import ShardSpec, ShardTask, working_on
 
 if TYPE_CHECKING:
     from datasets import Features
 
 _RECORD = "record.json"
+
+# What the package itself makes in an attempt's folder.
+_MADE_HERE = ("cache", "saved", "cast", "record.tmp")
 
 _ADVICE = (
     "Yield rows, or return them as a Dataset, a list of rows, a dict of columns, a DataFrame or an Arrow "
@@ -144,6 +157,7 @@ class ShardRecord:
         info: What ``dataset_info.json`` says about the data itself.
         source: The folder outside its own that ``process_func`` wrote to, if it did.
         sums: When each file was changed last, in nanoseconds, and its checksum.
+        extras: Files and folders that ``process_func`` wrote beside it: paths below the shard's folder.
     """
 
     spec: ShardSpec
@@ -155,6 +169,7 @@ class ShardRecord:
     info: dict[str, Any]
     source: str | None = None
     sums: tuple[tuple[int, int], ...] = ()  # the first release wrote none
+    extras: tuple[str, ...] = ()  # nor these
 
 
 def begin_shard(shard_dir: Path) -> Path:
@@ -212,6 +227,7 @@ def finish_shard(
 
     attempt = output.parent
     _refuse_links(*output.parents[:4])
+    place = output
     with silence_datasets():
         if isinstance(result, SavedDataset):
             saved, source = result, None
@@ -220,15 +236,16 @@ def finish_shard(
         elif holds_rows(result):
             saved, source = write_returned(result, attempt / "saved", features, str(spec)), None
         else:
-            saved, source = _read_output(_locate(result, output, spec), attempt, spec, features)
+            place = _locate(result, output, spec)
+            saved, source = _read_output(place, attempt, spec, features)
         if features is not None and saved.features.arrow_schema != features.arrow_schema:
             saved = write_saved(saved, attempt / "cast", features, str(spec))
+    home = attempt.parent.resolve()
     files, sums = [], []
     for file in saved.files:
         sync(file)
-        place = file.resolve().relative_to(attempt.parent.resolve())
         status = file.stat()
-        files.append((place.as_posix(), status.st_size))
+        files.append((file.resolve().relative_to(home).as_posix(), status.st_size))
         sums.append((status.st_mtime_ns, checksum(file)))
     record = ShardRecord(
         spec=spec,
@@ -241,11 +258,21 @@ def finish_shard(
         info=saved.info,
         source=source,
         sums=tuple(sums),
+        extras=tuple(path.relative_to(home).as_posix() for path in _extras(attempt.resolve(), place)),
     )
     # By way of the attempt's folder: the record of a straggler whose folder was cleared, and with it
     # the files that the record would name, can't come into place.
     write_json(attempt.parent / _RECORD, asdict(record), scratch=attempt / "record.tmp")
     return record
+
+
+def _extras(attempt: Path, place: Path) -> list[Path]:
+    """Find what ``process_func`` wrote in the attempt's folder beside the dataset at ``place``."""
+    own = [attempt / name for name in _MADE_HERE]
+    if place.is_symlink() or place.is_file():
+        own.append(place.parent.resolve() / place.name)
+    own += [*files_of_dataset(place.resolve()), *files_of_dataset(attempt / "output")]
+    return find_extras(attempt, own)
 
 
 def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
@@ -263,6 +290,7 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         raw["spec"] = ShardSpec(**raw["spec"])
         raw["files"] = tuple((str(name), int(size)) for name, size in raw["files"])
         raw["sums"] = tuple((int(time), int(crc)) for time, crc in raw.get("sums", ()))
+        raw["extras"] = tuple(str(name) for name in raw.get("extras", ()))
         record = ShardRecord(**raw)
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -274,6 +302,10 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
             return None
         if not file.resolve().is_relative_to(home):
+            return None
+    for name in record.extras:
+        parts = Path(name).parts
+        if ".." in parts or not (home / name).parent.resolve().is_relative_to(home):
             return None
     # Reading all files again would take long; a program that writes into one changes its time.
     for (name, _), (time, crc) in zip(record.files, record.sums, strict=False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from tqdm.std import EMA, Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave out the first two
 from tqdm.utils import disp_len, disp_trim
 
+from .._state.ledger import Task
 from .._state.snapshot import Snapshot, StageSnapshot
 from .._state.stages import Excess
 
@@ -119,15 +120,22 @@ def tasks_as_line(snapshot: Snapshot) -> StageSnapshot | None:
     return replace(tasks, pending=done == total)
 
 
+def format_task(task: Task | None) -> str:
+    """Return ``task 7``, the name of a task that has one, or ``the tasks``."""
+    return "the tasks" if task is None else f"task {task}" if isinstance(task, int) else task
+
+
 def format_excess(excess: Excess) -> str:
-    """Return ``task 7 reported 1,012 of 10 items``, or ``the tasks reported 696 kB of 500 kB``."""
+    """Return ``task 7 reported 1,012 of 10 items``, or ``the tasks reported 696 kB of 500 kB``.
+
+    The task of a tracked call has the name of its function: ``embed_all reported 1,012 of 10 items``.
+    """
     reported, total = (format_quantity(value, excess.unit) for value in (excess.reported, excess.total))
     if reported == total:  # rounded
         reported, total = f"{excess.reported:,}", f"{excess.total:,} {excess.unit}"
     elif excess.unit != "B":
         reported = format_amount(excess.reported, excess.unit)
-    who = "the tasks" if excess.task is None else f"task {excess.task}"
-    return f"{who} reported {reported} of {total}"
+    return f"{format_task(excess.task)} reported {reported} of {total}"
 
 
 def format_tasks(snapshot: Snapshot) -> str:

@@ -119,8 +119,10 @@ def _run(
             call.close(returned=False)
             run.fail(spec.name, reporter.capped_counts(), timings=reporter.timings())
             raise
-        call.close(returned=True)
+        # Read before the call is closed: then it counts for its total, whatever was reported in it.
+        feed.remove(reporter)
         counts = reporter.raw_counts() | {RUN_ITEMS: call.raw_count()}
+        call.close(returned=True)
         run.commit(spec.name, counts, total=total, timings=reporter.final_timings())
 
 

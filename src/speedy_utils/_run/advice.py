@@ -36,10 +36,12 @@ class CountingAdvice:
         """Look at what a task reports: has it begun another loop than those that are counted?"""
         text = next((key.label for key in counts if key.metric is Metric.ANOTHER_LOOP), None)
         if text is not None and self._of_another_loop.acquire(blocking=False):
+            from .._display.format import format_task  # needs tqdm
+
             logger.warning(
-                "task %s %s: an item counts once. Name the passes, and each has a line of its own: "
+                "%s %s: an item counts once. Name the passes, and each has a line of its own: "
                 'track(rows, desc="Pass 2") or tqdm(rows, desc="Pass 2")',
-                task,
+                format_task(task),
                 text,
             )
 

@@ -8,8 +8,8 @@ from .ledger import RUN_ITEMS, Count, Key, Metric, Task
 from .stages import sums_by_stage
 
 PAUSE_S = 1.0
-"""Seconds for which no task must have had anything to count before that is said in the middle of a run: the
-pause between two short tasks is not worth a word."""
+"""Seconds for which no task must have had anything to count before that is said in the middle of a run, or if
+it is only known of stages: the pause between two short tasks, or two stages, is not worth a word."""
 
 LONG_S = 60.0
 """Seconds after which tasks are named, and for how long they have had nothing to count."""
@@ -27,9 +27,7 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
         counts: What it has counted so far.
         total: Its items; None if that is not known, and only what its loops declare is.
     """
-    done = counts.get(RUN_ITEMS, 0)
-    if estimated := counts.get(Key(None, Metric.ESTIMATED), 0):
-        done += estimated + 1  # an estimate never says the last item
+    done = _items_done(counts)
     if total is not None and 0 < done < total:
         return False  # most tasks, most of the time
     own, *named = sums_by_stage(counts).values()
@@ -42,6 +40,12 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
     if total is None:
         return done >= own.total and bool(own.total or named)
     return done >= total or any(not stage.tasks_with_own_total for stage in named)
+
+
+def _items_done(counts: Mapping[Key, Count]) -> Count:
+    """Return how many of its items a running task has finished in no named stage."""
+    estimated = counts.get(Key(None, Metric.ESTIMATED), 0)
+    return counts.get(RUN_ITEMS, 0) + (estimated + 1 if estimated else 0)  # it never says the last item
 
 
 class FinishingTasks:
@@ -107,6 +111,13 @@ class FinishingTasks:
         elif self._paused_since is None:
             self._paused_since = now
         self.all_counted = bool(counts) and len(self._since) == max(len(counts), tasks_left)
+        if self.all_counted and not self._has_paused(now):
+            # Another stage may follow, or a loop in a task that does not know its items.
+            known = ((self._totals.get(task), _items_done(counted)) for task, counted in counts.items())
+            self.all_counted = all(total is not None and done >= total for total, done in known)
+
+    def _has_paused(self, now: float) -> bool:
+        return self._paused_since is not None and now - self._paused_since >= PAUSE_S
 
     def phase(self, now: float) -> str:
         """Return what the running tasks do, ``"saving 63 of 64 shards"``; nothing if one of them counts.
@@ -114,7 +125,7 @@ class FinishingTasks:
         Args:
             now: The time.
         """
-        if self._paused_since is None or not (self.all_counted or now - self._paused_since >= PAUSE_S):
+        if self._paused_since is None or not (self.all_counted or self._has_paused(now)):
             return ""
         ages = [now - since for since in self._since.values()]
         many, long = len(ages) > MAX_NAMED, f", {_duration(max(ages))}" if max(ages) >= LONG_S else ""

@@ -102,6 +102,7 @@ def test_quantities_have_their_unit() -> None:
     ("excess", "text"),
     [
         (Excess(7, 1_012, 10, "items"), "task 7 reported 1,012 of 10 items"),
+        (Excess("embed_all", 12, 10, "rows"), "embed_all reported 12 of 10 rows"),
         (Excess(7, 2, 1, "rows"), "task 7 reported 2 of 1 row"),
         (Excess(None, 696_000, 500_000, "B"), "the tasks reported 696 kB of 500 kB"),
         (Excess(None, 500_100, 500_000, "B"), "the tasks reported 500,100 of 500,000 B"),

@@ -327,6 +327,32 @@ def test_a_run_is_not_finished_before_its_call_has_returned(display: RecordingDi
     assert (last.complete, last.run_line.finished) == (True, True)
 
 
+def test_a_run_shows_the_same_lines_at_its_end(display: RecordingDisplay) -> None:
+    """A run that counts in stages alone has no line of its own, also once its call has returned."""
+
+    @tracked(total=2)
+    def work() -> None:
+        for stage in "AB":
+            report_progress(2, desc=stage)
+
+    work()
+    assert lines(display) == [("A", 2, 2), ("B", 2, 2)]
+
+
+def test_a_run_that_was_moved_in_proportion_warns_of_nothing(
+    display: RecordingDisplay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten steps are all of a hundred items if the loop is the only one."""
+
+    @tracked(total=100)
+    def work() -> None:
+        for _ in track(range(10)):
+            pass
+
+    work()
+    assert (display.last.done, caplog.records) == (100, [])
+
+
 def test_run_counts_threads_of_its_own(display: RecordingDisplay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that the call starts counts for its run; the poller sees it live."""
     shown = threading.Event()

@@ -102,6 +102,28 @@ def test_the_phase_says_how_many_and_if_it_takes_long_which(
     assert known.phase(5.0 + seconds) == phase
 
 
+@pytest.mark.parametrize(
+    ("total", "counts", "after"),
+    [
+        (10, items(10, Read=10) | declared(10, "Read"), 0.0),
+        (10, items(2) | estimated(7), 0.0),
+        (10, items(0, Read=10) | declared(10, "Read"), 1.0),
+        (None, items(10) | declared(10), 1.0),
+        (None, items(0, Read=10) | own_total("Read", 10), 1.0),
+    ],
+)
+def test_where_another_stage_or_loop_may_follow_it_is_said_after_a_while(
+    total: int | None, counts: dict[Key, Count], after: float
+) -> None:
+    """Only the items of a task tell that nothing will follow."""
+    finishing = FinishingTasks("finishing", "tasks", tasks=1)
+    finishing.start(0, total)
+    for now in (5.0, 5.9, 6.0):
+        finishing.read([(0, STARTED | counts)], tasks_left=1, now=now)
+        said = now >= 5.0 + after
+        assert (finishing.all_counted, finishing.phase(now)) == (said, "finishing 1 task" * said)
+
+
 def test_shards_are_named_by_their_own_numbers() -> None:
     """The tasks of a run that goes on with an interrupted one are the shards that were missing."""
     finishing = FinishingTasks("saving", "shards", tasks=9, numbers=[3, 7])

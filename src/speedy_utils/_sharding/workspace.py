@@ -3,6 +3,7 @@
 All work of a run happens there, beside the place where its output will appear::
 
     out.partial/lock            held while a run is at work; a dead run holds nothing
+    out.partial/lease           in place of it, where the file system has no locks
     out.partial/holder.json     who holds it, for the error message of the second run
     out.partial/manifest.json   what the run works on, and how it is cut
     out.partial/published       the output has its place; what is left here is rubbish
@@ -28,11 +29,12 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from .._validation import shorten
 from ..errors import BusyError, ResumeError
+from .disk.lock import LEASE, LOCK, is_lost, take_lock
 from .files import remove_path, swap_in, sync, undo_swap, write_json
 from .fingerprint import Fingerprint
 from .resume import Fresh, Manifest, Refuse, decide
@@ -43,12 +45,12 @@ from .shards import ShardSpec
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_LOCK, _HOLDER, _MANIFEST, _PUBLISHED = "lock", "holder.json", "manifest.json", "published"
+_HOLDER, _MANIFEST, _PUBLISHED = "holder.json", "manifest.json", "published"
 _SHARDS, _MERGED, _OLD = "shards", "merged", "old"
 _FOLDERS = (_SHARDS, _MERGED, _OLD)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
-_EARLY = frozenset({_LOCK, _HOLDER, _PUBLISHED, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp"})
+_EARLY = frozenset({LOCK, LEASE, _HOLDER, _PUBLISHED, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp"})
 
 
 @dataclass
@@ -194,8 +196,14 @@ class Workspace:
         """Bring the merged output to ``output_path``, then delete the folder and release the lock.
 
         Raises:
+            BusyError: If another run has taken the folder, because the lease of this one has expired.
             FileExistsError: If something has appeared at ``output_path`` that may not be replaced.
         """
+        if is_lost(self._lock):
+            raise BusyError(
+                f"This run was not heard of for so long that another one has taken {str(self.folder)!r}, and "
+                "goes on there with the finished shards."
+            )
         _refuse_existing(self.output_path, overwrite=self.overwrite)
         with contextlib.suppress(OSError):  # of a folder, only an empty one goes
             self.output_path.rmdir()
@@ -227,8 +235,9 @@ class Workspace:
 
     def _remove_early(self) -> None:
         """Delete what lies in the folder beside a manifest, the lock last, and the folder if it is empty."""
-        for name in (*sorted(_EARLY - {_LOCK}), _LOCK):
+        for name in (*sorted(_EARLY - {LOCK, LEASE}), LOCK):
             (self.folder / name).unlink(missing_ok=True)
+        self._lock.release()  # which deletes a lease; NFS deletes no file that is open
         self.folder.rmdir()
 
     def close(self) -> None:
@@ -332,30 +341,34 @@ def _lock_folder(folder: Path, output: Path) -> BaseFileLock:
     Raises:
         BusyError: If another run holds the lock.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     for _ in range(10):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(folder / _LOCK))
+        holder = _holder(folder)
         try:
-            lock.acquire(timeout=0)
+            lock = take_lock(folder, holder.get("host"))
         except FileNotFoundError:
             continue  # a run that ended just now took the folder with it
         except Timeout as error:
+            holder = _holder(folder)
+            by = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
+            lease = folder / LEASE
+            cure = f" If there is no such run any more, delete {str(lease)!r}." if lease.exists() else ""
             raise BusyError(
-                f"Another run is at work on {str(output)!r}{_holder(folder)}. Wait for it to end, or choose "
-                "another output_path."
+                f"Another run is at work on {str(output)!r}{by}. Wait for it to end, or choose another "
+                f"output_path.{cure}"
             ) from error
-        if (folder / _LOCK).exists():
+        if Path(lock.lock_file).exists():
             return lock
         lock.release()
     raise BusyError(f"{str(folder)!r} is deleted again and again by other runs; choose another output_path.")
 
 
-def _holder(folder: Path) -> str:
-    """Return who holds the lock, as a remark for an error message; nothing if that is unknown."""
+def _holder(folder: Path) -> dict[str, Any]:
+    """Return who holds the lock, or held it last, as ``{"pid": 4711, "host": "node-2"}``; {} if unknown."""
     try:
         holder = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
-        return f" (process {holder['pid']} on {holder['host']})"
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}

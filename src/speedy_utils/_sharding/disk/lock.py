@@ -1,0 +1,96 @@
+"""One run at a time in a folder: a lock, or a lease where the file system has no locks.
+
+The system releases the lock of a process that has died. A lease is a file that names the process and the
+host that hold it, and that they touch every few seconds; a lease that is not touched for a minute has
+expired, and so has one of a process of this host that is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+logger = logging.getLogger("speedy_utils")
+
+LOCK, LEASE = "lock", "lease"
+
+# Errors of flock() that mean that the file system can't lock at all.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EIO})
+
+LEASE_S = 60.0
+
+
+def take_lock(folder: Path, host: str | None) -> BaseFileLock:
+    """Lock a folder without waiting; a lease of another host is given the time to expire.
+
+    Args:
+        folder: The folder, which exists.
+        host: Where the process runs that used the folder last, if known.
+
+    Returns:
+        What is to be released; its ``lock_file`` is ``LOCK`` or ``LEASE`` in the folder.
+
+    Raises:
+        filelock.Timeout: If another process holds it.
+        FileNotFoundError: If the folder is gone.
+    """
+    from filelock import FileLock, Timeout
+
+    reason = _why_no_locks(folder)
+    if reason is None:
+        lock: BaseFileLock = FileLock(str(folder / LOCK))
+        lock.acquire(timeout=0)
+        return lock
+    logger.warning(
+        "%s is on a file system without locks (%s); a file with a heartbeat takes the place of one",
+        folder,
+        reason,
+    )
+    lock = _lease(folder / LEASE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if host == socket.gethostname():
+            raise
+        # Only by watching it can one see from here whether its process is alive.
+        logger.warning("waiting %.0f s to see whether a run on %s is alive", LEASE_S, host or "another host")
+        lock.acquire(timeout=LEASE_S * 1.2)
+    return lock
+
+
+def is_lost(lock: BaseFileLock) -> bool:
+    """Return whether a lease has expired and was taken by another process, or deleted."""
+    return getattr(lock, "compromise", None) is not None
+
+
+def _lease(path: Path) -> BaseFileLock:
+    import filelock
+
+    kind = getattr(filelock, "SoftFileLease", None)
+    if kind is None:  # before filelock 3.30: without a heartbeat
+        return filelock.SoftFileLock(str(path))
+    lease: BaseFileLock = kind(str(path), lease_duration=LEASE_S, heartbeat_interval=LEASE_S / 6)
+    return lease
+
+
+def _why_no_locks(folder: Path) -> str | None:
+    """Return why files in a folder can't be locked, or None if they can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return error.strerror or str(error)
+    return None

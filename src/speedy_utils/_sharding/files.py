@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 import zlib
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def remove_path(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def discard(path: Path, rubbish: Path) -> None:
+    """Delete a path or, where that can't be done yet, set it aside, so that its name is free.
+
+    On NFS, a file that a process has open stays in its folder as ``.nfs0001``, and the folder with it. A file
+    that is in use may refuse with EBUSY.
+
+    Args:
+        path: What is to go.
+        rubbish: The folder where it waits until it is deleted later; on the same file system.
+    """
+    try:
+        remove_path(path)
+    except OSError:
+        rubbish.mkdir(exist_ok=True)
+        os.rename(path, rubbish / uuid.uuid4().hex)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from .columns.agreement import Agreement, Part, agree, cannot_cast, missing_colu
 from .columns.cast import CastError
 from .columns.row_writer import rewrite
 from .disk.extras import EXTRA, keep_extra
-from .files import link_or_copy, remove_path, sync
+from .files import link_or_copy, sync
 from .saved_dataset import data_file_names, write_empty_file, write_metadata
 from .shard_worker import ShardRecord, read_record
 from .workspace import ShardPlan, Workspace
@@ -77,7 +77,7 @@ def merge_shards(
     if features is None:
         features = common_features(records, workspace)
     enter("merging")
-    remove_path(workspace.merged)
+    workspace.discard(workspace.merged)
     workspace.merged.mkdir()
     files = _gather_files(workspace, records, features)
     with_extras = _gather_extras(workspace, records)
@@ -242,7 +242,7 @@ def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features
             try:
                 first_row = rewrite(source, target, features, first_row)
             except CastError as error:
-                remove_path(workspace.merged)
+                workspace.discard(workspace.merged)
                 misfit = f"{record.spec}, {error}"
                 raise columns_error([misfit], "nothing was merged; the finished shards are kept") from error
             sync(target)

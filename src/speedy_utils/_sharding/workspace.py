@@ -10,6 +10,7 @@ All work of a run happens there, beside the place where its output will appear::
     out.partial/shards/00003/   a shard, finished or not
     out.partial/merged/         the output while it is put together
     out.partial/old/            the former output while it is replaced
+    out.partial/rubbish/        what could not be deleted yet
 
 The lock lives in the folder, so that nothing is left beside the output. It is the first file there
 and the last to go, while it is still held: a run that opened the lock's file before it was deleted
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -35,7 +37,7 @@ from .. import __version__
 from .._validation import shorten
 from ..errors import BusyError, ResumeError
 from .disk.lock import LEASE, LOCK, is_lost, take_lock
-from .files import remove_path, swap_in, sync, undo_swap, write_json
+from .files import discard, swap_in, sync, undo_swap, write_json
 from .fingerprint import Fingerprint
 from .resume import Fresh, Manifest, Refuse, decide
 from .saved_dataset import holds_dataset
@@ -45,9 +47,11 @@ from .shards import ShardSpec
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+logger = logging.getLogger("speedy_utils")
+
 _HOLDER, _MANIFEST, _PUBLISHED = "holder.json", "manifest.json", "published"
-_SHARDS, _MERGED, _OLD = "shards", "merged", "old"
-_FOLDERS = (_SHARDS, _MERGED, _OLD)
+_SHARDS, _MERGED, _OLD, _RUBBISH = "shards", "merged", "old", "rubbish"
+_FOLDERS = (_SHARDS, _MERGED, _OLD, _RUBBISH)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
 _EARLY = frozenset({LOCK, LEASE, _HOLDER, _PUBLISHED, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp"})
@@ -124,7 +128,8 @@ class Workspace:
             undo.callback(workspace.close)
             # The disk may be full.
             write_json(folder / _HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
-            undo_swap(output, folder / _OLD)
+            if not (folder / _PUBLISHED).exists():  # then it is rubbish, and may be half deleted
+                undo_swap(output, folder / _OLD)
             _refuse_existing(output, overwrite=overwrite)
             undo.pop_all()
         return workspace
@@ -170,13 +175,13 @@ class Workspace:
         if isinstance(decision, Fresh):
             # The manifest comes first: a folder with shards and without one would count as another program's.
             for name in (_SHARDS, _MERGED, _PUBLISHED):
-                remove_path(self.folder / name)
+                self.discard(self.folder / name)
             self._write_manifest(fingerprint, len(decision.specs))
             (self.folder / _SHARDS).mkdir()
             return ShardPlan(decision.specs, {})
         plan = ShardPlan(decision.specs, decision.finished)
         for spec in plan.missing:
-            remove_path(self.shard_dir(spec))
+            self.discard(self.shard_dir(spec))
         self._write_manifest(fingerprint, len(plan.specs))
         return plan
 
@@ -191,6 +196,10 @@ class Workspace:
     def shard_dir(self, spec: ShardSpec) -> Path:
         """Return the folder of a shard."""
         return self.folder / _SHARDS / f"{spec.index:05d}"
+
+    def discard(self, path: Path) -> None:
+        """Delete something in the folder, or set it aside until it can be deleted."""
+        discard(path, self.folder / _RUBBISH)
 
     def publish(self) -> None:
         """Bring the merged output to ``output_path``, then delete the folder and release the lock.
@@ -208,6 +217,7 @@ class Workspace:
         with contextlib.suppress(OSError):  # of a folder, only an empty one goes
             self.output_path.rmdir()
         if os.path.lexists(self.output_path):
+            self.discard(self.folder / _OLD)
             swap_in(self.merged, self.output_path, self.folder / _OLD)
         else:
             os.rename(self.merged, self.output_path)
@@ -219,14 +229,21 @@ class Workspace:
         """Delete the folder, once the output is in its place.
 
         It stays if something in it is not the run's own, or if a file can't be deleted yet; that is no
-        failure of the run.
+        failure of the run. The next one deletes it.
         """
         # First of all, so that no run takes a folder that is half deleted for an unfinished one.
         with contextlib.suppress(OSError):  # a full disk gets room from what is deleted next
             (self.folder / _PUBLISHED).touch()
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        if not any(os.path.lexists(self.folder / name) for name in _FOLDERS):
+        if any(os.path.lexists(self.folder / name) for name in _FOLDERS):
+            logger.warning(
+                "%s is complete, but %s can't be deleted yet; nothing in it is needed, and the next call "
+                "with this output_path deletes it",
+                self.output_path,
+                self.folder,
+            )
+        else:
             # The manifest before the lock, and after the folders: see the top of this module.
             with contextlib.suppress(OSError):
                 (self.folder / _MANIFEST).unlink(missing_ok=True)
@@ -246,7 +263,7 @@ class Workspace:
             return
         # Windows deletes no file that is open, such as the lock: an empty folder is left there.
         with contextlib.suppress(OSError):
-            if set(os.listdir(self.folder)) <= _EARLY:
+            if _is_early(self.folder):
                 self._remove_early()
                 for parent in self._new_parents:
                     parent.rmdir()
@@ -318,13 +335,21 @@ def _refuse_foreign(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     ours = folder.is_dir() and not folder.is_symlink()
-    if ours and not set(os.listdir(folder)) <= _EARLY:
+    if ours and not _is_early(folder):
         ours = _read_manifest(folder) is not None
     if not ours:
         raise ResumeError(
             f"{str(folder)!r}, where the work would happen, exists and holds no manifest of an interrupted "
             "run. It is left as it is: move or delete it, or choose another output_path."
         )
+
+
+def _is_early(folder: Path) -> bool:
+    """Whether a folder holds only what may be there without a manifest.
+
+    NFS keeps a file that was deleted while it is open, as ``.nfs0001``.
+    """
+    return all(name in _EARLY or name.startswith(".nfs") for name in os.listdir(folder))
 
 
 def _read_manifest(folder: Path) -> Manifest | None:

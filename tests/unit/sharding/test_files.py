@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.disks import busy
 
 from speedy_utils._sharding.files import (
     checksum,
+    discard,
     link_or_copy,
     remove_path,
     swap_in,
@@ -101,6 +103,21 @@ def test_a_link_is_removed_and_what_it_leads_to_stays(tmp_path: Path) -> None:
         remove_path(tmp_path / name)
     assert os.listdir(tmp_path) == ["kept"]
     assert os.listdir(tmp_path / "kept") == ["file"]
+
+
+def test_what_can_not_be_deleted_yet_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a file that refuses makes its name free; one that can be deleted is."""
+    for name in ("busy", "free"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".nfs0001").touch()
+    discard(tmp_path / "free", tmp_path / "rubbish")
+    assert os.listdir(tmp_path) == ["busy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", busy(os.unlink))
+        discard(tmp_path / "busy", tmp_path / "rubbish")
+    assert os.listdir(tmp_path) == ["rubbish"]
+    assert [os.listdir(path) for path in (tmp_path / "rubbish").iterdir()] == [[".nfs0001"]]
+    discard(tmp_path / "never was", tmp_path / "rubbish")
 
 
 @pytest.mark.parametrize("swapped", [False, True])

@@ -33,7 +33,7 @@ def find_extras(attempt: Path, own: Iterable[Path]) -> list[Path]:
 
 def _search(folder: Path, own: set[Path], above: set[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path in own:
+        if path in own or path.name.startswith(".nfs"):  # a file that was deleted while it was open
             continue
         is_folder = path.is_dir() and not path.is_symlink()
         if is_folder and path in above:

@@ -7,11 +7,16 @@ from typing import Any
 
 from datasets import Dataset
 
-from speedy_utils._sharding.fingerprint import Fingerprint
+from speedy_utils._sharding.fingerprint import Fingerprint, Part
 from speedy_utils._sharding.shard_worker import begin_shard, finish_shard
 from speedy_utils._sharding.workspace import ShardPlan, Workspace
 
-FINGERPRINT = Fingerprint("d0", 10, "module.func", "c0", {"size": "k0"})
+FINGERPRINT = Fingerprint(
+    "d0",
+    10,
+    "module.func",
+    {"the code of module.func": Part("c0", "return 1"), "the argument 'size'": Part("k0", "1")},
+)
 
 
 def start(

@@ -11,14 +11,14 @@ from .._display.base import Progress
 from .._display.format import format_quantity
 from .._engines.base import Engine
 from .._engines.driver import drive, task_error
+from .._engines.identity.parts import parts_of
 from .._engines.payload.refs import plain_function, shared_arguments
-from .._engines.payload.shipment import digest_of_helpers
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
 from .._run.run import Run
 from .._sharding.columns.agreement import checked_features
-from .._sharding.fingerprint import fingerprint_run
+from .._sharding.fingerprint import fingerprint_run, hash_value
 from .._sharding.merge import ColumnWatch, columns_error, merge_shards
 from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
@@ -173,7 +173,7 @@ def multi_process_dataset(
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
         workers = options.workers(process_func)  # looks for a running Ray, which may take seconds
         plan = workspace.resume(
-            fingerprint_run(rows, process_func, shared_arguments(kwargs), digest_of_helpers(process_func)),
+            fingerprint_run(rows, process_func, parts_of(process_func, shared_arguments(kwargs), hash_value)),
             num_shards=num_shards,
             default_shards=workers,
             resume=resume,

@@ -1,20 +1,21 @@
 """What makes two dataset runs the same run: their dataset, function, arguments and cut.
 
-Everything is compared by fingerprint, made by ``datasets.fingerprint`` the way ``Dataset.map``
-makes the names of its cache files.
+Values are compared by fingerprint, made by ``datasets.fingerprint`` the way ``Dataset.map`` makes the names
+of its cache files. What a function is made of comes from :mod:`.._engines.identity`.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
-import hashlib
 import inspect
 import io
+import itertools
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import CodeType
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +31,31 @@ _CANT_PICKLE = (
     ImportError,
 )
 
+_CODE, _ARGUMENT = "the code of ", "the argument "
+"""How the names of parts begin that are code, or arguments of ``process_func``."""
+
+_MAX_DIFFERENCES = 8
+"""The differences of a function that are named."""
+
+_UNSTEADY = "; if it has not, something in it pickles differently from run to run"
+
+
+class Part(NamedTuple):
+    """A part of what a run works with: a function's code, a value, the version of a package.
+
+    Attributes:
+        digest: Its fingerprint, or several of them, separated by spaces: two parts are the same if they have
+            one in common. None if it can't be taken.
+        text: What it is, in short.
+    """
+
+    digest: str | None
+    text: str
+
+    def equals(self, other: Part) -> bool:
+        """Return whether two parts are known to be the same."""
+        return not set((self.digest or "").split()).isdisjoint((other.digest or "").split())
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -39,53 +65,36 @@ class Fingerprint:
         dataset: The fingerprint of the dataset.
         num_rows: Its rows.
         function: The name of ``process_func``.
-        code: The fingerprint of ``process_func``, or None if it can't be pickled.
-        kwargs: The fingerprint of each of its keyword arguments, or None if it can't be pickled.
+        parts: What the function and its arguments are made of, such as ``"the global 'SEP' of clean"``. None
+            in the manifest of a version that did not note it.
     """
 
     dataset: str
     num_rows: int
     function: str
-    code: str | None
-    kwargs: Mapping[str, str | None]
+    parts: Mapping[str, Part] | None
 
 
 def fingerprint_run(
-    dataset: Dataset, func: Callable[..., Any], kwargs: Mapping[str, Any], helpers: str = ""
+    dataset: Dataset, func: Callable[..., Any], parts: Mapping[str, tuple[str | None, str]]
 ) -> Fingerprint:
-    """Take the fingerprints of a run.
-
-    A function counts as changed when its own code, its closure, or a global it uses by value has
-    changed, or the code that it calls in modules of the project. Values of these modules, and code of
-    installed packages, are not looked at.
+    """Take the fingerprint of a run.
 
     Args:
         dataset: The dataset as it will be cut (shuffled and shortened already).
         func: ``process_func``.
-        kwargs: Its keyword arguments.
-        helpers: A fingerprint of the code that it calls in modules of the project.
-
-    Returns:
-        The fingerprints. That of a function or an argument that can't be pickled is None.
+        parts: What it and its arguments are made of.
     """
     inner = inspect.unwrap(func)
     while isinstance(inner, functools.partial):
         inner = inspect.unwrap(inner.func)
     named = inner if hasattr(inner, "__qualname__") else type(inner)
-    pickled = _fingerprint(func)
-    if pickled is None and inner is not func:
-        # A decorator's wrapper may be no more than a proxy that refuses to be pickled.
-        pickled = _fingerprint(inner)
     return Fingerprint(
         # Private, but the only name a dataset has for its content.
         dataset=dataset._fingerprint,
         num_rows=len(dataset),
         function=f"{named.__module__}.{named.__qualname__}",
-        # A function of an imported module is pickled as its name alone, so its code is added.
-        code=None
-        if pickled is None
-        else "-".join(filter(None, (pickled, _code_fingerprint(inner), helpers))),
-        kwargs={str(key): _fingerprint(value) for key, value in kwargs.items()},
+        parts={name: Part(*part) for name, part in parts.items()},
     )
 
 
@@ -99,35 +108,79 @@ def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
             f"the dataset is another one: its fingerprint is {now.dataset}; it was {was.dataset} "
             "(a shuffle without a seed gives another order each time)"
         )
-    unsteady = "if it has not, something in it pickles differently from run to run"
     if was.function != now.function:
         found.append(f"process_func is {now.function}; it was {was.function}")
-    elif was.code is None or now.code is None:
-        found.append(f"process_func {now.function} can't be pickled, so it is unknown whether it has changed")
-    elif was.code != now.code:
-        found.append(f"process_func {now.function} has changed ({unsteady})")
-    for key in sorted({*was.kwargs, *now.kwargs}):
-        if key not in was.kwargs:
-            found.append(f"the argument {key!r} is new")
-        elif key not in now.kwargs:
-            found.append(f"the argument {key!r} is gone")
-        elif was.kwargs[key] is None or now.kwargs[key] is None:
-            found.append(f"the argument {key!r} can't be pickled, so it is unknown whether it has changed")
-        elif was.kwargs[key] != now.kwargs[key]:
-            found.append(f"the argument {key!r} has changed ({unsteady})")
+        found += _part_differences(_arguments(was.parts), _arguments(now.parts))
+    elif was.parts is None:
+        found.append("what process_func is made of was not noted, so it is unknown whether it has changed")
+    else:
+        found += _part_differences(was.parts, now.parts or {})
     return found
 
 
-def _fingerprint(value: object) -> str | None:
-    """Return the fingerprint of an object, the same in every process, or None if it can't be pickled."""
+def _arguments(parts: Mapping[str, Part] | None) -> dict[str, Part]:
+    return {name: part for name, part in (parts or {}).items() if name.startswith(_ARGUMENT)}
+
+
+def _part_differences(was: Mapping[str, Part], now: Mapping[str, Part]) -> list[str]:
+    """Say which parts differ; code first, as the rest may follow from it."""
+    changed = [
+        name for name in {**was, **now} if name in was and name in now and not was[name].equals(now[name])
+    ]
+    changed.sort(key=lambda name: not name.startswith(_CODE))
+    found = [_difference(name, was[name], now[name]) for name in changed]
+    by_code = any(name.startswith(_CODE) for name in changed)
+    for name in {**was, **now}:
+        # Changed code uses other things, which need not be said.
+        if (name in was) != (name in now) and (not by_code or name.startswith(_ARGUMENT)):
+            text = (now if name in now else was)[name].text
+            shown = "" if name.startswith(_CODE) or not text else f" ({text})"
+            found.append(f"{name}{shown} is {'new' if name in now else 'gone'}")
+    if len(found) > _MAX_DIFFERENCES:
+        found[_MAX_DIFFERENCES - 1 :] = [f"and {len(found) - _MAX_DIFFERENCES + 1} more"]
+    return found
+
+
+def _difference(name: str, was: Part, now: Part) -> str:
+    if was.digest is None or now.digest is None:
+        return f"{name} can't be pickled, so it is unknown whether it has changed"
+    if was.text == now.text or not (was.text and now.text):
+        unsteady = "" if name.startswith(_CODE) else f" ({now.text}{_UNSTEADY})"
+        return f"{name} has changed{unsteady}"
+    if not name.startswith(_CODE):
+        return f"{name} is {now.text}; it was {was.text}"
+    lines = list(difflib.unified_diff(was.text.splitlines(), now.text.splitlines(), n=0, lineterm=""))
+    hunk = next(place for place, line in enumerate(lines) if line.startswith("@@")) + 1
+    kept = list(itertools.takewhile(lambda line: not line.startswith("@@"), lines[hunk:]))
+    # The first line of what went, and of what came.
+    pairs = [next((line[1:].strip() for line in kept if line.startswith(sign)), "") for sign in "+-"]
+    new, old = (f"`{shorten_text(line)}`" if line else "" for line in pairs)
+    if not old:
+        return f"{name} has {new} now"
+    return f"{name} has {new}; it was {old}" if new else f"{name} no longer has {old}"
+
+
+def shorten_text(line: str, width: int = 100) -> str:
+    """Return a line of code, cut to what fits in a message."""
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def hash_value(value: object) -> tuple[str | None, list[Any]]:
+    """Return the fingerprint of an object, the same in every process, or None if it can't be pickled.
+
+    Functions, classes and modules in it count by their names, and are returned beside it.
+    """
     from datasets.fingerprint import Hasher
 
     stream = io.BytesIO()
+    found: list[Any] = []
     try:
-        _steady_pickler()(stream, recurse=True).dump(value)
+        pickler = _steady_pickler()(stream, recurse=True)
+        pickler.definitions = found
+        pickler.dump(value)
     except _CANT_PICKLE:
-        return None
-    return str(Hasher.hash_bytes(stream.getvalue()))
+        return None, found
+    return str(Hasher.hash_bytes(stream.getvalue())), found
 
 
 @functools.lru_cache(maxsize=1)
@@ -146,32 +199,17 @@ def _steady_pickler() -> Any:
     class SteadyPickler(_dill.Pickler):  # type: ignore[misc]  # datasets has no types
         # A copy of the same class: other libraries' hashes must not change with ours.
         dispatch = type(table)(table)
+        definitions: list[Any]
+
+        def persistent_id(self, value: Any) -> str | None:
+            if isinstance(value, (FunctionType, type, ModuleType)):
+                self.definitions.append(value)
+                name = getattr(value, "__qualname__", "")
+                return f"{getattr(value, '__module__', None)}.{name or value.__name__}"
+            return None
 
     def save_frozenset(pickler: Any, value: frozenset[Any]) -> None:
         pickler.save_reduce(frozenset, (sorted(value, key=Hasher.hash),), obj=value)
 
     SteadyPickler.dispatch[frozenset] = save_frozenset
     return SteadyPickler
-
-
-def _code_fingerprint(func: Any) -> str:
-    """Return the fingerprint of what a callable itself executes; that of nothing for compiled code."""
-    func = getattr(func, "__func__", func)
-    if not hasattr(func, "__code__"):
-        func = type(func).__call__  # an instance that can be called runs its class's method
-    code = getattr(func, "__code__", None)
-    text = _code_text(code) if isinstance(code, CodeType) else ""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _code_text(code: CodeType) -> str:
-    """Return a code object as text, without the files and lines it comes from."""
-    constants = []
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            constants.append(_code_text(constant))
-        elif isinstance(constant, frozenset):
-            constants.append(str(sorted(map(repr, constant))))  # a set has no order across processes
-        else:
-            constants.append(repr(constant))
-    return repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants))

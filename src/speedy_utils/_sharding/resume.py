@@ -6,11 +6,11 @@ What the interrupted run left is read, and what was decided is carried out, by :
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._validation import shorten
-from .fingerprint import Fingerprint, differences
+from .fingerprint import Fingerprint, Part, differences
 from .shard_worker import ShardRecord
 from .shards import ShardSpec, plan_shards
 
@@ -35,13 +35,21 @@ class Manifest:
     version: int = _VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is written to disk: ``{"kind": ..., "version": 1, "identity": {...}, ...}``."""
+        """Return what is written to disk: ``{"kind": ..., "version": 1, "identity": ..., "parts": ...}``."""
         return {
             "kind": _KIND,
             "version": self.version,
             "written_by": self.written_by,
             "num_shards": self.num_shards,
-            "identity": asdict(self.fingerprint),
+            # Version 0.1.0 reads this, and takes a function whose ``code`` is None for unknown.
+            "identity": {
+                "dataset": self.fingerprint.dataset,
+                "num_rows": self.fingerprint.num_rows,
+                "function": self.fingerprint.function,
+                "code": None,
+                "kwargs": {},
+            },
+            "parts": self.fingerprint.parts,
         }
 
     @classmethod
@@ -54,9 +62,16 @@ class Manifest:
         try:
             if raw["kind"] != _KIND:
                 raise ValueError("another program's manifest")
-            fingerprint = Fingerprint(**raw["identity"])
+            identity = raw["identity"]
+            parts = raw.get("parts")  # earlier versions noted one fingerprint for the function's code
+            fingerprint = Fingerprint(
+                identity["dataset"],
+                identity["num_rows"],
+                identity["function"],
+                None if parts is None else {name: Part(*part) for name, part in parts.items()},
+            )
             return cls(fingerprint, raw["num_shards"], raw["written_by"], raw["version"])
-        except (TypeError, LookupError) as error:
+        except (TypeError, LookupError, AttributeError) as error:
             raise ValueError("not a manifest") from error
 
     @property
@@ -158,11 +173,18 @@ def _compare(manifest: Manifest, fingerprint: Fingerprint, num_shards: int | Non
 def _refusal(finished: str, found: list[str], same_shards: bool) -> str:
     """Say why an interrupted run is not resumed, and what to do."""
     lines = "".join(f"\n  - {sentence}" for sentence in found)
+    number = finished.partition(" of ")[0]
     if same_shards:
-        trust = 'resume="trust" keeps them all the same.'
+        ways = (
+            f'To go on, pass resume="trust": the {number} finished shards stay, their columns are made to '
+            "fit, and only the others run, with what has changed. Or undo the change; or start over with "
+            "overwrite=True, which gives the finished shards up."
+        )
     else:
-        trust = "resume=\"trust\" can't keep them, because they don't fit the shards of this call."
+        ways = (
+            "The finished shards don't fit those of this call, so resume=\"trust\" can't keep them. Call as "
+            "before to keep them; or start over with overwrite=True, which gives them up."
+        )
     return (
-        f"an interrupted run with {finished} shards finished, and this call differs from it:{lines}\n"
-        f"To give up the finished shards and start over, pass overwrite=True; {trust}"
+        f"an interrupted run with {finished} shards finished, and this call differs from it:{lines}\n{ways}"
     )

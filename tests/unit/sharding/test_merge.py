@@ -27,7 +27,7 @@ A, B, C = {"id": 1, "text": "a"}, {"id": 2, "text": "b"}, {"id": 3, "text": "c"}
 def finished(output: Path, parts: Iterable[Any], *, overwrite: bool = False) -> tuple[Workspace, ShardPlan]:
     """A run with one shard for each part, all finished; a part is rows, a dataset, or what saves one."""
     parts = [Dataset.from_list(part) if isinstance(part, list) else part for part in parts]
-    fingerprint = Fingerprint("dataset", len(parts), "func", "code", {})
+    fingerprint = Fingerprint("dataset", len(parts), "func", {})
     workspace, plan = start(output, fingerprint, num_shards=len(parts), resume=False, overwrite=overwrite)
     with silence_datasets():
         for spec, part in zip(plan.specs, parts, strict=True):

@@ -20,7 +20,7 @@ from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils._sharding.workspace import Workspace
 from speedy_utils.errors import BusyError, ResumeError
 
-CHANGED = replace(FINGERPRINT, code="c1")
+CHANGED = replace(FINGERPRINT, function="module.other")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_refused_run_changes_nothing_and_leaves_two_ways_on(output: Path) -> N
 
 
 def test_a_run_that_version_0_1_0_has_left_can_be_resumed(output: Path) -> None:
-    """The manifest and a record as version 0.1.0 wrote them are still read, and read back by it."""
+    """What version 0.1.0 wrote is still read, and kept by "trust": it did not note what it was made of."""
     folder = leave_interrupted(output, 0, 1)
     shard = json.loads((folder / "shards" / "00001" / "record.json").read_text())
     (folder / "manifest.json").write_text(
@@ -103,12 +103,13 @@ def test_a_run_that_version_0_1_0_has_left_can_be_resumed(output: Path) -> None:
         f'   "_type": "Value"\n  }}\n }},\n "fingerprint": "{shard["fingerprint"]}",\n "split": null,\n'
         ' "info": {},\n "source": null\n}'
     )
-    workspace, plan = start(output)
+    with pytest.raises(ResumeError, match=r"was not noted, .*\n.* pass resume=\"trust\": the 2 finished"):
+        start(output)
+    workspace, plan = start(output, resume="trust")
     with workspace:
         assert sorted(plan.finished) == [0, 1]
         raw = json.loads((folder / "manifest.json").read_text())
-        assert list(raw) == ["kind", "version", "written_by", "num_shards", "identity"]
-        assert raw["identity"]["kwargs"] == {"size": "k0"}
+        assert list(raw["identity"]) == ["dataset", "num_rows", "function", "code", "kwargs"]
         work(workspace, plan)
         assert load_from_disk(str(merge_shards(workspace, plan)))["id"][:] == list(range(0, 20, 2))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from ..._validation import shorten
 from .pickling import REBUILT, Named, ProjectPickler, content, home_of
 from .project_modules import is_project_module, loaded, resolve
-from .reads import digest, globals_read, modules_read
+from .reads import globals_read, modules_read
 from .rebuild import load
 
 MAX_VALUE_BYTES = 100_000_000
@@ -174,19 +173,6 @@ class _Defined(NamedTuple):
 def _pack(pickler: ProjectPickler, value: Any) -> Packed:
     pickler.dump(value)
     return Packed(pickler.file.getvalue(), pickler.buffers, pickler.carried)
-
-
-def digest_of_helpers(function: Any) -> str:
-    """Return a fingerprint of the code that a function reaches in the project's modules; empty if none.
-
-    That of ``__main__`` is left out.
-    """
-    found = {
-        f"{each.__module__}.{each.__qualname__} {digest(each)}"
-        for each in _callees_first(function)
-        if each.__module__ != "__main__"
-    }
-    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16] if found else ""
 
 
 def _callees_first(value: Any) -> Iterator[Any]:

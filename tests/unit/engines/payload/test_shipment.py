@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.modules import forgetting_modules
 
-from speedy_utils._engines.payload.shipment import Packed, Shipment, digest_of_helpers
+from speedy_utils._engines.payload.shipment import Packed, Shipment
 from speedy_utils._ray.worker import RayPickler
 
 
@@ -138,16 +138,3 @@ def test_a_project_of_fifty_modules_is_small(load: Any, shipment: Shipment) -> N
     packed = shipment.define(module.f)
     assert 100_000 < packed.size() < 1_000_000
     assert len({name for name in sys.modules if name.startswith("fifty_")} & texts(packed)) == 50
-
-
-def test_a_change_of_a_helper_changes_the_digest_of_what_calls_it(load: Any) -> None:
-    """Code of another module that a function reaches counts; comments, lines and values do not."""
-    f = "import its_helper\ndef f(x): return its_helper.g(x)\n"
-    module = load(calls_helper=f, its_helper="def g(x): return x\n")
-    helper, digests = sys.modules["its_helper"], []
-    same = "# Why.\n\nN = 2\ndef g(x):\n    return x  # as it is"
-    for text in ("def g(x): return x", same, "def g(x): return x + 1"):
-        exec(text, vars(helper))
-        digests.append(digest_of_helpers(module.f))
-    assert digests[0] == digests[1] != digests[2]
-    assert digest_of_helpers(vars(helper)["g"]) == digest_of_helpers(len) == ""

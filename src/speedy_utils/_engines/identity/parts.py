@@ -297,7 +297,7 @@ def _own_values(module: ModuleType) -> dict[str, Any]:
 
 
 def _is_own(module: object) -> bool:
-    """Return whether a module is the project's, or one that nobody can look up."""
+    """Return whether a module is the project's, or one that is not loaded."""
     return is_project_module(module) or loaded(str(module)) is None
 
 

@@ -170,7 +170,7 @@ def test_wrappers_lead_to_what_they_call() -> None:
 
 
 def test_functions_of_one_name_are_parts_of_their_own() -> None:
-    """Two lambdas of a function have the same name, and are told apart by their order."""
+    """Two lambdas of a function have the same name, and parts of their own."""
     pair = [lambda: 1, lambda: 2]
     first, second = pair
     found = parts_of(lambda shard: first() or second(), {}, hash_value)

@@ -82,7 +82,7 @@ def test_a_file_that_was_edited_after_its_import_is_not_what_runs(load: Load, tm
     assert not same(after, code_of(load(PLAIN.replace("x + n", "x * 1000 + n"))))
 
 
-def test_two_lambdas_in_a_line_are_told_apart(load: Load) -> None:
+def test_two_lambdas_in_a_line_have_code_of_their_own(load: Load) -> None:
     """Where the source does not say which function it is, the bytecode decides."""
     first, second = (code_of(each) for each in load("f = [lambda x: x + 1, lambda x: x + 2]\n"))
     assert not same(first, second)

@@ -288,10 +288,10 @@ def test_the_sources_unpickle_only_what_an_engine_brings() -> None:
         for node in nodes:
             if isinstance(node, ast.ImportFrom):
                 assert not re.search("pickle|dill|marshal|shelve|joblib", node.module or ""), file
-            if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "Unpickler"):
-                # Not the methods of objects, such as Packed.load, which calls the one place.
-                if ast.unparse(node.value).partition(".")[0] in imported:
-                    found.append((file.name, ast.unparse(node)))
+            named = isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "Unpickler")
+            # Not the methods of objects, such as Packed.load, which calls the one place.
+            if named and ast.unparse(node).partition(".")[0] in imported:
+                found.append((file.name, ast.unparse(node)))
     assert [each for each in found if each[1] != "json.loads"] == [("rebuild.py", "pickle.loads")]
 
 

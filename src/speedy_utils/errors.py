@@ -106,11 +106,11 @@ def _tell_alike(errors: list[TaskError]) -> str:
     if not others:
         return text
     text += f"\n\nThe same in {len(others):,} more: {_numbers(error.index for error in others)}"
-    reasons = dict.fromkeys(error.reason for error in others if error.reason != first.reason)
-    for reason in list(reasons)[:_MAX_REASONS]:
-        text += f"\n  - {reason}"
-    if len(reasons) > _MAX_REASONS:
-        text += f"\n  - ... and {len(reasons) - _MAX_REASONS:,} more messages"
+    unlike = {error.reason: error for error in reversed(others) if error.reason != first.reason}
+    for error in sorted(unlike.values(), key=lambda error: error.index)[:_MAX_REASONS]:
+        text += f"\n  - {error.item}: {error.reason}"
+    if len(unlike) > _MAX_REASONS:
+        text += f"\n  - ... and {len(unlike) - _MAX_REASONS:,} more messages"
     return text
 
 

@@ -60,7 +60,11 @@ def test_all_ways_to_return_rows(backend: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [("/nowhere/at/all", "but nothing exists there"), (None, "wrote nothing"), (3, "returned 3 of type int")],
+    [
+        ("/nowhere/at/all", "but nothing exists there"),
+        (None, "and nothing is at"),
+        (3, "returned 3 of type int"),
+    ],
     ids=repr,
 )
 def test_another_result_is_an_error_that_names_the_shard(

@@ -30,7 +30,7 @@ def test_errors_of_one_kind_may_have_different_messages() -> None:
     errors = [failure(n, f"KeyError: 'name {n}'") for n in range(20)]
     text = str(FailedShardsError("20 of 20 shards failed", errors))
     assert text.count("Traceback in the worker") == 1
-    assert "The same in 19 more: shards 1-19\n  - KeyError: 'name 1'\n" in text
+    assert "The same in 19 more: shards 1-19\n  - shard 1 (rows 1): KeyError: 'name 1'\n" in text
     assert text.endswith("\n  - ... and 14 more messages")
 
 
@@ -38,7 +38,7 @@ def test_lost_workers_are_one_kind_whatever_their_numbers() -> None:
     """Without a traceback, messages that differ in processes and addresses are one kind."""
     errors = [TaskError(n, f"shard {n}", 4, f"process {70 + n} on node 0af{n} died") for n in range(2)]
     text = str(FailedShardsError("2 of 2 shards failed", errors))
-    assert "\n\nThe same in 1 more: shard 1\n  - process 71 on node 0af1 died" in text
+    assert "\n\nThe same in 1 more: shard 1\n  - shard 1: process 71 on node 0af1 died" in text
 
 
 def test_many_kinds_are_shown_up_to_a_limit() -> None:

@@ -131,7 +131,7 @@ def test_relative_paths_are_those_of_the_caller(
     saved(numbered(5), tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     options: Any = {"num_workers": 2, "backend": backend, "progress": False}
-    assert multi_process_dataset("data", upper, "a/out", **options) == "a/out"
+    assert multi_process_dataset("data", upper, "a/out", **options) == str(tmp_path / "a" / "out")
     assert ids(tmp_path / "a" / "out") == list(range(5))
     multi_process_dataset(load_from_disk("data"), same, Path("b"), **options)
     assert ids(tmp_path / "b") == list(range(5))

@@ -37,6 +37,7 @@ from .. import __version__
 from .._validation import shorten
 from ..errors import BusyError, ResumeError
 from .disk.lock import LEASE, LOCK, is_lost, take_lock
+from .disk.obstacles import refuse_immovable, refuse_too_long
 from .files import discard, swap_in, sync, undo_swap, write_json
 from .fingerprint import Fingerprint
 from .resume import Fresh, Manifest, Refuse, decide
@@ -113,14 +114,16 @@ class Workspace:
             overwrite: As the attribute.
 
         Raises:
-            FileExistsError: If there is something at ``output_path`` that may not be replaced.
+            FileExistsError: If there is something at ``output_path`` that may not, or can't, be replaced.
             BusyError: If another run is at work on ``output_path``.
             ResumeError: If ``<output_path>.partial`` is something that no run has made.
             TypeError: If ``output_path`` is no path.
-            ValueError: If ``output_path`` names no folder that could be made, or holds the current folder.
+            ValueError: If ``output_path`` names no folder that could be made, holds the current folder, or is
+                too long.
         """
         output = checked_output(output_path)
         folder = output.with_name(f"{output.name}.partial")
+        refuse_too_long(output, folder)
         _refuse_foreign(folder)
         new_parents = [parent for parent in folder.parents if not parent.exists()]
         workspace = cls(output, folder, overwrite, _lock_folder(folder, output), new_parents)
@@ -131,6 +134,8 @@ class Workspace:
             if not (folder / _PUBLISHED).exists():  # then it is rubbish, and may be half deleted
                 undo_swap(output, folder / _OLD)
             _refuse_existing(output, overwrite=overwrite)
+            if output.exists():
+                refuse_immovable(output)
             undo.pop_all()
         return workspace
 

@@ -203,7 +203,7 @@ class CapturedBar:
                 return
             before, self._done = self._done, self._items(reading)
             if self._done < before:
-                self._home.reporter.take_backs += 1
+                self._home.bars.went_back()
             # After a reset, the total only counts once the bar is used again.
             used = reading.done > self._carried or not self._carried
             self._total = (reading.total or 0) if used else self._total

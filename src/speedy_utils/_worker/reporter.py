@@ -118,6 +118,11 @@ class Tally:
         tally.n -= min(n, tally.raw_count())
         self.reporter.take_backs += 1
 
+    def went_back(self) -> None:
+        """Note that a part counts less than it did."""
+        self._estimate = 0
+        self.reporter.take_backs += 1
+
     def count_without_bars(self) -> int:
         """Return the items reported so far by all but captured tqdm bars."""
         done = self.n  # before the parts, see above
@@ -126,12 +131,13 @@ class Tally:
     def estimate(self) -> int:
         """Return how many of ``limit`` items are finished by the share of a part that is the only one.
 
-        It stays as it was once another part comes. It is below the limit: that all is finished, only the end
-        of the task or call can say.
+        It stays as it was once another part comes, and never gets less, as where the total of a bar grows,
+        unless a part has gone back. It is below the limit: that all is finished, only the end of the task or
+        call can say.
         """
         only = self._only
         if only is not None and self.limit and not self.n:
-            self._estimate = min(only.share(self.limit), self.limit - 1)
+            self._estimate = max(self._estimate, min(only.share(self.limit), self.limit - 1))
         if self._bars is None:
             return self._estimate
         if self.count_without_bars():

@@ -115,6 +115,29 @@ def test_what_was_shown_stays_until_more_is_counted() -> None:
     assert seen == [999] * 500 + [ALL] * 101
 
 
+def test_a_bar_of_which_more_is_known_moves_nothing_back() -> None:
+    """A total that grows, or a round after a reset, holds the task where it is; going back does not."""
+    seen: list[int] = []
+
+    def work(task: Task) -> None:
+        def see(steps: int) -> None:
+            moved.update(steps)
+            seen.append(task.shown)
+
+        with bar(total=10) as moved:
+            see(5)
+            moved.total = 20
+            see(1)
+            see(5)
+            see(-10)
+            see(18)
+            moved.reset()
+            see(1)
+
+    run_task(work, ALL)
+    assert seen == [500, 500, 550, 50, 950, 950]
+
+
 def test_a_second_loop_after_a_few_steps_is_counted() -> None:
     """Counts that pass what was shown in proportion are shown."""
 

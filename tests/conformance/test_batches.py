@@ -158,6 +158,6 @@ def test_a_small_part_is_reported_once(
     )
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "speedy_utils"]
     assert warning == (
-        "task 0 reported 10 of 500 items and returned: it counts for all of them now. "
-        "If its loop goes over batches, say how many each stands for: track(batches, size=len)"
+        "task 0 reported 10 of 500 items and returned: all of them count now. "
+        "If a loop goes over batches, say how many each stands for: track(batches, size=len)"
     )

@@ -32,7 +32,7 @@ class CountingAdvice:
         """Whether a task went on with a loop that could not be counted any more."""
         return self._of_another_loop.locked()
 
-    def look_at(self, task: Task, counts: Mapping[Key, Count]) -> None:
+    def look_at(self, task: Task | None, counts: Mapping[Key, Count]) -> None:
         """Look at what a task reports: has it begun another loop than those that are counted?"""
         text = next((key.label for key in counts if key.metric is Metric.ANOTHER_LOOP), None)
         if text is not None and self._of_another_loop.acquire(blocking=False):
@@ -45,13 +45,13 @@ class CountingAdvice:
                 text,
             )
 
-    def task_succeeded(self, task: Task, counts: Mapping[Key, Count], total: int | None) -> None:
+    def task_succeeded(self, task: Task | None, counts: Mapping[Key, Count], total: int | None) -> None:
         """Look at what a task reported that succeeded: was it a small part of its items?
 
         Nothing is said of a task that has left its loop, or that counted rows: it meant to count no more.
 
         Args:
-            task: The task.
+            task: The task; None for all tasks together.
             counts: What it reported.
             total: Its items; None if that is not known.
         """
@@ -66,7 +66,7 @@ class CountingAdvice:
             from .._display.format import format_excess  # needs tqdm
 
             logger.warning(
-                "%s and returned: it counts for all of them now. "
-                "If its loop goes over batches, say how many each stands for: track(batches, size=len)",
+                "%s and returned: all of them count now. "
+                "If a loop goes over batches, say how many each stands for: track(batches, size=len)",
                 format_excess(Excess(task, reported, total, self._unit)),
             )

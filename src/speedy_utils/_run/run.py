@@ -128,6 +128,7 @@ class Run:
         self._stages = Stages(
             desc, total, unit=unit, task_unit=task_unit, initial=initial, tasks=tasks - tasks_done
         )
+        self._total = None if total is None else total - initial
         self._tasks, self._workers = tasks, workers
         self._clock = clock
         self._ledger = Ledger()
@@ -202,6 +203,9 @@ class Run:
                 self._stages.all_succeeded()
                 self._complete = True
             self._ended = self._clock()
+            sums = self._ledger.sums
+        if self._complete and self._total is not None:
+            self._advice.task_succeeded(None, sums, self._total)
 
     def enter(self, phase: str) -> None:
         """Show what the run does after its tasks, such as "merging", until the next phase or the end."""

@@ -403,7 +403,7 @@ class Reporter:
             counts[_key(None, Metric.LEFT_OUT, self._left_out)] = 1
         if self._another_loop:
             counts[_key(None, Metric.ANOTHER_LOOP, self._another_loop)] = 1
-        if self.counts_a_part and self.total is not None:
+        if self.counts_a_part:
             counts[_key(None, Metric.ONLY_A_PART)] = 1
         self._note_movements(counts, moved)
         return counts

@@ -20,7 +20,7 @@ def unnamed(reporter: Reporter) -> dict[Metric | str, int]:
     return {
         key.label or key.metric: int(n)
         for key, n in counts
-        if key.stage is None and key.metric is not Metric.TASKS_STARTED
+        if key.stage is None and key.metric not in (Metric.TASKS_STARTED, Metric.ONLY_A_PART)
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from support.counts import estimated, items
+from support.recorder import ignore
 
+from speedy_utils import multi_process, track
 from speedy_utils._run.advice import CountingAdvice
 from speedy_utils._state.ledger import Count, Key, Metric
 
@@ -34,6 +36,25 @@ def test_a_small_part_of_the_items_is_worth_a_word(
     advice.task_succeeded(7, counts, total)
     advice.task_succeeded(8, counts, total)
     assert [text in record.getMessage() for record in caplog.records] == [True] * bool(text)
+
+
+@pytest.mark.parametrize(
+    ("steps", "total", "warned"), [(list(range(3)), 100, True), (list(range(3)), 6, False), ([], 100, False)]
+)
+def test_a_small_part_of_a_run_is_worth_a_word(
+    steps: list[int], total: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If only the total of the run is known, it is compared with what all tasks have reported."""
+
+    def work(_: int) -> None:
+        for _ in track(steps):
+            pass
+
+    multi_process(work, range(2), backend="seq", total_items=total, progress=ignore)
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.startswith("the tasks reported 6 of 100 items and returned: ") for text in texts] == [
+        True
+    ] * warned
 
 
 def test_another_loop_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

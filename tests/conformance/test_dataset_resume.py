@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from datasets import Dataset
 from support.recorder import Recorder
 from support.rows import ids, names, numbered
 
-from speedy_utils import multi_process_dataset, track
+from speedy_utils import multi_process_dataset, report_progress, track
 from speedy_utils.errors import FailedShardsError, ResumeError
 
 
@@ -240,3 +241,31 @@ def test_a_run_that_stopped_at_its_merge_only_merges(
     assert calls.take() == []
     assert {snapshot.done for snapshot in recorder.runs[1]} == {40}
     assert ids(out) == list(range(40))
+
+
+def test_a_resumed_run_says_so_and_ends_with_the_lines_of_an_undisturbed_one(
+    local: str, recorder: Recorder, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What kept shards have counted is counted on, and the log and the lines say that they were kept."""
+    mended = tmp_path / "mended"
+
+    def process(dataset: Any) -> Any:
+        for row in track(dataset, desc="Tokenize"):
+            report_progress(0, tokens=10)
+            if row["id"] == 13 and not mended.exists():
+                raise ValueError("row 13")
+            yield row
+
+    options: Any = {"num_workers": 2, "num_shards": 4, "backend": local, "progress": recorder}
+    with pytest.raises(FailedShardsError):
+        multi_process_dataset(numbered(40), process, out, **options)
+    mended.touch()
+    multi_process_dataset(numbered(40), process, out, **options)
+    assert re.search(r"resumed: 3 of 4 shards kept from \d\d:\d\d, 1 to run", caplog.text)
+    multi_process_dataset(numbered(40), process, tmp_path / "undisturbed", **options)
+    resumed, undisturbed = recorder.runs[1][-1], recorder.runs[2][-1]
+    assert (resumed.tasks_kept, undisturbed.tasks_kept) == (3, 0)
+    for line, expected in zip(resumed.lines, undisturbed.lines, strict=True):
+        assert (line.name, line.done, line.total) == (expected.name, expected.done, expected.total)
+        assert line.counters == expected.counters
+        assert line.initial == 30

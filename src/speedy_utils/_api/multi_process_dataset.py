@@ -190,6 +190,14 @@ def multi_process_dataset(
         if misfits and on_column_mismatch == "raise":
             raise columns_error(misfits, f"no shard was started; {_kept(plan, workspace)}")
         missing = plan.missing
+        if plan.finished:
+            logger.warning(
+                "resumed: %d of %d shards kept from %s, %d to run",
+                len(plan.finished),
+                len(plan.specs),
+                workspace.kept_from(plan),
+                len(missing),
+            )
         running = min(workers, len(missing))
         shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs), "features": features}
         engine = options.engine(process_shard, shared, running) if missing else None
@@ -199,6 +207,11 @@ def multi_process_dataset(
             len(rows),
             tasks=len(plan.specs),
             tasks_done=len(plan.finished),
+            kept=[
+                (counts, record.spec.num_rows)
+                for record in plan.finished.values()
+                if (counts := workspace.kept_counts(record.spec)) is not None
+            ],
             task_unit="shards",
             task_numbers=[spec.index for spec in missing],
             after_counting="saving",
@@ -276,6 +289,7 @@ def _process(
     def finish(ended: Attempt, outcome: Outcome) -> bool:
         if outcome.failure is None:
             plan.add(outcome.value)
+            workspace.keep_counts(specs[ended.task], outcome.counts or {})
             found = watch.add(outcome.value)
             for misfit in found if not stop else ():
                 logger.warning("the shards' columns don't fit together: %s", misfit)

@@ -104,7 +104,7 @@ def format_counters(stage: StageSnapshot) -> list[str]:
     texts = []
     seconds = stage.counted_in or stage.elapsed
     for name, value in stage.counters.items():
-        rate = value / seconds if seconds else 0.0
+        rate = (value - stage.initial_counters.get(name, 0)) / seconds if seconds else 0.0
         texts.append(f"{name}={format_si(value)}" + (f" ({format_si(rate)}/s)" if rate >= 1 else ""))
     return texts
 
@@ -144,10 +144,12 @@ def format_tasks(snapshot: Snapshot) -> str:
 
 
 def format_remarks(snapshot: Snapshot) -> list[str]:
-    """Return the remarks on a run: ``31/64 shards``, ``1 failed``, ``2 retried``."""
+    """Return the remarks on a run: ``31/64 shards``, ``27 kept``, ``1 failed``, ``2 retried``."""
     texts = []
     if snapshot.tasks_total and snapshot.unit != snapshot.task_unit and tasks_as_line(snapshot) is None:
         texts.append(format_tasks(snapshot))
+    if snapshot.tasks_kept:
+        texts.append(f"{snapshot.tasks_kept:,} kept")
     if snapshot.tasks_failed:
         texts.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:

@@ -93,6 +93,7 @@ class Run:
         total: Items in all; None if that is not known. Then tasks are counted, until one counts items.
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
+        kept: What tasks that were done before had counted, and how many items they have.
         task_unit: What a task is called beside the bar.
         task_numbers: What tasks are called by, if not by their own numbers.
         after_counting: What a task does that has counted all its items, and has not returned.
@@ -112,6 +113,7 @@ class Run:
         *,
         tasks: int = 0,
         tasks_done: int = 0,
+        kept: Sequence[tuple[Mapping[Key, Count], int]] = (),
         task_unit: str = "tasks",
         task_numbers: Sequence[int] = (),
         after_counting: str = "finishing",
@@ -142,6 +144,9 @@ class Run:
         self._final = self._complete = False
         self._warned_of_left_out = threading.Lock()  # taken once, by the thread that warns
         self._advice = CountingAdvice(unit)
+        for number, (counts, items) in enumerate(kept):
+            final = self._stages.task_kept(self._stage_limit.counts(counts), items)
+            self._ledger.commit(f"kept {number}", final)
         self._poller = Poller(self, display, poll_interval)
 
     def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
@@ -241,6 +246,7 @@ class Run:
                 task_unit=self._task_unit,
                 tasks_done=self._done,
                 tasks_failed=self._failed,
+                tasks_kept=self._before,
                 retries=self._retries,
                 phase=self._current_phase(sums, now),
                 final=self._final,

@@ -8,6 +8,7 @@ All work of a run happens there, beside the place where its output will appear::
     out.partial/manifest.json   what the run works on, and how it is cut
     out.partial/published       the output has its place; what is left here is rubbish
     out.partial/shards/00003/   a shard, finished or not
+    out.partial/shards/00003/counts.json    what it counted, for the lines of a resumed run
     out.partial/merged/         the output while it is put together
     out.partial/old/            the former output while it is replaced
     out.partial/rubbish/        what could not be deleted yet
@@ -28,12 +29,15 @@ import logging
 import os
 import shutil
 import socket
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
+from .._state.ledger import Count, Key, Metric
 from .._validation import shorten
 from ..errors import BusyError, ResumeError
 from .disk.lock import LEASE, LOCK, is_lost, take_lock
@@ -52,6 +56,7 @@ logger = logging.getLogger("speedy_utils")
 
 _HOLDER, _MANIFEST, _PUBLISHED = "holder.json", "manifest.json", "published"
 _SHARDS, _MERGED, _OLD, _RUBBISH = "shards", "merged", "old", "rubbish"
+_COUNTS = "counts.json"
 _FOLDERS = (_SHARDS, _MERGED, _OLD, _RUBBISH)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
@@ -205,6 +210,29 @@ class Workspace:
     def discard(self, path: Path) -> None:
         """Delete something in the folder, or set it aside until it can be deleted."""
         discard(path, self.folder / _RUBBISH)
+
+    def keep_counts(self, spec: ShardSpec, counts: Mapping[Key, Count]) -> None:
+        """Note what a finished shard has counted: ``[["Tokenize", 2, "tokens", 512], ...]``."""
+        text = json.dumps([[*key, amount] for key, amount in counts.items()])
+        with contextlib.suppress(OSError):  # such as a full disk: it changes the lines of a resumed run only
+            (self.shard_dir(spec) / _COUNTS).write_text(text, encoding="utf-8")
+
+    def kept_counts(self, spec: ShardSpec) -> dict[Key, Count] | None:
+        """Return what a finished shard has counted; None if that is unknown."""
+        try:
+            raw = json.loads((self.shard_dir(spec) / _COUNTS).read_text(encoding="utf-8"))
+            return {Key(stage, Metric(metric), label): amount for stage, metric, label, amount in raw}
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def kept_from(self, plan: ShardPlan) -> str:
+        """Return when the last of the finished shards was finished: ``09:35``, or ``2026-11-28 09:35``."""
+        times = [
+            (self.shard_dir(record.spec) / "record.json").stat().st_mtime for record in plan.finished.values()
+        ]
+        last = time.localtime(max(times))
+        today = last[:3] == time.localtime()[:3]
+        return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", last)
 
     def publish(self) -> None:
         """Bring the merged output to ``output_path``, then delete the folder and release the lock.

@@ -26,6 +26,7 @@ class StageSnapshot:
         pending: Whether all items are counted, while results of the run have yet to come in or to be saved.
         counted_in: Seconds from the beginning of the first item to the last count, once all items are
             counted; the rate is measured over them, so saving is not in it. None before.
+        initial_counters: The part of :attr:`counters` that was counted before this run began.
 
     Example:
         >>> from speedy_utils import StageSnapshot
@@ -44,6 +45,7 @@ class StageSnapshot:
     counters: Mapping[str, float] = field(default_factory=dict)
     pending: bool = False
     counted_in: float | None = None
+    initial_counters: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -59,7 +61,8 @@ class StageSnapshot:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, for JSON."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return plain | {"counters": dict(self.counters), "rate": self.rate}
+        counters = {name: dict(plain[name]) for name in ("counters", "initial_counters")}
+        return plain | counters | {"rate": self.rate}
 
 
 StageSnapshot.__module__ = "speedy_utils"
@@ -90,6 +93,7 @@ class Snapshot:
         final: Whether this is the run's last reading.
         complete: Whether the run has ended well: all tasks succeeded, all results are in and, if it makes a
             dataset, that is saved. Before, no line that stands for the run is finished, whatever its count.
+        tasks_kept: Tasks among those done that an earlier call had finished: the shards of a resumed call.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -112,6 +116,7 @@ class Snapshot:
     phase: str = ""
     final: bool = False
     complete: bool = False
+    tasks_kept: int = 0
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:

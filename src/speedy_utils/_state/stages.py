@@ -192,6 +192,9 @@ class Stages:
         self._counted_items = False  # whether a task counted items for the run's own line
         self._counted_unnamed = False  # whether a task counted items or counters for it
         self._complete = False
+        self._initial_by_stage: dict[Stage, int] = {}  # what tasks of an earlier run counted
+        self._initial_counters: dict[Stage, dict[str, Count]] = {}
+        self._initial_counted = 0  # items of those of which that is known
         self.excess: Excess | None = None
         """The first case of more items than there are; None if there was none."""
 
@@ -241,6 +244,27 @@ class Stages:
         for key in (_RUN_WITH_OWN_TOTAL, _RUN_WITHOUT_TOTAL):  # they are of tasks that run
             final.pop(key, None)
         self._succeeded_items += total or 0
+        return final
+
+    def task_kept(self, counts: Mapping[Key, Count], total: int) -> dict[Key, Count]:
+        """Note what a task counted that an earlier run finished, and return what it counts for.
+
+        Its items of the run's own line are among ``initial``, and it is none of the tasks.
+
+        Args:
+            counts: What it reported, without limits.
+            total: Its items.
+        """
+        left, succeeded, excess = self._tasks_left, self._tasks_succeeded, self.excess
+        final = self.task_succeeded("", counts, total)
+        self._tasks_left, self._tasks_succeeded, self.excess = left, succeeded, excess
+        self._initial_counted += int(final.pop(RUN_ITEMS))
+        for key, done in final.items():
+            if key.metric is Metric.ITEMS:
+                self._initial_by_stage[key.stage] = self._initial_by_stage.get(key.stage, 0) + int(done)
+            elif key.metric is Metric.COUNTER:
+                counters = self._initial_counters.setdefault(key.stage, {})
+                counters[key.label] = counters.get(key.label, 0) + done
         return final
 
     def task_failed(self, counts: Mapping[Key, Count], sums: Mapping[Key, Count]) -> dict[Key, Count]:
@@ -325,6 +349,7 @@ class Stages:
             counters=run.counters,
             pending=(counted or all_counted) and not self._complete,
             counted_in=clock.elapsed(None, None) if timed else None,
+            initial_counters=self._initial_counters.get(None, {}),
         )
 
     def _declared_total(self, run: StageSums) -> Total:
@@ -353,16 +378,18 @@ class Stages:
             total,
             unit,
             clock.elapsed(name, None if stands and not for_run else now),
+            min(self._initial_by_stage.get(name, 0), done),
             growing=growing,
             counters=stage.counters,
             pending=for_run and counted and not self._complete,
             counted_in=clock.elapsed(name, None) if counted or all_counted else None,
+            initial_counters=self._initial_counters.get(name, {}),
         )
 
     def _run_sums(self, stage: str) -> RunSums:
         # If the tasks' totals are not known, nor is what a task left out.
         missed = self._succeeded_items and self._succeeded_items - self._succeeded_by_stage.get(stage, 0)
-        total = None if self._total is None else self._total - self._initial
+        total = None if self._total is None else self._total - self._initial + self._initial_counted
         return RunSums(total, missed, self._tasks_left)
 
     def _within(self, done: int, total: int, unit: str) -> int:

@@ -220,6 +220,8 @@ def test_counters_have_rates_above_one_a_second() -> None:
     """A counter has its amount, and its rate if that is at least one a second."""
     both = stage(9, elapsed=62.7, counters={"tokens": 1.21e9, "skipped": 3})
     assert " ".join(format_counters(both)) == "tokens=1.21G (19.3M/s) skipped=3"
+    resumed = replace(both, initial_counters={"tokens": 1.2e9})
+    assert format_counters(resumed)[0] == "tokens=1.21G (159k/s)"
     assert format_counters(replace(both, elapsed=0.0)) == ["tokens=1.21G", "skipped=3"]
 
 
@@ -227,6 +229,7 @@ def test_remarks_name_tasks_failures_and_retries() -> None:
     """Beside the count stand the tasks, unless they are what is counted."""
     run = Snapshot(HALF, tasks_total=1_064, tasks_done=12, tasks_failed=3, retries=2)
     assert format_remarks(run) == ["12/1,064 tasks", "3 failed", "2 retried"]
+    assert format_remarks(replace(run, tasks_kept=5))[1] == "5 kept"
     assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
     assert format_remarks(replace(run, task_unit="shards", tasks_total=1, tasks_done=0))[0] == "0/1 shard"
     assert format_remarks(Snapshot(HALF)) == []

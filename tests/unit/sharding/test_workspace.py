@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from speedy_utils._sharding import workspace as workspace_module
 from speedy_utils._sharding.merge import merge_shards
 from speedy_utils._sharding.saved_dataset import silence_datasets
 from speedy_utils._sharding.workspace import Workspace
+from speedy_utils._state.ledger import Key, Metric
 from speedy_utils.errors import BusyError, ResumeError
 
 CHANGED = replace(FINGERPRINT, function="module.other")
@@ -112,6 +114,20 @@ def test_a_run_that_version_0_1_0_has_left_can_be_resumed(output: Path) -> None:
         assert list(raw["identity"]) == ["dataset", "num_rows", "function", "code", "kwargs"]
         work(workspace, plan)
         assert load_from_disk(str(merge_shards(workspace, plan)))["id"][:] == list(range(0, 20, 2))
+
+
+def test_counts_of_finished_shards_are_kept_with_them(output: Path) -> None:
+    """What a shard has counted is read back as it was, and is unknown where it was not noted."""
+    counts = {Key(None, Metric.ITEMS): 3, Key("Tokenize", Metric.COUNTER, "tokens"): 1.5}
+    workspace, plan = start(output)
+    with workspace:
+        work(workspace, plan, 0, 1)
+        workspace.keep_counts(plan.specs[0], counts)
+    workspace, plan = start(output)
+    with workspace:
+        assert workspace.kept_counts(plan.specs[0]) == counts
+        assert workspace.kept_counts(plan.specs[1]) is None
+        assert re.fullmatch(r"\d\d:\d\d", workspace.kept_from(plan)[-5:])
 
 
 def test_the_manifest_names_the_version_that_wrote_it(output: Path) -> None:

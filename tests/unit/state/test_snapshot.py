@@ -42,7 +42,7 @@ def test_snapshot_is_json() -> None:
     stage = StageSnapshot("Read", 3, 9, "B", counters={"rows": 2.5})
     known = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging").to_dict()
     assert json.loads(json.dumps(known)) == known
-    line = {"initial": 0, "growing": False, "pending": False, "counted_in": None}
+    line = {"initial": 0, "growing": False, "pending": False, "counted_in": None, "initial_counters": {}}
     of_the_run = {"done": 4, "total": None, "unit": "items", "elapsed": 2.0, "counters": {}, "rate": 2.0}
     of_the_stage = {
         "done": 3,
@@ -53,6 +53,7 @@ def test_snapshot_is_json() -> None:
         "rate": 0.0,
     }
     of_tasks = {"tasks_total": 0, "tasks_done": 0, "task_unit": "tasks", "tasks_failed": 0, "retries": 0}
+    of_tasks["tasks_kept"] = 0
     of_both_names = {"show_run_line": True, "whole": True}
     stages = [{"name": "Read"} | line | of_the_stage]
     others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}

@@ -453,3 +453,15 @@ def test_what_a_running_task_is_taken_to_have_finished_is_shown_until_it_ends() 
     assert work.read().done == 55
     work.finish(running[1])
     assert work.read().done == 105
+
+
+def test_what_an_earlier_run_has_counted_is_there_from_the_start() -> None:
+    """Kept tasks count for their stages and counters as before, and for no rate; unknown ones for none."""
+    stages = Stages("Run", 30, initial=20, tasks=1)
+    tokenize, tokens = Key("Tokenize", Metric.ITEMS), Key(None, Metric.COUNTER, "tokens")
+    kept = stages.task_kept({Key(None, Metric.ITEMS): 0, tokenize: 8, tokens: 50}, 10)
+    (line,) = stages.read(kept, StageClock(lambda: 0.0), 0.0)[1]
+    assert (line.done, line.total, line.initial, line.finished) == (8, 18, 8, False)
+    run = stages.read(kept, StageClock(lambda: 0.0), 0.0)[0]
+    assert (run.done, run.total, run.initial) == (20, 30, 20)
+    assert run.counters == run.initial_counters == {"tokens": 50}

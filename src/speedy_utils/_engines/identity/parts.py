@@ -54,6 +54,9 @@ _OF_EVERY_CLASS = frozenset(
 _SHOWN_ONLY = frozenset({"__annotations__", "__pydantic_fields__", "model_fields"})
 """Attributes of a class that are compared by their ``repr``."""
 
+_READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+"""Up to Python 3.11 there is another instruction for what is called."""
+
 _SECRET = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
 
 
@@ -247,7 +250,7 @@ def attributes_read(code: CodeType) -> dict[str, frozenset[str] | None]:
             continue
         key = str(each.argval)
         after = instructions[place + 1]  # no code ends here
-        read = frozenset({str(after.argval)}) if after.opname == "LOAD_ATTR" else None
+        read = frozenset({str(after.argval)}) if after.opname in _READ_ATTRIBUTE else None
         found[key] = _both(found.get(key, frozenset()), read)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -113,7 +113,7 @@ def test_a_bar_that_draws_is_left_to_it() -> None:
         for module, name in (
             ("mine.tasks", "work"),
             ("tqdm.pandas", "inner"),
-            ("speedy_utils._instrument.dataset_rows", "rows"),
+            ("speedy_utils._instrument.rows.dataset_rows", "rows"),
         )
     ]
     + [

@@ -22,10 +22,11 @@ from .._sharding.fingerprint import fingerprint_run, hash_value
 from .._sharding.merge import ColumnWatch, columns_error, merge_shards
 from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
-from .._sharding.shard_worker import process_shard
+from .._sharding.shard_worker import BAD_ROWS_FILE, process_shard
 from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
+from .._worker.input_rows import BAD_ROWS
 from ..errors import FailedShardsError, ShardError, TaskError
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
@@ -222,6 +223,8 @@ def multi_process_dataset(
             feed=engine,
             poll_interval=options.poll_interval,
         )
+        if bad_rows := sum(record.bad_rows for record in plan.finished.values()):
+            run.keep_counter(BAD_ROWS, bad_rows)
         try:
             with run:
                 if engine is not None:
@@ -241,6 +244,9 @@ def multi_process_dataset(
                     workspace.folder,
                 )
             raise
+    if bad_rows := sum(record.bad_rows for record in plan.finished.values()):
+        listing = workspace.output_path / BAD_ROWS_FILE
+        logger.warning("skipped %s, listed in %s", format_quantity(bad_rows, "bad rows"), listing)
     return str(workspace.output_path)
 
 

@@ -11,6 +11,7 @@ from tqdm.utils import disp_len, disp_trim
 from .._state.ledger import Task
 from .._state.snapshot import Snapshot, StageSnapshot
 from .._state.stages import Excess
+from .._worker.input_rows import BAD_ROWS
 
 MIN_BAR_COLUMNS = 8
 """A narrower bar is left out, as the words that it would push out say more."""
@@ -100,10 +101,16 @@ def format_eta(stage: StageSnapshot, rate: float) -> str:
 
 
 def format_counters(stage: StageSnapshot) -> list[str]:
-    """Return ``tokens=1.21G (19.3M/s)`` for each counter, without its rate if that is below one a second."""
+    """Return ``tokens=1.21G (19.3M/s)`` for each counter, without its rate if that is below one a second.
+
+    Rows that were skipped are ``3 bad rows``.
+    """
     texts = []
     seconds = stage.counted_in or stage.elapsed
     for name, value in stage.counters.items():
+        if name == BAD_ROWS:
+            texts.append(format_quantity(int(value), "bad rows"))
+            continue
         rate = (value - stage.initial_counters.get(name, 0)) / seconds if seconds else 0.0
         texts.append(f"{name}={format_si(value)}" + (f" ({format_si(rate)}/s)" if rate >= 1 else ""))
     return texts

@@ -137,7 +137,9 @@ def _run_attempt(
         except ValueLostError as error:
             failure = Failure(str(error), error=error, worker_lost=True)
         except BaseException as error:  # user code may raise anything; the driver decides what it means
-            failure = Failure(_reason(error), _without_us(error), error)
+            row = None if reporter.input is None else reporter.input.row_of(error)
+            place = "" if row is None else f", at row {row:,} of the input"
+            failure = Failure(_reason(error) + place, _without_us(error), error)
         else:
             return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
     return Outcome(None, failure, reporter.capped_counts(), reporter.timings())

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import suppress
 from itertools import chain, compress, islice, repeat
 from operator import length_hint
 from types import GeneratorType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .._interrupts import interruptible
 from .._state.ledger import Stage
-from .._validation import checked_amount, checked_count, checked_items, checked_name, checked_total, shorten
+from .._validation import (
+    checked_amount,
+    checked_choice,
+    checked_count,
+    checked_items,
+    checked_name,
+    checked_total,
+    shorten,
+)
 from .._worker.context import current, tally_here
 from .._worker.reporter import Tally, checked_for
 from .batches import (
@@ -26,7 +33,8 @@ from .batches import (
     proportion,
     rows_in,
 )
-from .dataset_rows import row_batches
+from .rows.bad_rows import CANNOT_FAIL, BadRows
+from .rows.dataset_rows import row_batches
 
 T = TypeVar("T")
 
@@ -90,6 +98,7 @@ def track(
     total: int | None = None,
     desc: str | None = None,
     size: Callable[[T], int] | None = None,
+    on_bad_row: Literal["raise", "skip"] = "raise",
 ) -> Iterator[T]:
     """Iterate, and count each item once the loop comes back for the next one.
 
@@ -106,13 +115,19 @@ def track(
         desc: The stage that the items go through; None for the run's own line.
         size: How many items an element stands for, if it is a batch. Called before the loop sees it. What it
             returns and ``total`` are checked as ``report_progress`` checks numbers: a bad one is left out.
+        on_bad_row: What to do about an element that can't be fetched, such as a row with a broken image.
+            ``"skip"`` goes on with the next one, and counts it as finished and as a bad row. In
+            ``multi_process_dataset`` it is listed in ``bad_rows.jsonl`` in the output's folder; elsewhere
+            the loop logs a warning at its end. Exceptions of the loop's body are raised, and those of a
+            generator, which can't go on.
 
     Returns:
         An iterator over the same items.
 
     Raises:
         TypeError: ``iterable`` can't be iterated, or an argument has the wrong type.
-        ValueError: ``every`` is below 1; or outside a run ``total`` is negative, or no whole number.
+        ValueError: ``every`` is below 1, or ``on_bad_row`` is not one of its values; or outside a run
+            ``total`` is negative, or no whole number.
 
     Example:
         >>> from speedy_utils import track
@@ -130,10 +145,12 @@ def track(
         total = checked_for(tally_here(), checked_total, total, "total")
     if size is not None and not callable(size):
         raise TypeError(f"size must be a function of one element, not {shorten(size)}")
+    checked_choice(on_bad_row, "on_bad_row", ("raise", "skip"))
     desc = checked_name(desc)
     tally = None if desc is not None or size is not None else tally_here()
     only_in = tally if tally is not None and may_be_all(tally) else None
-    return chain.from_iterable(_passes(iterable, total, desc, size, only_in))
+    skips = on_bad_row == "skip"
+    return chain.from_iterable(_passes(iterable, total, desc, size, only_in, skips=skips))
 
 
 track.__module__ = "speedy_utils"
@@ -145,6 +162,8 @@ def _passes(
     desc: Stage,
     size: Callable[[T], int] | None,
     only_in: Tally | None,
+    *,
+    skips: bool,
 ) -> Generator[Iterable[T], None, None]:
     """Yield what ``chain`` goes through for a loop: one iterable, or one for each batch of rows.
 
@@ -157,11 +176,17 @@ def _passes(
         desc: As of :func:`track`.
         size: As of :func:`track`.
         only_in: The tally for which the loop may be all that there is to count.
+        skips: Whether elements that can't be fetched are skipped.
     """
     tally = tally_here()
-    batches = row_batches(iterable) if size is None else None
+    bad = BadRows(iterable, tally) if skips else None
+    batches = row_batches(iterable) if size is None and bad is None else None
     if tally is None:
-        yield from [iterable] if batches is None else batches
+        try:
+            yield from [bad.others()] if bad is not None else [iterable] if batches is None else batches
+        finally:
+            if bad is not None:
+                bad.log()
         return
     declares = desc is not None or tally.reporter.declares_lengths
     if total is None and size is None and declares and isinstance(iterable, Sized):
@@ -171,9 +196,13 @@ def _passes(
     if tally.stage is None and not is_empty(iterable):
         tally.reporter.note_another_loop(tally.before_loop())
     if size is not None:
-        yield _sized(iterable, size, tally)
+        yield _sized(iterable if bad is None else bad.others(), size, tally)
         return
     loop = _Loop(batches_counted_in_rows(iterable, tally))
+    if bad is not None:
+        bad.loop = loop
+    rows = tally.reporter.input
+    place = None if rows is None else rows.enter(iterable, loop, sys._getframe().f_back)
     if tally is only_in:
         loop.total, loop.whole = _own_total(iterable, total, loop.batches, tally), tally.limit or 0
     # These are rows, so fewer of them are no batches.
@@ -183,16 +212,25 @@ def _passes(
     try:
         if batches is not None:
             yield from _counted_batches(batches, loop)
+        elif bad is not None:
+            yield from _counted(bad.others(), loop)
         elif loop.batches is None and _may_yield_tables(iterable, tally):
             yield from _after_first_element(iter(iterable), loop)
         else:
             yield from _counted(iterable, loop)
-    except GeneratorExit:
-        tally.reporter.counts_a_part = True
+    except BaseException as error:  # the loop is left
+        if isinstance(error, GeneratorExit):
+            tally.reporter.counts_a_part = True
+        if place is not None:
+            place.leave(sys._getframe().f_back)
         raise
     finally:
         tally.close(loop, loop.read())
         tally.reporter.mark_moved(tally.stage)
+        if place is not None:
+            place.close()
+        if bad is not None:
+            bad.log()
 
 
 def _own_total(iterable: object, total: int | None, batches: Batches | None, tally: Tally) -> int | None:
@@ -263,11 +301,15 @@ class _Loop:
         """Count items that were finished, and used no tick."""
         self.without_ticks += items
 
-    def read(self) -> int:
-        """Return the items finished so far."""
+    def position(self) -> int:
+        """Return how many elements are finished: the position of the one in hand, from 0."""
         used = _TICKS - length_hint(self.ticks)
         ended = self.generator is not None and self.generator.gi_frame is None  # exhausted, or it failed
-        done = self.without_ticks + (used if ended else max(used - self.held, 0))
+        return self.without_ticks + (used if ended else max(used - self.held, 0))
+
+    def read(self) -> int:
+        """Return the items finished so far."""
+        done = self.position()
         if self.batches is not None:
             done = self.batches.rows(done)
         # Of more items than the task has, each is a part of one.
@@ -278,14 +320,10 @@ class _Loop:
         return proportion(self.read(), self.total, whole) if self.total and self.total < whole else 0
 
 
-# Their iterators fail only if the loop itself changes them.
-_CANNOT_FAIL = (list, tuple, range, dict, set, frozenset, str, bytes, deque)
-
-
 def _counted(iterable: Iterable[T], loop: _Loop) -> Iterator[Iterator[T]]:
     """Yield an iterator over a whole iterable, or over what is left of it."""
     loop.generator = iterable if isinstance(iterable, GeneratorType) else None
-    if type(iterable) in _CANNOT_FAIL or loop.generator is not None:
+    if type(iterable) in CANNOT_FAIL or loop.generator is not None:
         yield _tick_after_fetch(iterable, loop)
         loop.held = 0
     else:
@@ -326,7 +364,7 @@ def _may_yield_tables(iterable: object, tally: Tally) -> bool:
     """Return whether tables and data frames that a loop gets count for their rows: it is not known yet."""
     if tally.stage is not None or not tally.reporter.total_is_rows:
         return False
-    return type(iterable) not in _CANNOT_FAIL and not is_dataset(iterable)
+    return type(iterable) not in CANNOT_FAIL and not is_dataset(iterable)
 
 
 def _after_first_element(iterator: Iterator[T], loop: _Loop) -> Iterator[Iterator[T]]:

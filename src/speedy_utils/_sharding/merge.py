@@ -8,6 +8,7 @@ come in another order, is rewritten, batch by batch.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from .columns.row_writer import rewrite
 from .disk.extras import EXTRA, keep_extra
 from .files import link_or_copy, sync
 from .saved_dataset import data_file_names, write_empty_file, write_metadata
-from .shard_worker import ShardRecord, read_record
+from .shard_worker import BAD_ROWS_FILE, ShardRecord, read_record
 from .workspace import ShardPlan, Workspace
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def merge_shards(
     workspace.merged.mkdir()
     files = _gather_files(workspace, records, features)
     with_extras = _gather_extras(workspace, records)
+    _gather_bad_rows(workspace, records)
     enter("syncing")
     splits = {record.split for record in records}
     write_metadata(
@@ -217,6 +219,19 @@ def _refuse_shared_sources(records: Sequence[ShardRecord]) -> None:
                 "the output_path that it is given, which is another one for each shard, and start over "
                 "with overwrite=True."
             )
+
+
+def _gather_bad_rows(workspace: Workspace, records: Sequence[ShardRecord]) -> None:
+    """List the rows that were skipped, if there are any, in the order of the input."""
+    listing = workspace.merged / BAD_ROWS_FILE
+    for record in records:
+        if not record.bad_rows_file:
+            continue
+        lines = (workspace.shard_dir(record.spec) / record.bad_rows_file).read_text("utf-8").splitlines(True)
+        with listing.open("a", encoding="utf-8") as file:
+            file.writelines(sorted(lines, key=lambda line: json.loads(line)["item"]))
+    if listing.exists():
+        sync(listing)
 
 
 def _gather_files(workspace: Workspace, records: Sequence[ShardRecord], features: Features) -> list[Path]:

@@ -8,6 +8,7 @@ shard or none, and a straggler of an earlier attempt can't spoil the files of a 
     shards/00003/9f86d081/output/      the output_path that process_func was given
     shards/00003/9f86d081/cache/       what map and filter cache, until the shard is finished
     shards/00003/9f86d081/saved/       the rows that it yielded or returned, or saved elsewhere
+    shards/00003/9f86d081/bad_rows.jsonl   the rows that it skipped, if there are any
 
 Other files that ``process_func`` writes in the attempt's folder are kept: see :mod:`.disk.extras`. Those
 outside are read and never linked, moved or deleted: a path that ``process_func``
@@ -30,7 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._interrupts import keeping_ctrl_c
 from .._validation import shorten
+from .._worker.context import tally_here
 from .._worker.event_loop import awaited
+from .._worker.input_rows import InputRows
 from ..errors import ShardError
 from .columns.returned import (
     holds_rows,
@@ -58,8 +61,10 @@ if TYPE_CHECKING:
 
 _RECORD = "record.json"
 
+BAD_ROWS_FILE = "bad_rows.jsonl"
+
 # What the package itself makes in an attempt's folder.
-_MADE_HERE = ("cache", "saved", "cast", "record.tmp")
+_MADE_HERE = ("cache", "saved", "cast", "record.tmp", BAD_ROWS_FILE)
 
 _ADVICE = (
     "Yield rows, or return them as a Dataset, a list of rows, a dict of columns, a DataFrame or an Arrow "
@@ -84,12 +89,15 @@ def process_shard(
     """
     output = begin_shard(task.folder)
     caches = output.with_name("cache")
+    rows = InputRows(task.dataset, task.place.index, task.place.start, output.with_name(BAD_ROWS_FILE))
+    if (tally := tally_here()) is not None:
+        tally.reporter.input = rows
     with working_on(task.place), caching_in(caches, task.dataset):
         result = awaited(call_process_func(process_func, task.dataset, str(output), task.place.start, kwargs))
         if isinstance(result, Iterator):
             # Here, and not in finish_shard: it is still the user's function that runs.
             result = write_rows(result, output.parent / "saved", features, str(task.spec))
-    record = finish_shard(result, output, task.spec, features)
+    record = finish_shard(result, output, task.spec, features, bad_rows=rows.bad)
     shutil.rmtree(caches, ignore_errors=True)  # what is left of it goes with the attempt
     return record
 
@@ -158,6 +166,8 @@ class ShardRecord:
         source: The folder outside its own that ``process_func`` wrote to, if it did.
         sums: When each file was changed last, in nanoseconds, and its checksum.
         extras: Files and folders that ``process_func`` wrote beside it: paths below the shard's folder.
+        bad_rows: How many rows of the input it skipped.
+        bad_rows_file: What lists them, below the shard's folder; empty if there are none.
     """
 
     spec: ShardSpec
@@ -170,6 +180,8 @@ class ShardRecord:
     source: str | None = None
     sums: tuple[tuple[int, int], ...] = ()  # the first release wrote none
     extras: tuple[str, ...] = ()  # nor these
+    bad_rows: int = 0
+    bad_rows_file: str = ""
 
 
 def begin_shard(shard_dir: Path) -> Path:
@@ -205,7 +217,7 @@ def begin_shard(shard_dir: Path) -> Path:
 
 @keeping_ctrl_c()
 def finish_shard(
-    result: object, output: Path, spec: ShardSpec, features: Features | None = None
+    result: object, output: Path, spec: ShardSpec, features: Features | None = None, *, bad_rows: int = 0
 ) -> ShardRecord:
     """Turn what ``process_func`` returned into a finished shard.
 
@@ -215,6 +227,7 @@ def finish_shard(
         output: The ``output_path`` it was given, from ``begin_shard``.
         spec: The shard.
         features: The columns of the output; None if they are those of the shard.
+        bad_rows: How many rows are listed beside ``output``, as they were skipped.
 
     Returns:
         The record, which is on disk by then.
@@ -241,6 +254,8 @@ def finish_shard(
         if features is not None and saved.features.arrow_schema != features.arrow_schema:
             saved = write_saved(saved, attempt / "cast", features, str(spec))
     home = attempt.parent.resolve()
+    if bad_rows:
+        sync(attempt / BAD_ROWS_FILE)
     files, sums = [], []
     for file in saved.files:
         sync(file)
@@ -259,6 +274,8 @@ def finish_shard(
         source=source,
         sums=tuple(sums),
         extras=tuple(path.relative_to(home).as_posix() for path in _extras(attempt.resolve(), place)),
+        bad_rows=bad_rows,
+        bad_rows_file=f"{attempt.name}/{BAD_ROWS_FILE}" if bad_rows else "",
     )
     # By way of the attempt's folder: the record of a straggler whose folder was cleared, and with it
     # the files that the record would name, can't come into place.
@@ -307,6 +324,8 @@ def read_record(shard_dir: Path, spec: ShardSpec) -> ShardRecord | None:
         parts = Path(name).parts
         if ".." in parts or not (home / name).parent.resolve().is_relative_to(home):
             return None
+    if record.bad_rows_file and not (home / record.bad_rows_file).is_file():
+        return None
     # Reading all files again would take long; a program that writes into one changes its time.
     for (name, _), (time, crc) in zip(record.files, record.sums, strict=False):
         if (home / name).stat().st_mtime_ns != time and checksum(home / name) != crc:

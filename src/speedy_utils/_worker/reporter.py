@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
+from .input_rows import InputRows
 from .left_out import describe
 from .user_code import calling_line
 
@@ -209,6 +210,7 @@ class Reporter:
     Attributes:
         own: Counts for no named stage.
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
+        input: The rows of the input that the task works on; None if it works on something else.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
@@ -241,6 +243,8 @@ class Reporter:
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
         self.strict = self.counts_a_part = False
+        self.input: InputRows | None = None
+        self.strict = False
         self.take_backs = 0
         self._readings = itertools.count(1)
         self._left_out: str | None = None

@@ -36,7 +36,7 @@ def called_in_a_loop() -> bool:
     frame = _innermost()
     resumed = False  # whether the frame has not called the last one, but fetches from it
     while frame is not None and _package(frame) not in (_OURS, "asyncio"):
-        if _repeats(frame.f_code, frame.f_lasti, resumed):
+        if repeats(frame.f_code, frame.f_lasti, resumed):
             return True
         resumed = bool(frame.f_code.co_flags & inspect.CO_GENERATOR)
         frame = frame.f_back
@@ -76,7 +76,7 @@ _AWAITS = "JUMP_BACKWARD_NO_INTERRUPT"
 
 
 @functools.lru_cache(maxsize=256)
-def _repeats(code: CodeType, offset: int, fetches: bool) -> bool:
+def repeats(code: CodeType, offset: int, fetches: bool) -> bool:
     """Return whether an instruction can be reached from itself, other than by an exception.
 
     Args:

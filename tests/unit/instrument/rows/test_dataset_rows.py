@@ -21,8 +21,8 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from speedy_utils._instrument import dataset_rows as rows_module
-from speedy_utils._instrument.dataset_rows import row_batches
+from speedy_utils._instrument.rows import dataset_rows as rows_module
+from speedy_utils._instrument.rows.dataset_rows import row_batches
 
 
 def same(left: Any, right: Any) -> bool:

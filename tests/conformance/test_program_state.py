@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -224,3 +225,45 @@ class Adds:
     ]
     for each in callables:
         assert multi_process(each, [1], num_workers=1, backend=backend, progress=False) == [11], each
+
+
+class Unread(Exception):
+    """Takes other arguments than it gives to its base, in this order and by name."""
+
+    lock: Any
+
+    def __init__(self, file: str, *, line: int) -> None:
+        super().__init__(f"{file}:{line}")
+        self.file = file
+
+
+class NoFile(OSError):
+    """Takes a name only."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(2, "no such thing", name)
+
+
+def raises(x: int) -> None:
+    """Raise exceptions that others have led to."""
+    if x == 0:
+        raise Unread("a", line=1)
+    try:
+        raises(0)
+    except Unread as error:
+        if x == 2:
+            error.lock = threading.Lock()
+        raise NoFile("c") from error
+
+
+def test_exceptions_are_the_same_on_both_sides(backend: str) -> None:
+    """What they were made with, their text, and what has led to them, if that can be sent."""
+    errors = multi_process(
+        raises, range(3), num_workers=2, backend=backend, on_error="continue", progress=False
+    )
+    first, second, third = (error.__cause__ for error in errors)
+    assert (type(first), str(first), first.file) == (Unread, "a:1", "a")
+    assert (type(second), second.args, second.filename) == (NoFile, (2, "no such thing"), "c")
+    assert (type(second.__cause__), str(second.__cause__)) == (Unread, "a:1")
+    assert second.__cause__ is second.__context__
+    assert (type(third), third.filename) == (NoFile, "c")

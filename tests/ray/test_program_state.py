@@ -28,7 +28,7 @@ def work(x):
         return Held(x), LIMIT, SAME, config.n_mels
 """,
     "main": """
-import enum, functools, logging, pickle, sys, threading
+import enum, functools, logging, pickle, sys, threading, typing
 from speedy_utils import multi_process
 from . import config, locked
 
@@ -36,6 +36,7 @@ class Mode(enum.Enum):
     FAST = 1
 
 class Job:
+    mode: "Mode"
     factor = 1
     def __init__(self, n): self.n = n
     def run(self): return Job(self.n * self.factor * SCALE)
@@ -49,6 +50,11 @@ def start(job):
 
 def by_item(item):
     return item
+
+def by_its_name(job):
+    import __main__
+    again, hints = pickle.loads(pickle.dumps(job)), typing.get_type_hints(Job)
+    return again, __main__.SCALE, eval("SCALE"), globals()["Mode"], hints == {"mode": Mode}
 
 @functools.lru_cache
 def square(x):
@@ -65,6 +71,8 @@ if __name__ == "__main__":
     call = functools.partial(multi_process, num_workers=2, progress=False)
     for job, mode, *rest in call(start, [Job(1), Job(2)]):
         print(type(job) is Job, job.n, mode is Mode.FAST, rest)
+    ((job, *numbers, kind, hints),) = call(by_its_name, [Job(3)])
+    print(type(job) is Job, job.n, numbers, kind is Mode, hints)
     for held, *rest in call(locked.work, [1, 2, 3]):
         print(type(held) is locked.Held, held.x, rest)
     items = [Unused, Unused(), Mode.FAST, locked.Held, lambda x: x + SCALE, by_item]
@@ -97,6 +105,7 @@ def test_a_package_that_runs_as_a_program(head: Any, driver: Driver, tmp_path: P
     assert lines == [
         "True 20 True [80, 'file', '__main__', 'project']",
         "True 40 True [80, 'file', '__main__', 'project']",
+        "True 3 [10, 10] True True",
         *(f"True {x} [1, 2, 80]" for x in (1, 2, 3)),
         "[True, False, True, True, False, True] True 11",
         "True 3",

@@ -14,7 +14,7 @@ import ray
 from ray import cloudpickle
 
 from .._engines.payload.pickling import ProjectPickler
-from .._engines.payload.rebuild import begin_run, take_differences
+from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.shipment import PLAIN_TYPES, Packed, pack_result
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
@@ -121,7 +121,7 @@ def run_shared_attempt(
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
-    with shared.surroundings.applied():
+    with shared.surroundings.applied(), program_main():
         try:
             item = Packed(*packed).load() if packed is not None else item
         except Exception as error:  # as above
@@ -157,7 +157,7 @@ def _shared_by(refs: list[Any]) -> _Shared:
     shared = _cache[key]
     for ref in refs[1:]:
         if ref.binary() not in _definitions:
-            with shared.surroundings.applied():
+            with shared.surroundings.applied(), program_main():
                 ray.get(ref).load()
             _definitions.add(ref.binary())
     return shared
@@ -167,7 +167,7 @@ def _read_shared(ref: Any) -> _Shared:
     begin_run()
     *packed, sinks, program = ray.get(ref)
     surroundings = _for_this_worker(program)
-    with surroundings.applied():  # modules are imported when the function is read
+    with surroundings.applied(), program_main():  # modules are imported when the function is read
         function, kwargs = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
     return _Shared(function, kwargs, sink, surroundings, _warnings(surroundings))
@@ -196,14 +196,17 @@ def _pack(outcome: Outcome) -> Sent:
 
 
 def _pack_error(error: BaseException | None) -> Packed | None:
-    """Pack an exception; return None if it can't be: with an ``__init__`` of its own it may only pickle."""
+    """Pack an exception, alone if those that have led to it can't be; return None if it can't be itself."""
     if error is None:
         return None
     try:
         packed = pack_result(RayPickler, error)
-        packed.load()
+        packed.load()  # with a `__reduce__` of its own it may only pickle
     except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        return None
+        if error.__cause__ is error.__context__ is None:
+            return None
+        error.__cause__ = error.__context__ = None
+        return _pack_error(error)
     return packed
 
 

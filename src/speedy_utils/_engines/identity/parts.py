@@ -30,7 +30,7 @@ from types import (
 from typing import Any
 
 from ..payload.pickling import REBUILT, content
-from ..payload.project_modules import is_project_module, loaded
+from ..payload.project_modules import is_project_module
 from ..payload.reads import globals_read, modules_read, names_in, plain_values
 from .source import code_of
 
@@ -301,7 +301,7 @@ def _own_values(module: ModuleType) -> dict[str, Any]:
 
 def _is_own(module: object) -> bool:
     """Return whether a module is the project's, or one that is not loaded."""
-    return is_project_module(module) or loaded(str(module)) is None
+    return is_project_module(module) or sys.modules.get(str(module)) is None
 
 
 def _is_definition(value: Any) -> bool:

@@ -26,12 +26,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+from types import (
+    CellType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    ModuleType,
+)
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._instrument.decorator import TrackedObject
-from .project_modules import found_by_name, is_project_module, loaded, resolve
+from .project_modules import found_by_name, is_project_module, resolve
 from .reads import digest, functions_in, globals_read, modules_read, plain_values
 from .rebuild import (
     Home,
@@ -43,10 +50,12 @@ from .rebuild import (
     make_cached,
     make_cached_property,
     make_class,
+    make_exception,
     make_function,
     module_at,
     sent_class,
     set_class,
+    set_exception,
     set_function,
     set_reads,
     take_carried,
@@ -119,6 +128,7 @@ class ProjectPickler(_Base):
         self._mode, self._shipped, self._by_reference = mode, frozenset(shipped), by_reference or {}
         self._homes: dict[str, Home] = {}
         self._seen: set[str] = set()
+        self._cells: set[int] = set()
 
     def carries(self, kind: type) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether objects of a type can't be pickled alone, such as Ray's references."""
@@ -132,7 +142,7 @@ class ProjectPickler(_Base):
             return take_carried, (len(self.carried) - 1,)
         if kind is ModuleType:
             name: str = obj.__name__
-            if is_project_module(name) and loaded(name) is obj:
+            if is_project_module(name) and sys.modules.get(name) is obj:
                 return module_at, (self._home(name),)
         elif kind is FunctionType or issubclass(kind, type) or kind in REBUILT:
             if found := found_by_name(obj):
@@ -146,6 +156,10 @@ class ProjectPickler(_Base):
         elif kind is TypeVar and self._mode == "define" and is_project_module(obj.__module__):
             with self._by_value(obj.__module__):
                 return self.dispatch_table[kind](obj)
+        elif kind is CellType and id(obj) in self._cells:
+            return CellType, ()  # the functions that share it fill it
+        elif issubclass(kind, BaseException) and kind not in self.dispatch_table:
+            return _reduce_exception(obj)
         elif kind is WeakKeyDictionary:  # functools.singledispatch has one
             return kind, (dict(obj),)
         elif obj is dataclasses.MISSING:
@@ -183,10 +197,11 @@ class ProjectPickler(_Base):
         self.pickled.append(function)
         # With its module it goes on sharing globals. It is called by its name there, unless a decorator's is.
         cells, bound = function.__closure__ or (), name if name and "." not in name else None
+        self._cells.update(map(id, cells))
         home = self._home(function.__module__) if bound else None
         attributes = {key: getattr(function, key) for key in _FUNCTION_ATTRIBUTES if hasattr(function, key)}
         state = attributes, vars(function), [content(cell) for cell in cells], self._reads(function)
-        made = make_function, (function.__code__, module, len(cells), home, bound)
+        made = make_function, (function.__code__, module, cells, home, bound)
         return *made, state, None, None, set_function
 
     def _reduce_class(self, cls: type, home: tuple[Home, str] | None) -> Any:
@@ -196,12 +211,14 @@ class ProjectPickler(_Base):
         make, arguments, state, _, _, setter = reduced
         if vars(cls).get("__slots__"):
             arguments, state = _with_slots(cls, arguments, state)
+        members = {}
+        if issubclass(cls, Enum):
+            arguments, state = _with_aliases(cls, arguments, state)
+            members = {
+                each.name: {key: value for key, value in vars(each).items() if not key.startswith("_")}
+                for each in cls
+            }
         sent_class(cls)
-        members = {
-            name: {key: value for key, value in vars(each).items() if not key.startswith("_")}
-            for name, each in getattr(cls, "__members__", {}).items()
-            if isinstance(each, Enum)
-        }
         made = make_class, (home, class_shape(cls), make, arguments)
         return *made, (setter, state, members), None, None, set_class
 
@@ -229,7 +246,7 @@ class ProjectPickler(_Base):
 
     def _home(self, name: str) -> Home:
         if name not in self._homes:
-            module: Any = loaded(name)
+            module: Any = sys.modules.get(name)
             path = getattr(module, "__path__", None)
             self._homes[name] = Home(
                 name,
@@ -261,7 +278,7 @@ class ProjectPickler(_Base):
 
 def home_of(function: FunctionType) -> ModuleType | None:
     """Return the module whose globals a function reads; None if they are no loaded module's."""
-    module = loaded(str(function.__globals__.get("__name__")))
+    module = sys.modules.get(str(function.__globals__.get("__name__")))
     return module if module is not None and vars(module) is function.__globals__ else None
 
 
@@ -301,6 +318,29 @@ def _with_slots(cls: type, arguments: tuple[Any, ...], state: Any) -> tuple[tupl
     namespace, rest = state
     made_by_slots = MemberDescriptorType, GetSetDescriptorType
     return arguments, ({k: v for k, v in namespace.items() if type(v) not in made_by_slots}, rest)
+
+
+def _with_aliases(cls: type[Enum], arguments: tuple[Any, ...], state: Any) -> tuple[tuple[Any, ...], Any]:
+    """Return how an Enum is made with all its names: cloudpickle takes those of aliases for attributes."""
+    values = {name: member.value for name, member in cls.__members__.items()}
+    namespace, rest = state
+    arguments = (*arguments[:3], values, *arguments[4:])
+    return arguments, ({name: value for name, value in namespace.items() if name not in values}, rest)
+
+
+def _reduce_exception(error: BaseException) -> tuple[Any, ...]:
+    """Return how an exception is pickled, with those that have led to it.
+
+    Usually ``pickle`` calls ``__init__`` with what the exception has given to its base, which need not be
+    what it takes.
+    """
+    reduced: Any = error.__reduce_ex__(5)
+    make, arguments, *rest = reduced
+    kind = type(error)
+    if type(kind.__reduce__) is MethodDescriptorType and kind.__reduce_ex__ is object.__reduce_ex__:
+        make, arguments = make_exception, (kind, arguments)
+    chain = error.__cause__, error.__context__, error.__suppress_context__
+    return make, arguments, (rest[0] if rest else None, *chain), None, None, set_exception
 
 
 def _rebuild_cached(value: Any) -> tuple[Any, ...]:

@@ -50,7 +50,7 @@ def found_by_name(value: Any) -> tuple[str, str] | None:
     name, module = getattr(value, "__qualname__", None), getattr(value, "__module__", None)
     if not isinstance(name, str) or not is_project_module(module):
         return None
-    return (str(module), name) if resolve(loaded(str(module)), name) is value else None
+    return (str(module), name) if resolve(sys.modules.get(str(module)), name) is value else None
 
 
 def resolve(module: ModuleType | None, qualname: str) -> Any:
@@ -59,20 +59,6 @@ def resolve(module: ModuleType | None, qualname: str) -> Any:
     for part in qualname.split("."):
         value = getattr(value, part, None)
     return value
-
-
-_main: ModuleType | None = None
-
-
-def loaded(name: str) -> ModuleType | None:
-    """Return a module that this process has loaded; in a worker the copy of the program's ``__main__``."""
-    return _main if name == "__main__" and _main is not None else sys.modules.get(name)
-
-
-def use_main(module: ModuleType | None) -> None:
-    """Let a module stand for ``__main__``: in a worker ``sys.modules`` has the worker's program there."""
-    global _main
-    _main = module
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dis
 import functools
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from .project_modules import is_project_module, loaded
+from .project_modules import is_project_module
 
 _PLAIN_ITEMS = 1_000
 """The items that a plain value may have, with all that is inside it."""
+
+_READ_ANY = frozenset({"globals", "eval", "exec"})
+"""Built-in functions that read globals whose names are not in the code."""
 
 
 class Names(NamedTuple):
@@ -51,12 +55,12 @@ def names_in(code: CodeType) -> Names:
 def globals_read(function: FunctionType) -> dict[str, Any]:
     """Return the globals that a function reads, with their values.
 
-    One that calls ``globals()`` may read them all: then functions, classes and plain values are added.
+    One that calls ``globals()`` or ``eval`` may read them all: functions, classes and plain values are added.
     """
     scope = function.__globals__
     names = names_in(function.__code__).read
     found = {name: scope[name] for name in sorted(names) if name in scope and not _is_dunder(name)}
-    if "globals" in names and scope.get("__name__") != "__main__":
+    if not names.isdisjoint(_READ_ANY):
         found |= {
             name: value
             for name, value in scope.items()
@@ -158,6 +162,6 @@ def _imported(names: Iterable[str], package: str) -> Iterator[ModuleType]:
         for parent in packages:
             parts = f"{parent}.{name}".strip(".").split(".")
             for end in range(1, len(parts) + 1):
-                module = loaded(".".join(parts[:end]))
+                module = sys.modules.get(".".join(parts[:end]))
                 if module is not None and is_project_module(module.__name__):
                     yield module

@@ -13,12 +13,14 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from ..._validation import shorten
-from .project_modules import loaded, resolve, use_main
+from .project_modules import resolve
 from .reads import digest
 
 
@@ -50,6 +52,7 @@ class Reads(NamedTuple):
 
 
 _in_worker = False
+_main = ModuleType("__main__")
 _differences: dict[str, str] = {}
 """What this worker has otherwise than the program: a sentence for each name."""
 _reloaded: set[str] = set()
@@ -66,12 +69,22 @@ _made_classes: weakref.WeakSet[type] = weakref.WeakSet()
 
 def begin_run() -> None:
     """Forget what the tasks of an earlier run had of the program; called in workers only."""
-    global _in_worker
-    _in_worker = True
+    global _in_worker, _main
+    _in_worker, _main = True, ModuleType("__main__")
     _differences.clear()
     _reloaded.clear()
     _not_imported.clear()
-    use_main(ModuleType("__main__"))
+
+
+@contextmanager
+def program_main() -> Iterator[None]:
+    """Let a copy of the program's ``__main__`` be found under its name, and not the worker's own program."""
+    own = sys.modules["__main__"]
+    sys.modules["__main__"] = _main
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own
 
 
 def take_differences() -> tuple[tuple[str, str], ...]:
@@ -86,7 +99,7 @@ def module_at(home: Home) -> ModuleType:
 
     Imported, it also has what the program has not sent: what the function does not read by name.
     """
-    module = loaded(home.name)
+    module = sys.modules.get(home.name)
     if module is None or not _in_worker:
         try:
             return module or importlib.import_module(home.name)
@@ -105,7 +118,7 @@ def module_at(home: Home) -> ModuleType:
 
 def find(module: str, qualname: str) -> Any:
     """Return a function or a class by its name."""
-    found = resolve(loaded(module) or importlib.import_module(module), qualname)
+    found = resolve(sys.modules.get(module) or importlib.import_module(module), qualname)
     if found is None:
         raise AttributeError(f"module {module!r} has no {qualname!r}")
     return found
@@ -130,19 +143,18 @@ def find_same(module: str, qualname: str, expected: str, reason: str) -> Any:
 
 
 def make_function(
-    code: CodeType, module: ModuleType, cells: int, home: Home | None, name: str | None
+    code: CodeType, module: ModuleType, cells: tuple[CellType, ...], home: Home | None, name: str | None
 ) -> FunctionType:
-    """Make a function, without its closure and its attributes.
+    """Make a function, without what is in its closure, and without its attributes.
 
     Args:
         code: Its code.
         module: Whose globals it reads.
-        cells: How many variables its closure has.
+        cells: The variables of its closure, which it may share with other functions; they are empty yet.
         home: Where it is found by name; None if it is not.
         name: Its name there.
     """
-    closure = tuple(CellType() for _ in range(cells)) or None
-    function = FunctionType(code, vars(module), code.co_name, None, closure)
+    function = FunctionType(code, vars(module), code.co_name, None, cells or None)
     if home is not None and name is not None and _in_worker:
         vars(module_at(home))[name] = function
     return function
@@ -185,6 +197,21 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     if name is not None:
         made.__set_name__(object, name)
     return made
+
+
+def make_exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    """Make an exception from its ``args``, without calling an ``__init__`` that is written in Python."""
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    made: BaseException = base.__new__(kind, *arguments)
+    base.__init__(made, *arguments)
+    return made
+
+
+def set_exception(error: Any, state: tuple[Any, Any, Any, bool]) -> None:
+    """Give an exception its attributes, and those that have led to it."""
+    attributes, error.__cause__, error.__context__, error.__suppress_context__ = state
+    if attributes is not None:
+        error.__setstate__(attributes)
 
 
 def bind(home: Home, name: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -287,6 +314,9 @@ def _empty_module(home: Home) -> ModuleType:
 
 
 def _fill(module: ModuleType, home: Home) -> None:
+    if home.name == "__main__":
+        # Processes that a task spawns run what is found at `__file__`, unless the module is called so.
+        module.__spec__ = ModuleSpec(f"{home.package or ''}.__main__".strip("."), None)
     vars(module)["__builtins__"] = builtins  # C code looks for it there, such as that of pickle
     module.__package__ = home.package
     if home.file is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..._validation import shorten
 from .pickling import REBUILT, Named, ProjectPickler, content, home_of
-from .project_modules import is_project_module, loaded, resolve
+from .project_modules import is_project_module, resolve
 from .reads import globals_read, modules_read
 from .rebuild import load
 
@@ -118,7 +118,7 @@ class Shipment:
         new = used.reached.keys() - self._shipped
         if not new:
             return packed, None
-        return packed, self.define([resolve(loaded(module), name) for module, name in sorted(new)])
+        return packed, self.define([resolve(sys.modules.get(module), name) for module, name in sorted(new)])
 
     def _refer_instead(self, used: ProjectPickler, error: Exception) -> bool:
         """Let a module go by reference for which pickling has failed; return whether there is a new one."""

@@ -39,6 +39,11 @@ class Number(enum.IntEnum):
 class Planet(enum.Enum):
     EARTH = (3, 2)
     def __init__(self, mass, radius): self.mass, self.radius = mass * K, radius
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+    BOTH = READ | WRITE
+    ALL = BOTH
 class Named:
     def __set_name__(self, owner, name): self.name = name
     def __get__(self, instance, owner=None): return self.name, K
@@ -68,6 +73,15 @@ def adds(function):
     return add
 @adds
 def decorated(x): return x
+def counter():
+    n = 0
+    def count():
+        nonlocal n
+        n += K
+        return n
+    return count, lambda: n
+count, counted = counter()
+def of_globals(name): return eval(name)
 @functools.cache
 def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
 def each(n): yield from range(n)
@@ -87,6 +101,8 @@ def check():
         kind("s"), decorated(1), fib(10), list(each(2)), asyncio.run(later()), type(Node().child()) is Node,
         First.other is Second and Second.other is First, known["first"] is First, known["f"] is decorated,
         isinstance(single, Parts), globals()["K"],
+        Access.ALL is Access.READ | Access.WRITE, list(Access.__members__), count() - counted(),
+        of_globals("K"),
     ]
 """
 

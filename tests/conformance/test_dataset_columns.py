@@ -193,10 +193,12 @@ def test_features_change_no_value(rows: Any, says: str, whole: bool, local: str,
         )
 
 
-@pytest.mark.parametrize(("value", "error"), [({}, ValueError), ("int64", TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [({}, ValueError), ("int64", TypeError), ({"n": "int64"}, TypeError)]
+)
 def test_features_that_are_none_are_refused_before_any_work(value: Any, error: Any, out: Path) -> None:
     """``features`` must be some columns, and ``on_column_mismatch`` one of two words."""
-    with pytest.raises(error, match="features must"):
+    with pytest.raises(error, match=r"features(\['n'\])? must"):
         multi_process_dataset(numbered(1), never, out, backend="seq", features=value)
     with pytest.raises(ValueError, match="on_column_mismatch must be"):
         multi_process_dataset(numbered(1), never, out, backend="seq", on_column_mismatch="skip")  # type: ignore[arg-type]

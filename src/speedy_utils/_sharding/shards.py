@@ -42,7 +42,7 @@ class ShardSpec:
         """The number of rows of the shard."""
         return self.stop - self.start
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Name the shard the way error messages do."""
         rows = f"rows {self.start:,}-{self.stop - 1:,}" if self.num_rows else "no rows"
         return f"shard {self.index} ({rows})"

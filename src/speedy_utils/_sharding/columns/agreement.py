@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .cast import CastError, cast_table
+from .cast import CastError, arrow_type, cast_table
 from .row_writer import first_value, stored_tables
 from .unify import MisfitError, holds_json, show_type, unify
 
@@ -126,20 +126,30 @@ def checked_features(features: object) -> Features | None:
     import pyarrow as pa
     from datasets import Features
 
-    if features is None or (isinstance(features, Features) and features):
-        return features
+    if features is None:
+        return None
+    if not isinstance(features, (Mapping, pa.Schema)):
+        raise TypeError(f"features must be datasets.Features or a pyarrow.Schema, not {shorten(features)}")
+    if not len(features):
+        raise ValueError("features must have at least one column")
     if isinstance(features, pa.Schema):
         try:
-            found = Features.from_arrow_schema(features)
-        except (NotImplementedError, TypeError, KeyError) as error:
+            return Features.from_arrow_schema(features)
+        except (NotImplementedError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"features has a type that datasets does not know: {error}") from error
-    elif isinstance(features, Mapping):
-        found = Features(dict(features))
-    else:
-        raise TypeError(f"features must be datasets.Features or a pyarrow.Schema, not {shorten(features)}")
-    if not found:
-        raise ValueError("features must have at least one column")
-    return found
+    for name, feature in features.items():
+        _check_feature(name, feature)
+    return features if isinstance(features, Features) else Features(dict(features))
+
+
+def _check_feature(name: str, feature: object) -> None:
+    """Raise TypeError if it is no feature; ``Features`` itself takes anything, and fails when it is used."""
+    try:
+        arrow_type(feature)
+    except Exception as error:  # of datasets or Arrow, which expect a feature
+        raise TypeError(
+            f"features[{name!r}] must be a feature, such as datasets.Value('int64'), not {shorten(feature)}"
+        ) from error
 
 
 def missing_columns(parts: Iterable[Part], features: Features) -> dict[str, list[str]]:

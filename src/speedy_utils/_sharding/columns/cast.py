@@ -119,7 +119,7 @@ def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array
     if hasattr(feature, "cast_storage"):  # an image, a class label and the like
         return feature.cast_storage(array)
     if isinstance(target, pa.ExtensionType):  # Array2D and the like
-        stored = _cast(array, _feature_of(target.storage_type), column, encoded)
+        stored = _cast(array, feature_of(target.storage_type), column, encoded)
         return pa.ExtensionArray.from_storage(target, stored)
     if pa.types.is_struct(target) and pa.types.is_struct(array.type):
         return _cast_struct(array, feature, target, column, encoded)
@@ -158,7 +158,7 @@ def _fields(feature: Any, stored: pa.StructType) -> Any:
     items = getattr(feature, "feature", None)
     if isinstance(items, dict):  # Sequence({...}) of datasets 3 is stored as a struct of lists
         return {key: make_list(each, feature.length, large=False) for key, each in items.items()}
-    return _feature_of(stored)  # a translation
+    return feature_of(stored)  # a translation
 
 
 def _cast_list(array: Any, item: Any, target: pa.DataType, column: str, encoded: bool) -> pa.Array:
@@ -276,7 +276,8 @@ def arrow_type(feature: Any) -> pa.DataType:
     return Features({"x": feature}).arrow_schema.field("x").type
 
 
-def _feature_of(kind: pa.DataType) -> Any:
+def feature_of(kind: pa.DataType) -> Any:
+    """Return the feature of an Arrow type; ``datasets`` raises for one that it does not know."""
     import pyarrow as pa
     from datasets import Features
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .cast import CastError, arrow_type, as_json, cast_table
+from .cast import CastError, arrow_type, as_json, cast_table, feature_of
 from .unify import MisfitError, is_json, list_parts, make_list, unify
 
 if TYPE_CHECKING:
@@ -304,7 +304,6 @@ def batch_of_table(table: pa.Table) -> Batch:
         TypeError: It has rows and no columns.
         CastError: A column has a type that ``datasets`` does not know, or the name of another one.
     """
-    import pyarrow as pa
     from datasets import Features
 
     if table.num_rows and not table.num_columns:
@@ -314,20 +313,23 @@ def batch_of_table(table: pa.Table) -> Batch:
         if table.column_names.index(name) != place:
             raise CastError(name, "two columns have this name")
         plain = _plain(kind)
-        try:
-            Features.from_arrow_schema(pa.schema({name: plain}))
-        except (NotImplementedError, ValueError, TypeError, KeyError) as error:
-            raise CastError(name, f"datasets has no such type ({error})") from error
         if plain != kind:
             table = table.set_column(place, name, table.column(place).cast(plain))
     try:
         features = Features.from_arrow_schema(table.schema)
-    except (ValueError, TypeError, KeyError):
+    except (NotImplementedError, ValueError, TypeError, KeyError):
         features = None
     if features is None or features.arrow_schema != table.schema:  # those of a table that it was made from
         table = table.replace_schema_metadata(None)
-        features = Features.from_arrow_schema(table.schema)
+        features = Features(dict(map(_named_feature, table.schema)))
     return Batch(table, features)
+
+
+def _named_feature(field: pa.Field) -> tuple[str, Any]:
+    try:
+        return field.name, feature_of(field.type)
+    except (NotImplementedError, ValueError, TypeError, KeyError) as error:
+        raise CastError(field.name, f"datasets has no such type ({str(error).rstrip('.')})") from error
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

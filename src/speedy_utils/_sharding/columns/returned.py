@@ -70,45 +70,33 @@ def write_rows(rows: Iterator[Any], folder: Path, features: Features | None, nam
 
 def write_returned(result: Any, folder: Path, features: Features | None, name: str) -> SavedDataset:
     """Write rows that were returned as a whole; otherwise as :func:`write_rows`."""
-    writer = RowWriter(folder, features)
-    try:
-        with _named(name, "process_func returned rows that can't be written", features):
-            if isinstance(result, Mapping):
-                writer.add_columns(result)
-            elif isinstance(result, (list, tuple)):
-                for item in result:
-                    writer.add(item)
-            else:
-                writer.add(result)
-            return writer.close()
-    finally:
-        writer.abandon()
+    with _writer(folder, features, name, "process_func returned rows that can't be written") as writer:
+        if isinstance(result, Mapping):
+            writer.add_columns(result)
+        elif isinstance(result, (list, tuple)):
+            for item in result:
+                writer.add(item)
+        else:
+            writer.add(result)
+        return writer.close()
 
 
 def write_parquet(file: Path, folder: Path, features: Features | None, name: str) -> SavedDataset:
     """Write the rows of a Parquet file; otherwise as :func:`write_rows`."""
-    writer = RowWriter(folder, features)
-    try:
-        with _named(name, f"process_func left rows in {str(file)!r} that can't be written", features):
-            for batch in _batches_of_parquet(file):
-                writer.add_batch(batch)
-            return writer.close()
-    finally:
-        writer.abandon()
+    what = f"process_func left rows in {str(file)!r} that can't be written"
+    with _writer(folder, features, name, what) as writer:
+        for batch in _batches_of_parquet(file):
+            writer.add_batch(batch)
+        return writer.close()
 
 
 def write_saved(saved: SavedDataset, folder: Path, features: Features, name: str) -> SavedDataset:
     """Write the rows of a saved dataset again, cast to other columns; otherwise as :func:`write_rows`."""
-    writer = RowWriter(folder, features)
-    try:
-        with _named(name, "process_func left rows that don't fit", features):
-            for file in saved.files:
-                for table in stored_tables(file):
-                    writer.add_batch(Batch(table, saved.features))
-            cast = writer.close()
-    finally:
-        writer.abandon()
-    return replace(cast, split=saved.split, info=saved.info)
+    with _writer(folder, features, name, "process_func left rows that don't fit") as writer:
+        for file in saved.files:
+            for table in stored_tables(file):
+                writer.add_batch(Batch(table, saved.features))
+        return replace(writer.close(), split=saved.split, info=saved.info)
 
 
 def _batches_of_parquet(path: Path) -> Iterator[Batch]:
@@ -121,6 +109,17 @@ def _batches_of_parquet(path: Path) -> Iterator[Batch]:
         for batch in file.iter_batches(rows):
             table = pa.Table.from_batches([batch])
             yield batch_of_table(table.replace_schema_metadata(file.schema_arrow.metadata))
+
+
+@contextmanager
+def _writer(folder: Path, features: Features | None, name: str, what: str) -> Iterator[RowWriter]:
+    """Make a writer, and name the shard whose rows can't be written."""
+    writer = RowWriter(folder, features)
+    try:
+        with _named(name, what, features):
+            yield writer
+    finally:
+        writer.abandon()
 
 
 @contextmanager

@@ -118,6 +118,10 @@ def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.A
         array = pa.array(typed)
         found = typed.get_inferred_type()
     except Exception as error:  # values and their encoders are of any library
+        plain = feature is None or not _is_encoded(feature)
+        if plain and any(map(_is_number_array, values)):  # of several dtypes, which Arrow refuses
+            lists = [value.tolist() if _is_number_array(value) else value for value in values]
+            return _convert(lists, name, feature, first_row)
         if isinstance(error, OverflowError) and (unsigned := _unsigned(values)) is not None:
             array, found = unsigned
             return (array, found) if feature is None else (_fit(array, feature, name, first_row), feature)
@@ -129,6 +133,12 @@ def _convert(values: Any, name: str, feature: Any, first_row: int) -> tuple[pa.A
     if feature is None:
         return array, found
     return _fit(array, feature, name, first_row, encoded=True), feature
+
+
+def _is_number_array(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def _unsigned(values: Any) -> tuple[pa.Array, Any] | None:

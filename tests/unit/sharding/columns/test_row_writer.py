@@ -225,6 +225,16 @@ def test_hashes_are_unsigned(hashes: list[Any], at_once: bool, tmp_path: Path) -
     assert stored(fixed) == rows
 
 
+def test_arrays_of_several_dtypes_are_one_column(tmp_path: Path) -> None:
+    """Arrays whose dtypes differ, as that of an empty one does, fit together as lists of numbers do."""
+    rows = [{"x": np.arange(2)}, {"x": np.array([])}, {"x": None}, {"x": np.ones(1, "float32")}, {"x": [3]}]
+    saved = write_returned(rows, tmp_path / "saved", None, "shard 0")
+    assert [row["x"] for row in stored(saved)] == [[0, 1], [], None, [1], [3]]
+    assert "float64" in str(saved.features)
+    again = write_returned(rows, tmp_path / "again", saved.features, "shard 0")
+    assert stored(again) == stored(saved)
+
+
 def test_an_integer_beyond_64_bits_names_its_row(tmp_path: Path) -> None:
     """What fits into no integer of Arrow is an error with its row, also where hashes are about it."""
     with pytest.raises(

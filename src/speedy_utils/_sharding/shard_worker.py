@@ -352,7 +352,7 @@ def _locate(result: object, output: Path, spec: ShardSpec) -> Path:
     if result is None:
         if not os.path.lexists(output):
             raise ShardError(
-                f"{spec}: process_func returned None, and nothing is at {str(output)!r}, the output_path "
+                f"{spec}: process_func returned None, but wrote nothing to {str(output)!r}, the output_path "
                 f"that a second positional parameter gets. {_ADVICE}"
             )
         return output

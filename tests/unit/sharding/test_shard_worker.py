@@ -209,7 +209,7 @@ def broken(output: Path) -> Path:
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "None without a file": (
         lambda _: None,
-        "returned None, and nothing is at .*, the output_path that a second",
+        "returned None, but wrote nothing to .*, the output_path that a second",
     ),
     "no such path": (lambda _: "no/such/place", "'no/such/place', but nothing exists there"),
     "no dataset": (lambda output: output.parent, r"no dataset that can be loaded at .*FileNotFoundError"),

@@ -26,7 +26,6 @@ from .._sharding.shard_worker import BAD_ROWS_FILE, process_shard
 from .._sharding.shards import LazyShards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
-from .._worker.input_rows import BAD_ROWS
 from ..errors import FailedShardsError, ShardError, TaskError
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
@@ -223,8 +222,6 @@ def multi_process_dataset(
             feed=engine,
             poll_interval=options.poll_interval,
         )
-        if bad_rows := sum(record.bad_rows for record in plan.finished.values()):
-            run.keep_counter(BAD_ROWS, bad_rows)
         try:
             with run:
                 if engine is not None:

@@ -149,11 +149,6 @@ class Run:
             self._ledger.commit(f"kept {number}", final)
         self._poller = Poller(self, display, poll_interval)
 
-    def keep_counter(self, name: str, amount: Count) -> None:
-        """Add what was counted before this run to a counter."""
-        with self._lock:
-            self._ledger.commit(f"{name} before", {Key(None, Metric.COUNTER, name): amount})
-
     def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
         """Note that a task starts; a second attempt takes back what the first had counted.
 

@@ -45,6 +45,7 @@ from .rebuild import (
     Reads,
     bind,
     class_shape,
+    description,
     find,
     find_same,
     make_cached,
@@ -238,11 +239,12 @@ class ProjectPickler(_Base):
 
     def _read(self, module: ModuleType, values: dict[str, Any]) -> Reads:
         if module.__name__ not in self._by_reference:
-            return Reads(module, values, {}, "", ())
+            return Reads(module, values, {}, {}, "", ())
         plain = plain_values(values)
-        others = (value for name, value in values.items() if name not in plain)
-        reached = tuple(value for value in others if is_definition(value))
-        return Reads(module, {}, plain, self._by_reference[module.__name__], reached)
+        others = {name: value for name, value in values.items() if name not in plain}
+        reached = tuple(value for value in others.values() if is_definition(value))
+        described = {name: description(value) for name, value in others.items() if not is_definition(value)}
+        return Reads(module, {}, plain, described, self._by_reference[module.__name__], reached)
 
     def _home(self, name: str) -> Home:
         if name not in self._homes:

@@ -40,6 +40,7 @@ class Reads(NamedTuple):
         module: The module.
         values: Values by name that the worker's module gets.
         compared: Plain values by name that the worker's module, which goes by reference, should have too.
+        described: Other values by name, described: see :func:`description`.
         reason: Why it does.
         reached: What else is read from it: it travels by itself.
     """
@@ -47,6 +48,7 @@ class Reads(NamedTuple):
     module: ModuleType
     values: Mapping[str, Any]
     compared: Mapping[str, Any]
+    described: Mapping[str, str]
     reason: str
     reached: tuple[Any, ...]
 
@@ -56,6 +58,12 @@ _main = ModuleType("__main__")
 _differences: dict[str, str] = {}
 """What this worker has otherwise than the program: a sentence for each name."""
 _reloaded: set[str] = set()
+
+_laid_over: set[str] = set()
+"""Modules that have got something of the program in this run."""
+
+_stale: set[str] = set()
+"""Modules that an earlier run has laid something over: by reference they are what their file makes."""
 
 _not_imported: dict[str, str] = {}
 """Modules that a worker could not import, and why."""
@@ -73,6 +81,8 @@ def begin_run() -> None:
     _in_worker, _main = True, ModuleType("__main__")
     _differences.clear()
     _reloaded.clear()
+    _stale.update(_laid_over)
+    _laid_over.clear()
     _not_imported.clear()
 
 
@@ -124,9 +134,22 @@ def find(module: str, qualname: str) -> Any:
     return found
 
 
+def _lay_over(module: ModuleType, values: Mapping[str, Any]) -> None:
+    _laid_over.add(module.__name__)
+    vars(module).update(values)
+
+
+def _as_in_file(module: str) -> None:
+    """Import a module anew if an earlier run has laid something over it."""
+    if module in _stale and getattr(sys.modules[module], "__spec__", None) is not None:
+        _stale.discard(module)
+        importlib.reload(sys.modules[module])
+
+
 def find_same(module: str, qualname: str, expected: str, reason: str) -> Any:
     """Return a function or a class by its name, and note if its code is not the program's."""
     try:
+        _as_in_file(module)
         found = find(module, qualname)
     except (ImportError, AttributeError) as error:
         why = _not_imported.get(module, error)
@@ -156,7 +179,7 @@ def make_function(
     """
     function = FunctionType(code, vars(module), code.co_name, None, cells or None)
     if home is not None and name is not None and _in_worker:
-        vars(module_at(home))[name] = function
+        _lay_over(module_at(home), {name: function})
     return function
 
 
@@ -177,12 +200,20 @@ def set_reads(_function: Any, reads: tuple[Reads, ...]) -> None:
     if not _in_worker:
         return
     for each in reads:
+        if each.reason:
+            _as_in_file(each.module.__name__)
+        elif each.values:
+            _lay_over(each.module, each.values)
         scope = vars(each.module)
-        scope.update(each.values)
         for name, value in each.compared.items():
             if name not in scope or not _same(scope[name], value):
                 worker = shorten(scope[name], 60) if name in scope else "missing"
                 text = f"is {shorten(value, 60)} in the program, and {worker} in a worker"
+                _note(each.module.__name__, name, text, each.reason)
+        for name, text in each.described.items():
+            worker = description(scope[name]) if name in scope else "missing"
+            if worker != text:
+                text = f"is {text} in the program, and {worker} in a worker"
                 _note(each.module.__name__, name, text, each.reason)
 
 
@@ -218,7 +249,7 @@ def bind(home: Home, name: str, make: Callable[..., Any], arguments: tuple[Any, 
     """Make a value, and give it its name in its module."""
     value = make(*arguments)
     if "." not in name and _in_worker:
-        vars(module_at(home))[name] = value
+        _lay_over(module_at(home), {name: value})
     return value
 
 
@@ -261,7 +292,7 @@ def make_class(
     if not isinstance(found, type) or class_shape(found) != shape:
         found = make(*arguments)
     if "." not in name:
-        vars(module)[name] = found
+        _lay_over(module, {name: found})
     return found
 
 
@@ -290,6 +321,19 @@ def class_shape(cls: type) -> str:
     bases, slots = [repr(base) for base in cls.__bases__], vars(cls).get("__slots__")
     members = {name: repr(each.value) for name, each in getattr(cls, "__members__", {}).items()}
     return repr((repr(type(cls)), bases, slots, members))
+
+
+def description(value: Any) -> str:
+    """Return the type of a value and its length if it has one.
+
+    Example:
+        >>> description([1, 2]), description(object())
+        ('list of length 2', 'object')
+    """
+    try:
+        return f"{type(value).__qualname__} of length {len(value):,}"
+    except Exception:  # it has none, or that is code of the user's
+        return type(value).__qualname__
 
 
 def _note(module: str, name: str, text: str, reason: str) -> None:

@@ -142,3 +142,45 @@ def test_a_worker_has_the_functions_and_classes_of_the_program(
     )
     assert done.stdout.splitlines() == [str(expected), "()"], done.stderr
     assert expected[-1] == 7
+
+
+BY_REFERENCE = """
+import pickle, sys
+from speedy_utils._engines.payload.rebuild import begin_run, take_differences
+from speedy_utils._engines.payload.shipment import Packed
+for packed in pickle.load(open(sys.argv[1], "rb")):
+    begin_run()
+    f = Packed(*packed).load()
+    print(f())
+    print(*take_differences())
+"""
+
+
+def test_a_worker_says_so_if_a_big_value_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its file's value, whatever an earlier run had set, and says that the program's is another."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "grows.py").write_text("BIG = b''\ndef f(): return len(BIG)\n")
+    monkeypatch.syspath_prepend(str(folder))
+    runs = []
+    with forgetting_modules(folder):
+        module: Any = importlib.import_module("grows")
+        for size in (1_000, 2_000_000):
+            module.BIG = bytes(size)
+            packed = Shipment(RayPickler, max_value_bytes=1_000_000).define(module.f)
+            runs.append((packed.data, [], []))
+    (tmp_path / "packed").write_bytes(pickle.dumps(runs))
+    done = subprocess.run(
+        [sys.executable, "-c", BY_REFERENCE, str(tmp_path / "packed")],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    small, none, big, difference = done.stdout.splitlines()
+    assert (small, none, big) == ("1000", "", "0"), done.stderr
+    assert (
+        "grows.BIG is bytes of length 2,000,000 in the program, and bytes of length 0 in a worker"
+        in difference
+    )

@@ -62,7 +62,7 @@ def test_all_ways_to_return_rows(backend: str, tmp_path: Path) -> None:
     ("value", "says"),
     [
         ("/nowhere/at/all", "but nothing exists there"),
-        (None, "and nothing is at"),
+        (None, "wrote nothing to"),
         (3, "returned 3 of type int"),
     ],
     ids=repr,

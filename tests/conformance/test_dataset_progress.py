@@ -84,9 +84,9 @@ def test_a_shard_counts_for_its_rows(
     assert counted_in is not None
     assert counted_in <= recorder.last.elapsed
     assert recorder.last.rate == 530 / counted_in
-    # 200 of 133 rows were reported, or a small part of them
+    # 200 of 133 rows were reported, or a small part of them; a loop that was left early was meant so
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(warnings) == (process in (reports_by_index, reports_too_little, breaks_off))
+    assert len(warnings) == (process in (reports_by_index, reports_too_little))
 
 
 def test_the_work_of_several_steps_has_a_line_each(local: str, recorder: Recorder, out: Path) -> None:

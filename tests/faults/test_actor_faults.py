@@ -152,8 +152,9 @@ def test_a_paused_actor_slows_no_loop(
         assert cut[1] < 10 * free[1]
     assert (recorder.last.done, recorder.last.total) == (2 * 10**9, 2 * 10**9)
     assert seen == sorted(seen), "the bar went back"
-    (warning,) = warnings(caplog)
+    warning, part = warnings(caplog)
     assert "the progress actor does not answer" in warning
+    assert "of 1,000,000,000 items" in part
 
 
 def test_an_actor_may_be_killed_again_and_again(

@@ -80,7 +80,7 @@ def test_shards_have_the_folder_and_the_variables_of_their_run(
         out = multi_process_dataset(
             data, relative_rows, "out", {"suffix": "."}, num_workers=2, backend=backend, progress=False
         )
-        assert out == "out"
+        assert out == str(tmp_path / name / "out")
         assert load_from_disk("out")["text"][:] == [f"{i}{name}-{name}." for i in range(3)]
 
 

@@ -117,7 +117,7 @@ def test_wrong_paths_are_refused_before_a_ray_is_looked_for(driver: Driver) -> N
 import os
 from speedy_utils import multi_process_dataset
 
-os.mkdir("taken")
+os.makedirs("taken/by")
 for dataset, output in [("nowhere", "taken"), ("nowhere", "free")]:
     try:
         multi_process_dataset(dataset, print, output)

@@ -2,7 +2,7 @@
 
 The system releases the lock of a process that has died. A lease is a file that names the process and the
 host that hold it, and that they touch every few seconds; a lease that is not touched for a minute has
-expired, and so has one of a process of this host that is gone.
+expired, and so has, with filelock 4.3, one of a process of this host that is gone.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_tables_of_any_library_come_between_rows(table: Any, tmp_path: Path) -> 
 
 
 NOT_TABLES: dict[str, tuple[Any, str]] = {
-    "a column": (pd.Series([1, 2]), "of type Series is no table for Arrow: .*non-struct type int64"),
+    "a column": (pa.chunked_array([[1, 2]]), "of type ChunkedArray is no table for .*non-struct type int64"),
     "mixed types": (pd.DataFrame({"a": [1, "x"]}), "is no table for Arrow: .*'x'.*for column a"),
     "a name twice": (pa.table([[1], [2]], names=["a", "a"]), "column 'a': two columns have this name"),
     "a map": (pa.table({"a": [1], "m": pa.array([[]], pa.map_("string", "int8"))}), "column 'm': datasets"),

@@ -27,16 +27,30 @@ def test_a_worker_gets_its_own_back(
     """After a run, Ray tasks of the program's own have the folder, variables and import path of before."""
     import ray
 
-    task = ray.remote(around)
-    own = ray.get(task.remote())
+    def with_process(_: Any = None) -> tuple[int, Any]:
+        return os.getpid(), around()
+
+    task = ray.remote(with_process)
+    before = dict(ray.get([task.remote() for _ in range(8)]))
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.setenv(name, "program")
     monkeypatch.syspath_prepend(tmp_path)
-    folder, variables, path = multi_process(around, [1, 2, 3], num_workers=1, progress=False)[-1]
-    assert (folder, variables[:2], path[0]) == (str(tmp_path), ["program"] * 2, str(tmp_path))
-    assert variables[2:] == own[1][2:]  # Ray's own
-    assert ray.get([task.remote() for _ in range(8)]) == [own] * 8
+    in_run = multi_process(with_process, [1, 2, 3], num_workers=1, progress=False)
+    for _, (folder, variables, path) in in_run:
+        assert (folder, variables[:2], path[0]) == (str(tmp_path), ["program"] * 2, str(tmp_path))
+        assert "program" not in variables[2:]  # Ray's own
+    after = dict(ray.get([task.remote() for _ in range(8)]))
+    for process, (folder, variables, path) in after.items():
+        assert folder != str(tmp_path)
+        assert "program" not in variables
+        assert str(tmp_path) not in path
+        if process in before:
+            assert (folder, variables[:2], path) == (
+                before[process][0],
+                before[process][1][:2],
+                before[process][2],
+            )
 
 
 def test_a_runtime_env_wins(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_the_script_ends_exact_with_one_bar(
     # Beside long remarks the title is cut.
     bars = [line for line in drawn if re.match(r"Processing( 10,000 items)?:", line)]
     others = [line for line in drawn if line not in bars]
-    assert [Path(line.strip().removeprefix("RETURNED ")).name for line in others] == ["out"]
+    assert [line.strip() for line in others] == [f"RETURNED {tmp_path / 'out'}"]
     assert any("starting Ray" in line for line in bars)
     assert "100%" in bars[-1]
     assert "10,000/10,000" in bars[-1]

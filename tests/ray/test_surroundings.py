@@ -37,20 +37,16 @@ def test_a_worker_gets_its_own_back(
         monkeypatch.setenv(name, "program")
     monkeypatch.syspath_prepend(tmp_path)
     in_run = multi_process(with_process, [1, 2, 3], num_workers=1, progress=False)
-    for _, (folder, variables, path) in in_run:
+    for process, (folder, variables, path) in in_run:
         assert (folder, variables[:2], path[0]) == (str(tmp_path), ["program"] * 2, str(tmp_path))
-        assert "program" not in variables[2:]  # Ray's own
+        assert variables[2:] == before.get(process, in_run[0][1])[1][2:]  # Ray's own
+        assert "program" not in variables[2:]
     after = dict(ray.get([task.remote() for _ in range(8)]))
-    for process, (folder, variables, path) in after.items():
+    assert {process: before.get(process, state) for process, state in after.items()} == after
+    for folder, variables, path in after.values():
         assert folder != str(tmp_path)
         assert "program" not in variables
         assert str(tmp_path) not in path
-        if process in before:
-            assert (folder, variables[:2], path) == (
-                before[process][0],
-                before[process][1][:2],
-                before[process][2],
-            )
 
 
 def test_a_runtime_env_wins(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ from .._validation import (
     shorten,
 )
 from .._worker.context import current, tally_here
-from .._worker.reporter import Tally, checked_for
+from .._worker.left_out import checked_for
+from .._worker.reporter import Tally
 from .batches import (
     Batches,
     batches_counted_in_rows,

@@ -403,9 +403,8 @@ def _lock_folder(folder: Path, output: Path) -> BaseFileLock:
 
     for _ in range(10):
         folder.mkdir(parents=True, exist_ok=True)
-        holder = _holder(folder)
         try:
-            lock = take_lock(folder, holder.get("host"))
+            lock = take_lock(folder, _holder(folder))
         except FileNotFoundError:
             continue  # a run that ended just now took the folder with it
         except Timeout as error:

@@ -14,15 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
 from .input_rows import InputRows
 from .left_out import describe
 from .user_code import calling_line
-
-C = TypeVar("C")
 
 _key = functools.lru_cache(maxsize=1024)(Key)
 """Reports have the same few keys each time, and making one takes as long as looking it up five times."""
@@ -244,7 +242,6 @@ class Reporter:
         self._seen: Mapping[Key, Count] = {}
         self.strict = self.counts_a_part = False
         self.input: InputRows | None = None
-        self.strict = False
         self.take_backs = 0
         self._readings = itertools.count(1)
         self._left_out: str | None = None
@@ -453,21 +450,3 @@ class Reporter:
                     started = moved if stage in self._stage_clock else min(before, moved)
                     self._stage_clock.observe(stage, started, moved)
         self._seen = counts
-
-
-def checked_for(tally: Tally | None, check: Callable[[Any, str], C], value: Any, name: str) -> C | None:
-    """Return a number that was checked, or None if it can't be counted.
-
-    Args:
-        tally: What counts here; None outside a run, where it raises what ``check`` raises.
-        check: Returns the number, or raises a TypeError or ValueError.
-        value: The number.
-        name: What it is called in the error.
-    """
-    try:
-        return check(value, name)
-    except (TypeError, ValueError) as error:
-        if tally is None or tally.reporter.strict:
-            raise
-        tally.reporter.leave_out(error)
-        return None

@@ -2,17 +2,19 @@
 
 The system releases the lock of a process that has died. A lease is a file that names the process and the
 host that hold it, and that they touch every few seconds; a lease that is not touched for a minute has
-expired, and so has, with filelock 4.3, one of a process of this host that is gone.
+expired. With filelock 4.3 one of a process of this host that is gone need not expire.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -27,12 +29,12 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOS
 LEASE_S = 60.0
 
 
-def take_lock(folder: Path, host: str | None) -> BaseFileLock:
-    """Lock a folder without waiting; a lease of another host is given the time to expire.
+def take_lock(folder: Path, holder: Mapping[str, Any]) -> BaseFileLock:
+    """Lock a folder without waiting; the lease of a process that may be gone is given the time to expire.
 
     Args:
         folder: The folder, which exists.
-        host: Where the process runs that used the folder last, if known.
+        holder: Which process used the folder last, ``{"pid": 4711, "host": "node-2"}``, as far as is known.
 
     Returns:
         What is to be released; its ``lock_file`` is ``LOCK`` or ``LEASE`` in the folder.
@@ -57,7 +59,8 @@ def take_lock(folder: Path, host: str | None) -> BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        if host == socket.gethostname():
+        host = holder.get("host")
+        if host == socket.gethostname() and _may_run(holder.get("pid")):
             raise
         # Only by watching it can one see from here whether its process is alive.
         logger.warning("waiting %.0f s to see whether a run on %s is alive", LEASE_S, host or "another host")
@@ -68,6 +71,19 @@ def take_lock(folder: Path, host: str | None) -> BaseFileLock:
 def is_lost(lock: BaseFileLock) -> bool:
     """Return whether a lease has expired and was taken by another process, or deleted."""
     return getattr(lock, "compromise", None) is not None
+
+
+def _may_run(pid: object) -> bool:
+    """Return whether a process of this host may be alive."""
+    if not isinstance(pid, int) or pid <= 0:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _lease(path: Path) -> BaseFileLock:

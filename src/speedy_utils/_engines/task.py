@@ -15,9 +15,9 @@ from .._interrupts import Cancelled
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
+from .._worker.channel.flusher import Sink
 from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
-from .._worker.flusher import Sink
 from .._worker.reporter import Reporter
 from .payload.refs import ValueLostError, resolve
 

@@ -146,7 +146,7 @@ class ProgressActor:
         self._before_reset = self._ledger.sums
 
     def report(self, reports: Iterable[Report], timings: StageTimings, address: str = "") -> None:
-        """Merge the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`.
+        """Merge the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`.
 
         Args:
             reports: What each task has counted so far.

@@ -117,7 +117,7 @@ class ActorSink:
         self._call: PendingCall | None = None
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-        """Send the state of some tasks; see :class:`~speedy_utils._worker.flusher.Sink`."""
+        """Send the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`."""
         if isinstance(self._actor, ProgressActor):
             self._actor.report(reports, timings)
             return True

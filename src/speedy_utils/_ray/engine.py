@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
 from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
+from .._engines.payload.results import Sent, first_line, unpack_outcome
 from .._engines.payload.shipment import PLAIN_TYPES, Shipment, UnsentValueError
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
@@ -28,9 +28,6 @@ from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
-
-if TYPE_CHECKING:
-    from .worker import Sent
 
 ACTOR_DELAY_S = 0.2
 """Seconds that a run lasts before its actors are started; see ``RayEngine._start_actors``."""
@@ -164,7 +161,7 @@ class RayEngine:
         # Many workers have the same name otherwise: once is enough.
         new = {name: text for name, text in sent.differences if name not in self._differences}
         self._differences |= new.keys()
-        outcome = _unpack(sent)
+        outcome = unpack_outcome(sent)
         return replace(outcome, warnings=(*outcome.warnings, *new.values())) if new else outcome
 
     def _start_actors(self) -> None:
@@ -281,8 +278,6 @@ def _sent_by(ref: Any, item: Any) -> Sent:
     """
     from ray import exceptions, get
 
-    from .worker import Sent, first_line
-
     lost = (
         exceptions.WorkerCrashedError,
         exceptions.OutOfMemoryError,
@@ -304,30 +299,8 @@ def _sent_by(ref: Any, item: Any) -> Sent:
     return Sent(Outcome(failure=Failure(sent))) if isinstance(sent, str) else sent
 
 
-def _unpack(sent: Sent) -> Outcome:
-    """Return the outcome that a task has sent, with its value or its exception."""
-    from .worker import first_line
-
-    outcome, value, error, _ = sent
-    failure = outcome.failure
-    try:
-        if failure is None and value is not None:
-            return replace(outcome, value=value.load())
-        if failure is not None and error is not None:
-            return replace(outcome, failure=replace(failure, error=error.load()))
-    except Exception as unread:  # loading a pickle is code of the user's classes, and may raise anything
-        if failure is None:
-            text = "".join(traceback.format_exception(unread))
-            return Outcome(
-                failure=Failure(f"its result could not be read: {first_line(unread)}", text, unread)
-            )
-    return outcome
-
-
 def _failure_of(ref: Any) -> Failure | None:
     """Return why a reference has no value; None if it has one."""
-    from .worker import first_line
-
     try:
         resolve(ref)
     except ValueLostError as error:

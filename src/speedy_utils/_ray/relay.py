@@ -14,7 +14,7 @@ from typing import Any
 
 from .._state.ledger import Ledger, Report, Task
 from .._state.timings import StageClock, StageTimings
-from .._worker.flusher import Sink
+from .._worker.channel.flusher import Sink
 from .actor import TaskLocations
 from .client import ActorName, ActorSink
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,9 +14,10 @@ from ray import cloudpickle
 
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
-from .._engines.payload.shipment import PLAIN_TYPES, Packed, pack_result
+from .._engines.payload.results import Sent, pack_outcome, unread
+from .._engines.payload.shipment import Packed
 from .._engines.payload.surroundings import Surroundings
-from .._engines.task import Attempt, Failure, Outcome, run_attempt
+from .._engines.task import Attempt, run_attempt
 from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
 
@@ -32,22 +32,6 @@ class RayPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # 
     def carries(self, kind: type) -> bool:
         """Return whether a type is one of Ray's references and handles, or of Ray Client's."""
         return issubclass(kind, _CARRIED) or kind.__module__ == "ray.util.client.common"
-
-
-class Sent(NamedTuple):
-    """What a task sends back.
-
-    Attributes:
-        outcome: Its outcome, without what the user's code has made.
-        value: What the function returned; None if it failed, or that is plain and in the outcome.
-        error: Its exception; None if there was none, or it can't be sent.
-        differences: What the worker has otherwise than the program: names, each with a sentence.
-    """
-
-    outcome: Outcome
-    value: Packed | None = None
-    error: Packed | None = None
-    differences: tuple[tuple[str, str], ...] = ()
 
 
 class _Shared(NamedTuple):
@@ -117,7 +101,7 @@ def run_shared_attempt(
     except ray.exceptions.RayError:
         raise
     except Exception as error:  # loading a pickle imports modules and calls code of the user's
-        return _unread("func or what it needs", error)
+        return unread("func or what it needs", error)
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
@@ -125,7 +109,7 @@ def run_shared_attempt(
         try:
             item = Packed(*packed).load() if packed is not None else item
         except Exception as error:  # as above
-            return _unread("its item", error)
+            return unread("its item", error)
         outcome = run_attempt(
             shared.function,
             item,
@@ -134,17 +118,11 @@ def run_shared_attempt(
             shared.sink,
             adopt_tqdm=attempt.adopt_tqdm,
         )
-        sent = _pack(outcome)
+        sent = pack_outcome(RayPickler, outcome, worker_address())
     if shared.warnings:  # once: with the first outcome of this worker
         sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))
         shared.warnings.clear()
     return sent._replace(differences=take_differences())
-
-
-def first_line(error: BaseException) -> str:
-    """Return the type of an exception, and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _shared_by(refs: list[Any]) -> _Shared:
@@ -171,43 +149,6 @@ def _read_shared(ref: Any) -> _Shared:
         function, kwargs = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
     return _Shared(function, kwargs, sink, surroundings, _warnings(surroundings))
-
-
-def _unread(what: str, error: Exception) -> Sent:
-    text = "".join(traceback.format_exception(error))
-    return Sent(Outcome(failure=Failure(f"{what} could not be read in a worker: {first_line(error)}", text)))
-
-
-def _pack(outcome: Outcome) -> Sent:
-    """Pack what the user's code has made."""
-    failure = outcome.failure
-    if failure is None and type(outcome.value) in PLAIN_TYPES:
-        return Sent(outcome)
-    if failure is None:
-        try:
-            packed = pack_result(RayPickler, outcome.value)
-        except Exception as error:  # pickling is code of the user's classes
-            reason = f"its result could not be sent back: {first_line(error)}"
-            return Sent(Outcome(failure=Failure(reason, "".join(traceback.format_exception(error)))))
-        return Sent(replace(outcome, value=None), packed)
-    if failure.worker_lost:
-        failure = replace(failure, reason=f"{failure.reason} [{worker_address()}]")
-    return Sent(replace(outcome, failure=replace(failure, error=None)), None, _pack_error(failure.error))
-
-
-def _pack_error(error: BaseException | None) -> Packed | None:
-    """Pack an exception, alone if those that have led to it can't be; return None if it can't be itself."""
-    if error is None:
-        return None
-    try:
-        packed = pack_result(RayPickler, error)
-        packed.load()  # with a `__reduce__` of its own it may only pickle
-    except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        if error.__cause__ is error.__context__ is None:
-            return None
-        error.__cause__ = error.__context__ = None
-        return _pack_error(error)
-    return packed
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:

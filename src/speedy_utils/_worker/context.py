@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from .._interrupts import after_fork_in_child
-from .flusher import Flusher, Sink
+from .channel.flusher import Flusher, Sink
 from .process import in_ray_worker, mark_children, reset_sigterm_in_children, started_by_task
 from .reporter import Reporter, Tally
 

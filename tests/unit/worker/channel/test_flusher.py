@@ -12,7 +12,7 @@ from support.waiting import wait_until
 
 from speedy_utils._state.ledger import RUN_ITEMS, Report
 from speedy_utils._state.timings import StageTimings
-from speedy_utils._worker.flusher import RESEND_AFTER_S, Flusher
+from speedy_utils._worker.channel.flusher import RESEND_AFTER_S, Flusher
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock, RecordingSink
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .._state.ledger import Report
-from .._state.timings import StageTimings
-from .reporter import Reporter
+from ..._state.ledger import Report
+from ..._state.timings import StageTimings
+from ..reporter import Reporter
 
 logger = logging.getLogger("speedy_utils")
 

@@ -1,0 +1,1 @@
+"""The way from the reporters of a process to its run."""

@@ -66,7 +66,7 @@ SAID = re.compile(rf"(?:\(\w+ pid=\d+\) ?)?(?:{WORDS})?(?:(?<=end)after end)?")
 
 
 def states(text: str, *sizes: tuple[int, int]) -> Iterator[Emulator]:
-    """The terminal before each drawing of the block, and at the end.
+    """The terminal after each time that the block is drawn or erased, and at the end.
 
     Args:
         text: What was written to it.
@@ -76,9 +76,7 @@ def states(text: str, *sizes: tuple[int, int]) -> Iterator[Emulator]:
     for size, part in zip(sizes, text.split(RESIZED), strict=True):
         if size != emulator.size:
             emulator.resize(*size)
-        first, *rest = re.split(r"(?=\r\x1b\[J)", part)
-        emulator.feed(first)
-        for drawn in rest:
+        for drawn in re.findall(r"(?s).*?\x1b\[J(?:\x1b\[\d+A)?\r|.+", part):
             emulator.feed(drawn)
             yield emulator
 

@@ -131,7 +131,7 @@ def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_colo
     assert "1 failed" in text
     pieces = text.split("\x1b[")[1:]
     assert bool(pieces) == (kind == "bar")
-    assert {piece.lstrip("0123456789;")[0] for piece in pieces} <= {"A", "J"}
+    assert {piece.lstrip("0123456789;")[0] for piece in pieces} <= {"A", "C", "J", "K"}
 
 
 def test_function_gets_each_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:

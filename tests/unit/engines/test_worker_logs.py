@@ -14,6 +14,7 @@ import pytest
 from support.screen import FakeTerminal
 
 from speedy_utils import multi_process
+from speedy_utils._display.terminal.block import ERASE
 from speedy_utils._display.terminal.lines import StreamProxy
 from speedy_utils._display.terminal.screen import Screen
 from speedy_utils._engines.worker_logs import LogFilter, ThreadLogs, checked_worker_logs
@@ -158,10 +159,10 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
             screen.finish(1, None)
         assert sys.stdout is sys.stderr is terminal
     text = terminal.getvalue()
-    assert "\r\x1b[Jdriver\n" in text
+    assert f"{ERASE}driver\n" in text
     assert "drawn in a task" in text
     assert "out" not in text
-    assert ("\r\x1b[Jdriver again\n" in text) == (not screen_first)
+    assert (f"{ERASE}driver again\n" in text) == (not screen_first)
 
 
 @pytest.mark.parametrize("bad", ["", "last", None, True, 1, ["all"]])

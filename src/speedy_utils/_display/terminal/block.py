@@ -10,7 +10,14 @@ from .lines import PartialLines, truncate, truncate_left
 Render = Callable[[int], list[str]]
 """Returns lines for a number of columns."""
 
-ERASE = "\r\x1b[J"
+_ERASE_AFTER = "\x1b[K\x1b[C\x1b[J"
+"""Erases what comes after the cursor: the rest of its row, and the rows below.
+
+The cursor steps one column to the right in between: in the top left corner tmux keeps what ``\\x1b[J``
+erases, and each redraw of a block on the top row would push a screen into the scrollback.
+"""
+
+ERASE = f"\r{_ERASE_AFTER}\r"
 """Erases the row of the cursor and all below it."""
 
 
@@ -37,7 +44,7 @@ class Block:
         >>> block.rows(3, 24)  # another width, so the lines are made anew
         ['===', '---']
         >>> block.draw(3, 24)
-        '\r\x1b[J===\n---\x1b[1A\r'
+        '\r===\x1b[K\n---\x1b[K\x1b[C\x1b[J\x1b[1A\r'
     """
 
     def __init__(self) -> None:
@@ -103,4 +110,6 @@ class Block:
         above = min(rows_above, height - 1)
         rows = self.rows(columns, height - above)
         up = above + max(len(rows) - 1, 0)
-        return "\r" + "\n" * above + "\x1b[J" + "\n".join(rows) + (f"\x1b[{up}A" if up else "") + "\r"
+        # Text first and then erase: a terminal that shows what it has so far never shows an empty row.
+        text = "\x1b[K\n".join(rows) + _ERASE_AFTER
+        return "\r" + "\n" * above + text + (f"\x1b[{up}A" if up else "") + "\r"

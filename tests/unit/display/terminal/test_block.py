@@ -48,16 +48,20 @@ def test_a_character_that_the_encoding_lacks_is_a_question_mark() -> None:
     assert block.fit(["語 a\nb\x1b[2J\a"], 20) == ["? ab"]
 
 
+ERASED = "\x1b[K\x1b[C\x1b[J"
+"""The end of a row and all below it: never from the corner of the screen on, which tmux would keep."""
+
+
 @pytest.mark.parametrize(
     ("lines", "rows_above", "text"),
     [
-        ([], 0, "\r\x1b[J\r"),
-        (["a"], 0, "\r\x1b[Ja\r"),
-        (["a", "b"], 0, "\r\x1b[Ja\nb\x1b[1A\r"),
-        (["a", "b"], 2, "\r\n\n\x1b[Ja\nb\x1b[3A\r"),
-        (["a"], 50, "\r" + "\n" * 23 + "\x1b[Ja\x1b[23A\r"),
+        ([], 0, f"\r{ERASED}\r"),
+        (["a"], 0, f"\ra{ERASED}\r"),
+        (["a", "b"], 0, f"\ra\x1b[K\nb{ERASED}\x1b[1A\r"),
+        (["a", "b"], 2, f"\r\n\na\x1b[K\nb{ERASED}\x1b[3A\r"),
+        (["a"], 50, "\r" + "\n" * 23 + f"a{ERASED}\x1b[23A\r"),
     ],
 )
 def test_the_text_leaves_the_cursor_where_it_was(lines: list[str], rows_above: int, text: str) -> None:
-    """Drawing goes below the rows of tqdm bars, erases downwards from there, and comes back up."""
+    """Drawing goes below the rows of tqdm bars, erases what its text has left, and comes back up."""
     assert block_of(constant(*lines)).draw(20, 24, rows_above) == text

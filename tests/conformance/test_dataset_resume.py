@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def test_one_failing_shard_does_not_stop_the_others(
     assert (second.index, str(second.item), second.attempts) == (2, "shard 2 (rows 20-29)", 1)
     assert isinstance(first.__cause__, ValueError)
     for part in (
-        f"2 of 4 shards failed; the 2 finished ones are kept in {str(out) + '.partial'!r}",
+        f"2 of 4 shards failed; 2 of 4 shards are finished, and kept in {str(out) + '.partial'!r}",
+        'with resume="trust" also after process_func was corrected',
         "shard 1 (rows 10-19) failed after 1 attempt: ValueError: row 13 is bad",
         "The same in 1 more: shard 2\n  - shard 2 (rows 20-29): ValueError: row 25 is bad",
         'raise ValueError(f"row',
@@ -97,6 +99,56 @@ def test_one_failing_shard_does_not_stop_the_others(
     assert 0 < again[-1].elapsed <= took
     assert again[-1].rate >= 20 / again[-1].elapsed  # merging is on the clock, and not in the rate
     assert names(out.parent) == ["out"]
+
+
+def test_a_run_of_which_nothing_is_kept_says_what_to_do(local: str, out: Path) -> None:
+    """If no shard is finished the error says so, and how less is lost; the number of shards is then free."""
+
+    def process(dataset: Any) -> Any:
+        raise ValueError("a bug")
+
+    options: dict[str, Any] = {"num_workers": 1, "backend": local, "progress": False}
+    with pytest.raises(FailedShardsError) as caught:
+        multi_process_dataset(numbered(40), process, out, num_shards=2, **options)
+    assert str(caught.value).startswith(
+        "2 of 2 shards failed; none of 2 shards is finished, so nothing is kept. "
+        "With more of them, such as num_shards=8, less is lost"
+    )
+    with pytest.raises(FailedShardsError) as caught:
+        multi_process_dataset(numbered(2), process, out, num_shards=8, **options)
+    assert "2 of 2 shards failed; none of 2 shards is finished, so nothing is kept\n" in str(caught.value)
+
+
+class Loads:
+    """A class whose calls would load a model."""
+
+    def __init__(self, dataset: Any) -> None:
+        """Take the shard."""
+        raise ValueError("not today")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "shards"),
+    [
+        (900, {}, 8),
+        (450, {}, 4),
+        (90, {}, 2),
+        (900, {"ray_options": {"num_gpus": 0.5}}, 2),
+        (900, {"process_func": Loads}, 2),
+        (900, {"num_shards": 3}, 3),
+    ],
+    ids=["large", "smaller", "small", "GPUs", "a class", "given"],
+)
+def test_each_worker_gets_four_shards_by_default(
+    rows: int, options: dict[str, Any], shards: int, recorder: Recorder, out: Path
+) -> None:
+    """Of a small dataset it gets fewer, and one if each shard may load a model."""
+    arguments: dict[str, Any] = {"process_func": lambda dataset: dataset, **options}
+    with suppress(FailedShardsError):
+        multi_process_dataset(
+            numbered(rows), output_path=out, num_workers=2, backend="seq", progress=recorder, **arguments
+        )
+    assert recorder.last.tasks_total == shards
 
 
 def test_a_shard_is_cleared_before_it_runs_again(local: str, out: Path, tmp_path: Path) -> None:

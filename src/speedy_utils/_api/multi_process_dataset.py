@@ -23,7 +23,7 @@ from .._sharding.merge import ColumnWatch, columns_error, merge_shards
 from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
 from .._sharding.shard_worker import BAD_ROWS_FILE, process_shard
-from .._sharding.shards import LazyShards, resolve_dataset
+from .._sharding.shards import LazyShards, default_shards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, ShardError, TaskError
@@ -85,8 +85,10 @@ def multi_process_dataset(
         num_workers: How many shards are processed at once; None for the number of CPUs, and for 32
             coroutines on ``"threads"``.
         backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
-        num_shards: How many shards to cut; None for one a worker. More of them balance uneven rows, and
-            lose less when a worker dies.
+        num_shards: How many shards to cut. More of them balance uneven rows, and lose less when the run
+            stops or a worker dies. None for the number that an interrupted call had; or else for four a
+            worker, fewer if these had less than 100 rows each, and one a worker if ``ray_options`` ask for
+            GPUs or ``process_func`` is a class, as each shard would load its model anew.
         seed: Shuffles the rows with this seed; the positions of shards are those of the shuffled rows.
         debug: Processes only the first ``debug_size`` rows.
         debug_size: How many rows that is.
@@ -175,7 +177,7 @@ def multi_process_dataset(
         plan = workspace.resume(
             fingerprint_run(rows, process_func, parts_of(process_func, shared_arguments(kwargs), hash_value)),
             num_shards=num_shards,
-            default_shards=workers,
+            default_shards=default_shards(len(rows), workers, one_each=_loads_a_model(process_func, options)),
             resume=resume,
         )
         watch = ColumnWatch(workspace, features)
@@ -231,15 +233,13 @@ def multi_process_dataset(
                     merge_shards(workspace, plan, run.enter, features)
         except ShardError:  # it says itself what is kept
             raise
-        except BaseException:  # Ctrl-C too: the user wants to know what is kept
+        except BaseException as error:  # Ctrl-C too: the user wants to know what is kept
             if not workspace.published:
-                logger.warning(
-                    "stopped: %d of %d shards are finished, and kept in %s; "
-                    "the same call runs only the others",
-                    len(plan.finished),
-                    len(plan.specs),
-                    workspace.folder,
-                )
+                stopped = f"stopped: {_kept(plan, workspace, 'the same call runs only the others')}"
+                if isinstance(error, KeyboardInterrupt) and not error.args:
+                    error.args = (stopped,)  # printed last, below the traceback
+                else:
+                    logger.warning(stopped)
             raise
     if bad_rows := sum(record.bad_rows for record in plan.finished.values()):
         listing = workspace.output_path / BAD_ROWS_FILE
@@ -248,6 +248,11 @@ def multi_process_dataset(
 
 
 multi_process_dataset.__module__ = "speedy_utils"
+
+
+def _loads_a_model(process_func: Any, options: RunOptions) -> bool:
+    """Return whether calls of a function are likely to begin with something slow, such as loading a model."""
+    return isinstance(process_func, type) or bool((options.ray_options or {}).get("num_gpus"))
 
 
 @keeping_ctrl_c()
@@ -308,14 +313,24 @@ def _process(
         raise columns_error(misfits, f"no more shards were started; {_kept(plan, workspace)}")
     if failed:
         failed.sort(key=lambda error: error.index)
+        then = 'the same call runs only the others, with resume="trust" also after process_func was corrected'
         raise FailedShardsError(
-            f"{len(failed)} of {len(plan.specs)} shards failed; the {len(plan.finished)} finished ones "
-            f"are kept in {str(workspace.folder)!r}, and the same call again runs only the others",
-            failed,
+            f"{len(failed)} of {len(plan.specs)} shards failed; {_kept(plan, workspace, then)}", failed
         )
 
 
-def _kept(plan: ShardPlan, workspace: Workspace) -> str:
-    """Say which shards are kept."""
-    finished = f"{len(plan.finished)} of {len(plan.specs)} shards are finished"
-    return f"{finished}, and kept in {str(workspace.folder)!r}"
+def _kept(plan: ShardPlan, workspace: Workspace, then: str = "") -> str:
+    """Say which shards are kept, or what to do if there is none.
+
+    Args:
+        plan: The shards.
+        workspace: The folder of the run.
+        then: What becomes of those that are kept.
+    """
+    count = len(plan.specs)
+    if plan.finished:
+        kept = f"{len(plan.finished)} of {count} shards are finished, and kept in {str(workspace.folder)!r}"
+        return f"{kept}; {then}" if then else kept
+    more = min(4 * count, plan.specs[-1].stop)
+    advice = f". With more of them, such as num_shards={more}, less is lost" if more > count else ""
+    return f"none of {count} shards is finished, so nothing is kept{advice}"

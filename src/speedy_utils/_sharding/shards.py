@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from datasets.table import Table
 
+# How many shards a worker gets by default, and how many rows each of these has, at the least.
+_SHARDS_PER_WORKER = 4
+_LEAST_ROWS = 100
+
 # How many rows are fetched at once to apply an indices mapping: the batch ``datasets`` itself writes in.
 _GATHER_ROWS = 1_000
 
@@ -73,6 +77,22 @@ def plan_shards(num_rows: int, num_shards: int) -> list[ShardSpec]:
     # The first ``longer`` shards have one row more.
     bounds = [index * size + min(index, longer) for index in range(num_shards + 1)]
     return [ShardSpec(index, bounds[index], bounds[index + 1]) for index in range(num_shards)]
+
+
+def default_shards(num_rows: int, workers: int, *, one_each: bool = False) -> int:
+    """Return how many shards to cut by default: as many for each worker, so that all end together.
+
+    Args:
+        num_rows: Rows of the dataset. Of a small one each worker gets fewer shards, down to one.
+        workers: How many shards are processed at once.
+        one_each: Whether each worker gets one in any case, as beginning one takes long.
+
+    Example:
+        >>> default_shards(2_900_000, 64), default_shards(500, 2), default_shards(50, 2)
+        (256, 4, 2)
+    """
+    most = 1 if one_each else _SHARDS_PER_WORKER
+    return workers * max(1, min(most, num_rows // (workers * _LEAST_ROWS)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
-from datasets import Dataset, Features, Value, load_from_disk
+from datasets import ClassLabel, Dataset, Features, Value, load_from_disk
 from support.recorder import Recorder
 from support.rows import names, never, numbered
 
@@ -99,6 +99,31 @@ def test_a_misfit_stops_the_run_with_the_second_shard(backend: str, recorder: Re
     assert "no more shards were started; 2 of 8 shards are finished, and kept" in str(caught.value)
     assert recorder.last.tasks_done == 2
     assert names(out.parent / "out.partial" / "shards") == ["00000", "00001"]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "in a struct"])
+@pytest.mark.parametrize("place", [0, 1], ids=["before", "after"])
+def test_an_integer_that_no_float_holds_stops_the_run(
+    place: int, nested: bool, local: str, recorder: Recorder, out: Path
+) -> None:
+    """It is found when the second shard finishes, whichever has the floats, and not when all are merged."""
+    values = [[0.5], [1, 2**53 + 1]] if place else [[1, 2**53 + 1], [0.5]]
+    rows: list[list[dict[str, Any]]] = [
+        [{"n": {"k": value} if nested else value} for value in part] for part in [*values, *[[3]] * 6]
+    ]
+    with pytest.raises(MergeError) as caught:
+        multi_process_dataset(
+            numbered(8),
+            by_shard(rows, whole=False),
+            out,
+            num_workers=1,
+            num_shards=8,
+            backend=local,
+            progress=recorder,
+        )
+    assert f"shard {place} (rows {place}-{place}): row 1, column" in str(caught.value)
+    assert "9007199254740993" in str(caught.value)
+    assert recorder.last.tasks_done == 2
 
 
 def test_a_misfit_can_be_left_for_later(local: str, out: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -252,3 +277,36 @@ def test_finished_shards_that_can_not_be_cast_run_again(
     assert load_from_disk(str(out))["q"][:] == ["s", *(str(i) for i in range(1, 8))]
     assert recorder.last.initial == 1
     assert "shard 1 (rows 1-1): row 0, column 'q': int64 can't become string" in caplog.text
+
+
+def test_labels_of_finished_shards_are_in_their_range(local: str, out: Path) -> None:
+    """Integers of finished shards become labels if each is one; else the row is named, and what to do."""
+    options: dict[str, Any] = {"num_workers": 1, "num_shards": 3, "backend": local, "progress": False}
+    rows = [[{"y": 1}, {"y": 0}], [{"y": -1}, {"y": 2}], [{}]]
+    process = by_shard(rows, whole=False)
+    with pytest.raises(FailedShardsError, match="1 of 3 shards failed"):
+        multi_process_dataset(numbered(3), process, out, **options)
+    rows[2] = [{"y": 1}]
+    few, enough = (Features({"y": ClassLabel(num_classes=count)}) for count in (2, 3))
+    with pytest.raises(MergeError, match=r"shard 1 \(rows 1-1\): row 1, column 'y': .*; the row holds 2"):
+        multi_process_dataset(numbered(3), process, out, resume="trust", features=few, **options)
+    multi_process_dataset(numbered(3), process, out, resume="trust", features=enough, **options)
+    result = load_from_disk(str(out))
+    assert result.features == enough
+    assert result["y"][:] == [1, 0, -1, 2, 1]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["yielded", "returned"])
+@pytest.mark.parametrize("label", [2, -2])
+def test_labels_are_in_their_range(label: int, whole: bool, local: str, out: Path) -> None:
+    """A label that ``features=`` does not have fails its shard, also if the shard's column was an integer."""
+    with pytest.raises(FailedShardsError, match=r"row 1, column 'y(.k)?': "):
+        multi_process_dataset(
+            numbered(1),
+            by_shard([[{"y": {"k": 1}}, {"y": {"k": label}}]], whole),
+            out,
+            num_workers=1,
+            backend=local,
+            features=Features({"y": {"k": ClassLabel(num_classes=2)}}),
+            progress=False,
+        )

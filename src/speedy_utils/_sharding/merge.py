@@ -181,18 +181,24 @@ class ColumnWatch:
         self._workspace = workspace
         self._features = features
         self._agreement = Agreement()
+        self._parts: list[Part] = []
 
     def add(self, record: ShardRecord) -> list[str]:
-        """Add a finished shard, and return how it does not fit, each in a sentence."""
+        """Add a finished shard, and return how it, or an earlier one, does not fit, each in a sentence."""
         if not record.rows:
             return []
         part = _part(record, self._workspace)
-        if self._features is None:
-            return self._agreement.add(part)
-        if part.features.arrow_schema == self._features.arrow_schema:
-            return []
-        reason = cannot_cast(part, self._features)
-        return [] if reason is None else [reason]
+        if self._features is not None:
+            return cannot_cast(part, self._features)
+        before = self._agreement.features
+        if misfits := self._agreement.add(part):
+            return misfits
+        columns = self._agreement.features
+        changed = [name for name in columns if before.get(name) != columns[name]]
+        # An integer of an earlier shard may not keep in the float that this one needs.
+        misfits = [misfit for each in self._parts for misfit in cannot_cast(each, columns, changed)]
+        self._parts.append(part)
+        return misfits + cannot_cast(part, columns)
 
 
 def _part(record: ShardRecord, workspace: Workspace | None) -> Part:

@@ -35,6 +35,7 @@ from .._worker.context import tally_here
 from .._worker.event_loop import awaited
 from .._worker.input_rows import InputRows
 from ..errors import ShardError
+from .columns.cast import fits
 from .columns.returned import (
     holds_rows,
     is_parquet,
@@ -251,7 +252,7 @@ def finish_shard(
         else:
             place = _locate(result, output, spec)
             saved, source = _read_output(place, attempt, spec, features)
-        if features is not None and saved.features.arrow_schema != features.arrow_schema:
+        if features is not None and not fits(saved.features, features):
             saved = write_saved(saved, attempt / "cast", features, str(spec))
     home = attempt.parent.resolve()
     if bad_rows:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .cast import CastError, arrow_type, cast_table
+from .cast import CastError, arrow_type, cast_table, check_name
 from .row_writer import first_value, stored_tables
-from .unify import MisfitError, holds_json, show_type, unify
+from .unify import MisfitError, holds, is_json, may_change, show_type, unify
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -95,22 +95,34 @@ def agree(parts: Sequence[Part]) -> tuple[Features, list[str]]:
 
     agreement, misfits = Agreement(), []
     # Beside Json() types fit together that do not fit by themselves, so what has it comes first.
-    for part in sorted(parts, key=lambda part: not holds_json(dict(part.features))):
+    for part in sorted(parts, key=lambda part: not holds(part.features, is_json)):
         misfits += agreement.add(part)
     names = dict.fromkeys(name for part in parts for name in part.features)
     return Features({name: agreement.features[name] for name in names if name in agreement.features}), misfits
 
 
-def cannot_cast(part: Part, features: Features) -> str | None:
-    """Return why a shard can't be cast to columns, as far as its first rows show; None if they can."""
+def cannot_cast(part: Part, features: Features, changed: Collection[str] | None = None) -> list[str]:
+    """Return why a shard can't be cast to columns, in a sentence; nothing if it can.
+
+    Args:
+        part: The shard; of its rows only what a cast may change is read.
+        features: The columns.
+        changed: The names of those to which it was not compared before; None for all.
+    """
+    from datasets import Features
+
+    row, wanted = 0, {}
     try:
-        for file in part.files[:1]:
-            for table in stored_tables(file):
-                cast_table(table, features)
-                break
+        for name, feature in part.features.items():
+            check_name(name, features)
+            if (changed is None or name in changed) and may_change(feature, features[name]):
+                wanted[name] = features[name]
+        for table in (table for file in part.files if wanted for table in stored_tables(file)):
+            cast_table(table.select(list(wanted)), Features(wanted), first_row=row)
+            row += table.num_rows
     except CastError as error:
-        return f"{part.name}: {error}"
-    return None
+        return [f"{part.name}: {error}"]
+    return []
 
 
 def checked_features(features: object) -> Features | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .unify import is_json, list_parts, make_list
+from .unify import holds, is_json, is_label, list_parts, make_list
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,11 +61,10 @@ def cast_table(table: pa.Table, features: Features, *, first_row: int = 0, encod
     import pyarrow as pa
 
     schema = features.arrow_schema
-    if table.schema == schema:
+    if table.schema == schema and not holds(features, is_label):
         return table.replace_schema_metadata(schema.metadata)
     for name in table.column_names:
-        if name not in features:
-            raise CastError(name, f"there is no such column in features, which has {', '.join(features)}")
+        check_name(name, features)
     arrays = []
     for name, feature in features.items():
         if name not in table.column_names:
@@ -77,6 +76,17 @@ def cast_table(table: pa.Table, features: Features, *, first_row: int = 0, encod
             row += len(chunk)
         arrays.append(pa.chunked_array(chunks, schema.field(name).type))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def check_name(name: str, features: Features) -> None:
+    """Raise CastError if columns have none of this name."""
+    if name not in features:
+        raise CastError(name, f"there is no such column in features, which has {', '.join(features)}")
+
+
+def fits(columns: Features, wanted: Features) -> bool:
+    """Return whether rows of some columns need no cast to others."""
+    return columns == wanted or (columns.arrow_schema == wanted.arrow_schema and not holds(wanted, is_label))
 
 
 # What a feature's own cast, or Arrow's, raises for a value that does not fit.
@@ -104,9 +114,10 @@ def _cast_rows(array: pa.Array, feature: Any, column: str, first_row: int, encod
 
 def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     target = arrow_type(feature)
-    if array.type == target:
+    if array.type == target and not holds(feature, is_label):
         return array
     if array.null_count == len(array):
         return _nulls(len(array), target)
@@ -117,7 +128,10 @@ def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if hasattr(feature, "cast_storage"):  # an image, a class label and the like
-        return feature.cast_storage(array)
+        stored = feature.cast_storage(array)
+        if is_label(feature) and pc.any(pc.less(stored, -1)).as_py():
+            raise CastError(column, f"there is no such label among {feature.num_classes}")
+        return stored
     if isinstance(target, pa.ExtensionType):  # Array2D and the like
         stored = _cast(array, feature_of(target.storage_type), column, encoded)
         return pa.ExtensionArray.from_storage(target, stored)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
-from .cast import CastError, arrow_type, as_json, cast_table, feature_of
+from .cast import CastError, as_json, cast_table, check_name, feature_of
 from .unify import MisfitError, is_json, list_parts, make_list, unify
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def batch_of_columns(columns: Mapping[str, Any], features: Features | None, firs
 
     if features is not None:
         for name in columns:
-            if name not in features:
-                raise CastError(name, f"there is no such column in features, which has {', '.join(features)}")
+            check_name(name, features)
     arrays, found = {}, {}
     for name, values in columns.items():
         feature = None if features is None else features[name]
@@ -141,21 +141,32 @@ def _is_number_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
-def _unsigned(values: Any) -> tuple[pa.Array, Any] | None:
-    """Return whole numbers, or lists of them, as uint64: Arrow by itself tries no more than int64.
+def _unsigned(values: Sequence[Any]) -> tuple[pa.Array, Any] | None:
+    """Convert whole numbers, also inside of lists and dicts, of which one is beyond int64: to uint64.
 
-    Hashes are such numbers. None if the values are of any other kind.
+    Hashes are such numbers, and Arrow by itself tries no more than int64. None if that is of no help.
     """
     import pyarrow as pa
     from datasets import Value
 
-    parts = [value if isinstance(value, (list, tuple)) else (value,) for value in values]
-    if not {type(number) for part in parts for number in part} <= {int, type(None)}:
-        return None  # Arrow would make 2 of 2.5
-    number = Value("uint64")
-    for feature in (number, make_list(number, -1, large=False)):
-        with suppress(OverflowError, pa.ArrowException):
-            return pa.array(values, arrow_type(feature)), feature
+    missing = pa.array([value is None for value in values])
+    there = [value for value in values if value is not None]
+    with suppress(OverflowError, CastError, TwoRowsError, pa.ArrowException):
+        if all(type(value) is int for value in there):  # Arrow would make 2 of 2.5
+            return pa.array(values, pa.uint64()), Value("uint64")
+        if all(isinstance(value, (list, tuple)) for value in there):
+            inside, found = _convert([each for value in there for each in value], "", None, 0)
+            ends = accumulate(len(value or ()) for value in values)
+            offsets = pa.array([0, *ends], pa.int32())
+            return pa.ListArray.from_arrays(offsets, inside, mask=missing), make_list(found, -1, large=False)
+        if all(isinstance(value, Mapping) for value in there):
+            names = dict.fromkeys(name for value in there for name in value)
+            parts = {
+                name: _convert([(value or {}).get(name) for value in values], "", None, 0) for name in names
+            }
+            arrays = [array for array, _ in parts.values()]
+            struct = pa.StructArray.from_arrays(arrays, list(names), mask=missing)
+            return struct, {name: found for name, (_, found) in parts.items()}
     return None
 
 

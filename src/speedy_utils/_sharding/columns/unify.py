@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
@@ -193,12 +193,34 @@ def is_json(feature: Any) -> bool:
     return type(feature).__name__ == "Json" and type(feature).__module__.startswith("datasets")
 
 
-def holds_json(feature: Any) -> bool:
-    """Return whether there is a ``Json()`` in a feature."""
+def is_label(feature: Any) -> bool:
+    """Return whether a feature is a ``ClassLabel``, which is stored as an integer of a certain range."""
+    return type(feature).__name__ == "ClassLabel"
+
+
+def holds(feature: Any, kind: Callable[[Any], bool]) -> bool:
+    """Return whether there is a feature of a kind in another one, or in columns."""
     if isinstance(feature, dict):
-        return any(holds_json(each) for each in feature.values())
+        return any(holds(each, kind) for each in feature.values())
     parts = list_parts(feature)
-    return holds_json(parts.item) if parts else is_json(feature)
+    return holds(parts.item, kind) if parts else kind(feature)
+
+
+def may_change(ours: Any, wanted: Any) -> bool:
+    """Return whether a value of one feature might have no place in another one, or not be the same there."""
+    if ours == wanted or is_null(ours):
+        return False
+    if isinstance(ours, dict) and isinstance(wanted, dict):
+        return any(key not in wanted or may_change(each, wanted[key]) for key, each in ours.items())
+    ours_list, wanted_list = list_parts(ours), list_parts(wanted)
+    if ours_list and wanted_list:
+        shorter = wanted_list.length not in (-1, ours_list.length) or ours_list.large > wanted_list.large
+        return shorter or may_change(ours_list.item, wanted_list.item)
+    if not (_is_value(ours) and _is_value(wanted)) or _wider(ours.dtype, wanted.dtype) != wanted.dtype:
+        return True
+    if _TIME.fullmatch(wanted.dtype) or wanted.dtype == "uint64":
+        return not str(ours.dtype).startswith("uint")
+    return wanted.dtype == "float64" and ours.dtype in ("int64", "uint64")
 
 
 def _is_value(feature: Any) -> bool:

@@ -210,13 +210,15 @@ def test_columns_are_kept_where_there_are_no_rows(tmp_path: Path) -> None:
 HASHES: dict[str, list[Any]] = {
     "above int64": [2**64 - 1, None, 0],
     "in lists": [[2**63, 1], None, [], [None]],
+    "in dicts": [{"x": 2**63, "note": "a"}, None, {"x": 1, "note": None}],
+    "deeper": [{"x": [{"y": [2**64 - 1]}, None]}, {"x": None}, {"x": []}],
 }
 
 
 @pytest.mark.parametrize("hashes", HASHES.values(), ids=HASHES.keys())
 @pytest.mark.parametrize("at_once", [True, False])
 def test_hashes_are_unsigned(hashes: list[Any], at_once: bool, tmp_path: Path) -> None:
-    """Numbers of 64 bits without a sign keep their values, also beside batches of small ones."""
+    """Numbers of 64 bits without a sign keep their values, wherever they are, also beside small ones."""
     rows = [{"h": value} for value in hashes]
     saved = write_returned(rows, tmp_path / "saved", None, "shard 0") if at_once else write(tmp_path, *rows)
     assert stored(saved) == rows

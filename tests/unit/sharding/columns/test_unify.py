@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speedy_utils._sharding.columns.cast import arrow_type, cast_table
-from speedy_utils._sharding.columns.unify import MisfitError, holds_json, make_list, unify
+from speedy_utils._sharding.columns.unify import MisfitError, holds, is_json, make_list, may_change, unify
 
 JSON = datasets.Json() if hasattr(datasets, "Json") else None
 
@@ -67,7 +67,7 @@ NUMBERS = [each for each in LEAVES if "int" in each or "float" in each]
 
 @given(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS), st.data())
 def test_every_number_keeps_or_is_refused(ours: str, theirs: str, data: st.DataObject) -> None:
-    """A number cast to the join is equal to what it was, or the cast is an error."""
+    """A number cast to the join is what it was; or the cast is an error, which the types tell may come."""
     wanted = Features({"n": unify(Value(ours), Value(theirs))})
     kind = arrow_type(Value(ours))
     if "float" in ours:
@@ -80,6 +80,7 @@ def test_every_number_keeps_or_is_refused(ours: str, theirs: str, data: st.DataO
     try:
         assert cast_table(table, wanted)["n"].to_pylist() == [value, None]
     except ValueError:
+        assert may_change(Value(ours), wanted["n"])
         assert abs(value) >= 2**53 or (value < 0 and wanted["n"].dtype == "uint64")
 
 
@@ -106,6 +107,32 @@ def test_what_holds_both(ours: Any, theirs: Any, both: Any) -> None:
     assert unify(ours, theirs) == unify(theirs, ours) == both
     inner = unify({"x": make_list(ours, -1, large=False)}, {"x": make_list(theirs, -1, large=False)})
     assert inner == {"x": make_list(both, -1, large=False)}
+
+
+CHANGES: dict[str, tuple[Any, Any, bool]] = {
+    "a wider integer": (Value("int8"), Value("int64"), False),
+    "an integer that a float holds": (Value("int32"), Value("float64"), False),
+    "an integer that a float may not hold": (Value("int64"), Value("float64"), True),
+    "a sign": (Value("int8"), Value("uint64"), True),
+    "a longer time": (Value("timestamp[s]"), Value("timestamp[ns]"), True),
+    "a label": (Value("int64"), ClassLabel(names=["a"]), True),
+    "null": (Value("null"), ClassLabel(names=["a"]), False),
+    "a text": (Value("string"), Value("large_string"), False),
+    "a shorter type": (Value("large_string"), Value("string"), True),
+    "more keys": ({"a": Value("int8")}, {"a": Value("int8"), "b": Value("bool")}, False),
+    "fewer keys": ({"a": Value("int8"), "b": Value("bool")}, {"a": Value("int8")}, True),
+    "a length": (make_list(Value("int8"), -1, large=False), make_list(Value("int8"), 2, large=False), True),
+    "a large list": (make_list(Value("null"), -1, large=False), LargeList(Value("int8")), False),
+}
+
+
+@pytest.mark.parametrize(("ours", "wanted", "may"), CHANGES.values(), ids=CHANGES.keys())
+def test_types_tell_whether_a_cast_may_change_values(ours: Any, wanted: Any, may: bool) -> None:
+    """Only what a cast may change has to be read to know that it fits; inside of structs and lists too."""
+    assert may_change(ours, wanted) is may
+    assert (
+        may_change({"x": make_list(ours, -1, large=False)}, {"x": make_list(wanted, -1, large=False)}) is may
+    )
 
 
 MISFITS: dict[str, tuple[Any, Any]] = {
@@ -136,6 +163,6 @@ def test_what_nothing_holds(ours: Any, theirs: Any) -> None:
 def test_json_holds_what_json_can_say(other: Any) -> None:
     """Where ``datasets`` has ``Json()``, it holds structs, lists, texts and numbers, but no bytes."""
     assert unify(other, JSON) == unify(JSON, other) == JSON
-    assert holds_json(unify({"x": JSON}, {"x": other, "y": Value("int8")}))
+    assert holds(unify({"x": JSON}, {"x": other, "y": Value("int8")}), is_json)
     with pytest.raises(MisfitError):
         unify(JSON, {"a": Value("binary")})

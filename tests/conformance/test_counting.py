@@ -452,7 +452,10 @@ def test_a_run_inside_a_task_draws_nothing(
     assert (recorder.last.done, recorder.last.total) == (3, 3)
     assert not [record for record in caplog.records if "Processing" in record.getMessage()]
     multi_process(in_a_loop, WORDS, backend=backend, num_workers=2, total_items=len)
-    assert "Processing 300 items: 100% 300/300" in caplog.text
+    first, *_, last = [record for record in caplog.records if record.name == "speedy_utils.progress"]
+    workers = "1 worker" if backend == "seq" else "2 workers"
+    assert first.getMessage().startswith(f"Processing 300 items in 3 tasks, {workers}")
+    assert last.getMessage().startswith("Processing 300 items: 100% 300/300")
 
 
 def test_a_bad_number_never_ends_the_work_and_is_told_once(

@@ -14,8 +14,6 @@ from support.programs import environment
 SCRIPT = """
 import json, pathlib, time
 from speedy_utils import multi_process, track
-from speedy_utils._display.log import LogDisplay
-LogDisplay.__init__.__defaults__ = (0.0, *LogDisplay.__init__.__defaults__[1:])
 
 def work(i):
     for _ in track(range(50)):
@@ -35,7 +33,7 @@ def run(shell: str, folder: Path, backend: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         ["bash", "-c", shell.replace("@program@", f"{sys.executable} driver.py")],
         cwd=folder,
-        env=environment(),
+        env=environment({"SPEEDY_UTILS_LOG_EVERY": "0.01"}),
         capture_output=True,
         text=True,
         timeout=240,

@@ -116,4 +116,4 @@ def test_bars_and_log_lines_need_no_posix(tmp_path: Path) -> None:
     *printed, bar, log, kind = emulator.lines()
     assert (printed, kind) == (["printed on stdout", "printed on stderr"], "BarDisplay")
     assert bar.startswith("Read: 100%|██")
-    assert log.endswith(" Read: 100% 10/10 in 00:02, 5.00 items/s")
+    assert log.endswith(" Read: 100% 10/10 in 00:02, 5.00 items/s, stopped")

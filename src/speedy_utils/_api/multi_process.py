@@ -122,7 +122,7 @@ def multi_process(
         options.desc or f"Processing {size}",
         total,
         tasks=len(items),
-        workers=workers,
+        workers=engine.workers,
         task_unit=task_unit,
         unit=unit,
         display=options.display(),

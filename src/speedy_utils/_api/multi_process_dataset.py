@@ -192,12 +192,13 @@ def multi_process_dataset(
         if misfits and on_column_mismatch == "raise":
             raise columns_error(misfits, f"no shard was started; {_kept(plan, workspace)}")
         missing = plan.missing
+        kept_from = workspace.kept_from(plan) if plan.finished else ""
         if plan.finished:
             logger.warning(
                 "resumed: %d of %d shards kept from %s, %d to run",
                 len(plan.finished),
                 len(plan.specs),
-                workspace.kept_from(plan),
+                kept_from,
                 len(missing),
             )
         running = min(workers, len(missing))
@@ -214,10 +215,11 @@ def multi_process_dataset(
                 for record in plan.finished.values()
                 if (counts := workspace.kept_counts(record.spec)) is not None
             ],
+            kept_from=kept_from,
             task_unit="shards",
             task_numbers=[spec.index for spec in missing],
             after_counting="saving",
-            workers=running,
+            workers=0 if engine is None else engine.workers,
             unit=unit,
             initial=len(rows) - sum(spec.num_rows for spec in missing),
             display=options.display(),

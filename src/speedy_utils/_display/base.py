@@ -85,7 +85,8 @@ def choose_display(progress: Progress, *, leave: bool = True, may_draw: bool = T
 
     Returns:
         Bars in a notebook and if stderr is a terminal, otherwise log lines. In the environment
-        ``TQDM_DISABLE=1`` silences both, and ``SPEEDY_UTILS_PROGRESS`` chooses one.
+        ``TQDM_DISABLE=1`` silences both, ``SPEEDY_UTILS_PROGRESS`` chooses one, and
+        ``SPEEDY_UTILS_LOG_EVERY`` fixes the seconds between two log lines.
 
     Raises:
         ValueError: ``SPEEDY_UTILS_PROGRESS`` names no display.
@@ -135,9 +136,9 @@ def _notebook(leave: bool) -> Display:
 
 
 def _log(leave: bool) -> Display:  # noqa: ARG001 - log lines always stay
-    from .log import LogDisplay
+    from .log import LogDisplay, log_every
 
-    return LogDisplay()
+    return LogDisplay(log_every())
 
 
 _DISPLAYS: dict[str, Callable[[bool], Display]] = {"bar": _bars, "notebook": _notebook, "log": _log}

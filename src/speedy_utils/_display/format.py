@@ -294,14 +294,9 @@ class LineView:
 
 
 class LineFormatter:
-    """Makes the views of a run's lines, reading after reading.
+    """Makes the views of a run's lines, reading after reading."""
 
-    Args:
-        smooth: Whether rates are the recent ones, until the end; otherwise they are means over all the time.
-    """
-
-    def __init__(self, *, smooth: bool = True) -> None:
-        self._smooth = smooth
+    def __init__(self) -> None:
         self._rates: dict[tuple[str | None, str], SmoothedRate] = {}  # by line, and by what it counts
 
     def format(self, snapshot: Snapshot) -> list[LineView]:
@@ -310,10 +305,8 @@ class LineFormatter:
         views = []
         for stage in snapshot.lines:
             key = None if stage is snapshot.run_line else stage.name
-            rate = stage.rate
-            if self._smooth:
-                smoothed = self._rates.setdefault((key, stage.unit), SmoothedRate())
-                rate = smoothed.update(stage, final=snapshot.final)
+            smoothed = self._rates.setdefault((key, stage.unit), SmoothedRate())
+            rate = smoothed.update(stage, final=snapshot.final)
             tasks = None if key is not None else tasks_as_line(snapshot)
             view = LineView.of(
                 stage, rate, key=key, phase=phase, remarks=remarks, final=snapshot.final, tasks=tasks

@@ -94,6 +94,7 @@ class Run:
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
         kept: What tasks that were done before had counted, and how many items they have.
+        kept_from: When they were done, as text.
         task_unit: What a task is called beside the bar.
         task_numbers: What tasks are called by, if not by their own numbers.
         after_counting: What a task does that has counted all its items, and has not returned.
@@ -114,6 +115,7 @@ class Run:
         tasks: int = 0,
         tasks_done: int = 0,
         kept: Sequence[tuple[Mapping[Key, Count], int]] = (),
+        kept_from: str = "",
         task_unit: str = "tasks",
         task_numbers: Sequence[int] = (),
         after_counting: str = "finishing",
@@ -131,7 +133,7 @@ class Run:
             desc, total, unit=unit, task_unit=task_unit, initial=initial, tasks=tasks - tasks_done
         )
         self._total = None if total is None else total - initial
-        self._tasks, self._workers = tasks, workers
+        self._tasks, self._workers, self._kept_from = tasks, workers, kept_from
         self._clock = clock
         self._ledger = Ledger()
         self._stage_clock = StageClock(clock)
@@ -247,6 +249,8 @@ class Run:
                 tasks_done=self._done,
                 tasks_failed=self._failed,
                 tasks_kept=self._before,
+                kept_from=self._kept_from,
+                workers=self._workers,
                 retries=self._retries,
                 phase=self._current_phase(sums, now),
                 final=self._final,

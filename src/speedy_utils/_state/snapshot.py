@@ -94,6 +94,8 @@ class Snapshot:
         complete: Whether the run has ended well: all tasks succeeded, all results are in and, if it makes a
             dataset, that is saved. Before, no line that stands for the run is finished, whatever its count.
         tasks_kept: Tasks among those done that an earlier call had finished: the shards of a resumed call.
+        kept_from: When that was, ``"09:35"`` or ``"2026-11-28 09:35"``; empty if there are none.
+        workers: How many tasks may run at once; 0 if the run has none.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -117,6 +119,8 @@ class Snapshot:
     final: bool = False
     complete: bool = False
     tasks_kept: int = 0
+    kept_from: str = ""
+    workers: int = 0
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:

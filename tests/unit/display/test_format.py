@@ -144,7 +144,7 @@ COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
 )
 def test_items_without_a_known_total_are_as_far_as_their_tasks(snapshot: Snapshot, line: str) -> None:
     """Without a fixed total items stand beside the tasks, of which the percentage and the time left are."""
-    (view,) = LineFormatter(smooth=False).format(snapshot)
+    (view,) = LineFormatter().format(snapshot)
     assert format_bar(view, disp_len(line)) == line
 
 
@@ -375,13 +375,10 @@ def test_lines_of_one_name_have_rates_of_their_own() -> None:
     assert [(line.key, line.rate) for line in lines] == [(None, "100 items/s"), ("Read", "10.0 items/s")]
 
 
-@pytest.mark.parametrize(
-    ("smooth", "final", "rate"),
-    [(True, False, "4.62 items/s"), (True, True, "3.64 items/s"), (False, False, "3.64 items/s")],
-)
-def test_rates_are_recent_or_means(smooth: bool, final: bool, rate: str) -> None:
-    """Bars show recent rates until the end, and then the mean, as a log does, whose lines are far apart."""
-    formatter = LineFormatter(smooth=smooth)
+@pytest.mark.parametrize(("final", "rate"), [(False, "4.62 items/s"), (True, "3.64 items/s")])
+def test_rates_are_recent_until_the_end(final: bool, rate: str) -> None:
+    """Lines show recent rates until the end, and then the mean."""
+    formatter = LineFormatter()
     formatter.format(Snapshot(stage(10, 100, elapsed=10.0)))
     (line,) = formatter.format(Snapshot(stage(40, 100, elapsed=11.0), final=final))
     assert line.rate == rate

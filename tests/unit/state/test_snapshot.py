@@ -53,7 +53,7 @@ def test_snapshot_is_json() -> None:
         "rate": 0.0,
     }
     of_tasks = {"tasks_total": 0, "tasks_done": 0, "task_unit": "tasks", "tasks_failed": 0, "retries": 0}
-    of_tasks["tasks_kept"] = 0
+    of_tasks |= {"tasks_kept": 0, "kept_from": "", "workers": 0}
     of_both_names = {"show_run_line": True, "whole": True}
     stages = [{"name": "Read"} | line | of_the_stage]
     others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}

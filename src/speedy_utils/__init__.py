@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._sharding.shards import current_shard as current_shard
     from ._state.snapshot import Snapshot as Snapshot
     from ._state.snapshot import StageSnapshot as StageSnapshot
+    from ._state.snapshot import TaskSnapshot as TaskSnapshot
     from .errors import BusyError as BusyError
     from .errors import FailedShardsError as FailedShardsError
     from .errors import MergeError as MergeError
@@ -49,6 +50,7 @@ _HOMES = {
     "ProgressPoller": "._ray.own_tasks",
     "Snapshot": "._state.snapshot",
     "StageSnapshot": "._state.snapshot",
+    "TaskSnapshot": "._state.snapshot",
     "create_progress_tracker": "._ray.own_tasks",
     "set_progress_context": "._ray.own_tasks",
 }

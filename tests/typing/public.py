@@ -13,6 +13,7 @@ from speedy_utils import (
     Snapshot,
     StageSnapshot,
     TaskError,
+    TaskSnapshot,
     create_progress_tracker,
     current_shard,
     multi_process,
@@ -188,6 +189,11 @@ def errors(error: TaskError, snapshot: Snapshot) -> None:
     assert_type(snapshot.run_line, StageSnapshot)
     assert_type(snapshot.run_line.counters, Mapping[str, float])
     assert_type(snapshot.run_line.growing, bool)
+    assert_type(snapshot.stalled, tuple[TaskSnapshot, ...])
+    assert_type(
+        [(task.index, task.total, task.since) for task in snapshot.slowest],
+        list[tuple[int, int | None, float]],
+    )
     assert_type(snapshot.to_dict(), dict[str, Any])
 
 

@@ -46,7 +46,7 @@ def drive(
         item = items[started.task]
         if failure is not None:
             _warn_of_retry(started, item, max_retries, failure)
-        run.attempt(started.task, started.attempt, total=started.total)
+        run.attempt(started.task, started.attempt, total=started.total, item=item)
         engine.submit(started, item)
         running += 1
 

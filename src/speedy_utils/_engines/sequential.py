@@ -19,7 +19,7 @@ class SequentialEngine(LocalFeed):
 
     def __init__(self, work: WorkSpec) -> None:
         super().__init__()
-        self.workers = 1
+        self.workers = 1  # an attempt that was submitted runs
         self._work = work
         self._logs = ThreadLogs(work.worker_logs)
         self._event_loop = EventLoop()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .._state.ledger import Report, Task
+from .._state.ledger import Location, Report, Task
 from .._state.timings import StageTimings
 from .._validation import shorten
 from .._worker.process import in_ray_worker
@@ -78,6 +78,14 @@ def worker_address() -> str:
     return f"{worker_node().removesuffix(')')}, process {os.getpid()})"
 
 
+@functools.lru_cache(maxsize=1)
+def worker_location() -> Location:
+    """Return where this process runs, for its reports."""
+    import ray
+
+    return Location(socket.gethostname(), os.getpid(), ray.get_runtime_context().get_node_id())
+
+
 def worker_node() -> str:
     """Return the node that this process runs on, for a message: ``"host-1 (node 1f2e3d4c)"``."""
     import ray
@@ -131,7 +139,10 @@ class ActorSink:
         pending = self._call is not None and not self._call.answered() and not self._call.overdue()
         if pending and not last:
             return False
-        address = worker_address() if self._send_address and in_ray_worker() else ""
+        address = ""
+        if self._send_address and in_ray_worker():
+            address, location = worker_address(), worker_location()
+            reports = [report._replace(location=location) for report in reports]
         self._call = PendingCall(
             self._actor.report.remote([tuple(report) for report in reports], timings, address)
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +13,8 @@ from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
 from .._state.finishing import FinishingTasks, has_counted_all
-from .._state.ledger import Count, Key, Ledger, Metric, Report, Task
+from .._state.ledger import Count, Key, Ledger, Location, Metric, Report, Task
+from .._state.running import RunningTasks
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
 from .._state.stages import Stages
@@ -61,6 +64,7 @@ class LocalFeed:
 
     def __init__(self) -> None:
         self._reporters: dict[Reporter, None] = {}
+        self._location = Location(socket.gethostname(), os.getpid())
 
     def add(self, reporter: Reporter) -> None:
         """Read a reporter from now on."""
@@ -73,7 +77,7 @@ class LocalFeed:
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
         """Return the state of every reporter, and when their stages started and last moved."""
         reporters = list(self._reporters)
-        reports = [reporter.report() for reporter in reporters]
+        reports = [reporter.report()._replace(location=self._location) for reporter in reporters]
         stage_clock = StageClock(lambda: 0.0)
         for reporter in reporters:
             stage_clock.merge(reporter.timings())
@@ -138,6 +142,7 @@ class Run:
         self._ledger = Ledger()
         self._stage_clock = StageClock(clock)
         self._stage_limit = StageLimit(MAX_STAGES)
+        self._running = RunningTasks(task_numbers)
         self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks, numbers=task_numbers)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
@@ -151,18 +156,19 @@ class Run:
             self._ledger.commit(f"kept {number}", final)
         self._poller = Poller(self, display, poll_interval)
 
-    def attempt(self, task: Task, attempt: int, *, total: int | None = None) -> None:
+    def attempt(self, task: Task, attempt: int, *, total: int | None = None, item: object = None) -> None:
         """Note that a task starts; a second attempt takes back what the first had counted.
 
         Args:
             task: The task.
             attempt: The number of the attempt, from 1.
             total: Its items; None if that is not known.
+            item: What it works on.
         """
         with self._lock:
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
-            self._finishing.start(task, total)
+            self._running.start(task, attempt, total, item, self._clock())
 
     def commit(
         self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
@@ -236,7 +242,8 @@ class Run:
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
             tasks_left = self._tasks - self._done - self._failed
-            self._finishing.read(self._ledger.running(), tasks_left=tasks_left, now=now)
+            self._running.read(self._ledger.running(), now)
+            self._finishing.read([*self._running], tasks_left=tasks_left, now=now)
             run_line, stages, show_run_line = self._stages.read(
                 sums, self._stage_clock, now, all_counted=self._finishing.all_counted
             )
@@ -255,13 +262,15 @@ class Run:
                 phase=self._current_phase(sums, now),
                 final=self._final,
                 complete=self._complete,
+                slowest=self._running.slowest(now),
             )
 
     def _stop_tasks(self) -> None:
         """Let the tasks that are still running at the end count for what they have done."""
         sums = self._ledger.sums
-        for task, counts in list(self._ledger.running()):
-            self._ledger.commit(task, self._stages.task_failed(counts, sums))
+        for report in list(self._ledger.running()):
+            self._ledger.commit(report.task, self._stages.task_failed(report.counts, sums))
+            self._running.end(report.task)
 
     def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:
         if self._final:
@@ -280,7 +289,7 @@ class Run:
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
         self._ledger.commit(task, counts)
-        self._finishing.end(task)
+        self._running.end(task)
         self._stage_clock.merge(self._stage_limit.timings(timings))
         self._feed.forget(task)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from .ledger import RUN_ITEMS, Count, Key, Metric, Task
+from .running import RunningTask
 from .stages import sums_by_stage
 
 PAUSE_S = 1.0
@@ -63,57 +64,41 @@ class FinishingTasks:
 
     Example:
         >>> from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
-        >>> finishing = FinishingTasks("saving", "shards", tasks=64)
-        >>> finishing.start(4, total=100)
         >>> counts = {Key(None, Metric.TASKS_STARTED): 1, RUN_ITEMS: 100}
-        >>> finishing.read([(4, counts)], tasks_left=1, now=10.0)
+        >>> finishing = FinishingTasks("saving", "shards", tasks=64)
+        >>> finishing.read([RunningTask(4, 1, total=100, counts=counts)], tasks_left=1, now=10.0)
         >>> finishing.phase(now=10.0), finishing.phase(now=370.0)
         ('saving 1 of 64 shards', 'saving shard 4, 6 min')
     """
 
     def __init__(self, verb: str, unit: str, *, tasks: int, numbers: Sequence[int] = ()) -> None:
         self._verb, self._unit, self._tasks, self._numbers = verb, unit, tasks, numbers
-        self._totals: dict[Task, int | None] = {}
-        self._since: dict[Task, float] = {}
+        self._since: dict[tuple[Task, int], float] = {}  # by task and attempt
         self._paused_since: float | None = None  # since when no task that has started has anything to count
         self.all_counted = False
 
-    def start(self, task: Task, total: int | None) -> None:
-        """Note that an attempt at a task starts, and how many items it has."""
-        self._totals[task] = total
-        self._since.pop(task, None)
-
-    def end(self, task: Task) -> None:
-        """Forget a task that has ended."""
-        self._totals.pop(task, None)
-        if self._since.pop(task, None) is not None and not self._since:
-            self._paused_since = None
-
-    def read(
-        self, running: Iterable[tuple[Task, Mapping[Key, Count]]], *, tasks_left: int, now: float
-    ) -> None:
+    def read(self, running: Sequence[RunningTask], *, tasks_left: int, now: float) -> None:
         """Look at the running tasks.
 
         Args:
-            running: Each of them, and what it has counted so far.
+            running: The tasks.
             tasks_left: How many tasks have not ended, those among them that have not started.
             now: The time.
         """
-        counts = dict(running)
         self._since = {
-            task: self._since.get(task, now)
-            for task, counted in counts.items()
-            if has_counted_all(counted, self._totals.get(task))
+            (each.task, each.attempt): self._since.get((each.task, each.attempt), now)
+            for each in running
+            if has_counted_all(each.counts, each.total)
         }
-        started = [task for task, counted in counts.items() if counted.get(_STARTED)]
-        if not started or len(self._since) < len(started):
+        started = sum(_STARTED in each.counts for each in running)
+        if not started or len(self._since) < started:
             self._paused_since = None
         elif self._paused_since is None:
             self._paused_since = now
-        self.all_counted = bool(counts) and len(self._since) == max(len(counts), tasks_left)
+        self.all_counted = bool(running) and len(self._since) == max(len(running), tasks_left)
         if self.all_counted and not self._has_paused(now):
             # Another stage may follow, or a loop in a task that does not know its items.
-            known = ((self._totals.get(task), _items_done(counted)) for task, counted in counts.items())
+            known = ((each.total, _items_done(each.counts)) for each in running)
             self.all_counted = all(total is not None and done >= total for total, done in known)
 
     def _has_paused(self, now: float) -> bool:
@@ -135,7 +120,7 @@ class FinishingTasks:
             of = f" of {self._tasks:,}" * (self._unit != "tasks")
             unit = self._unit if of or len(ages) > 1 else self._unit.removesuffix("s")
             return f"{self._verb} {len(ages):,}{of} {unit}{long}"
-        names = [str(self._numbers[int(task)] if self._numbers else task) for task in self._since]
+        names = [str(self._numbers[int(task)] if self._numbers else task) for task, _ in self._since]
         unit = self._unit if names[1:] else self._unit.removesuffix("s")
         return f"{self._verb} {unit} {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}{long}"
 

@@ -99,6 +99,20 @@ Count = int | float
 """An amount. Items are whole numbers; counters need not be."""
 
 
+class Location(NamedTuple):
+    """The process in which a task runs.
+
+    Attributes:
+        node: The name of its machine.
+        pid: The number of the process there.
+        node_id: What Ray calls the node; empty without Ray.
+    """
+
+    node: str
+    pid: int
+    node_id: str = ""
+
+
 class Report(NamedTuple):
     """What one attempt at a task has counted so far: a state, never a difference.
 
@@ -107,20 +121,22 @@ class Report(NamedTuple):
         attempt: The number of the attempt, from 1.
         counts: All that it has counted.
         reading: The number of this reading of its counts, from 1, in the order in which they were read;
-            0 before the first.
+            0 before the first. A later one with the same counts says that its worker is there.
+        location: Where the attempt runs; None if that is not known.
+        stack: Where the code of the task is, if it has not moved for a while; else empty.
     """
 
     task: Task
     attempt: int
     counts: Mapping[Key, Count]
     reading: int = 0
+    location: Location | None = None
+    stack: str = ""
 
 
 @dataclass(slots=True)
 class _Live:
-    attempt: int
-    reading: int
-    counts: dict[Key, Count]
+    report: Report
     version: int
 
 
@@ -179,16 +195,17 @@ class Ledger:
         Args:
             reports: What attempts have counted so far.
         """
-        for task, attempt, counts, reading in reports:
+        for report in reports:
+            task = report.task
             if task in self._committed:
                 continue
             live = self._live.get(task)
-            if live is not None and (attempt, reading) <= (live.attempt, live.reading):
+            if live is not None and _order(report) <= _order(live.report):
                 continue
-            self._replace({} if live is None else live.counts, counts)
+            self._replace({} if live is None else live.report.counts, report.counts)
             self._version += 1
             self._live.pop(task, None)  # so that the newest change is the last
-            self._live[task] = _Live(attempt, reading, dict(counts), self._version)
+            self._live[task] = _Live(report._replace(counts=dict(report.counts)), self._version)
 
     def commit(self, task: Task, counts: Mapping[Key, Count]) -> None:
         """Close a task with its final counts; later reports and commits of it change nothing.
@@ -200,7 +217,7 @@ class Ledger:
         if task in self._committed:
             return
         live = self._live.pop(task, None)
-        self._replace({} if live is None else live.counts, counts)
+        self._replace({} if live is None else live.report.counts, counts)
         self._committed.add(task)
         self._version += 1
 
@@ -215,11 +232,11 @@ class Ledger:
     def last(self, task: Task) -> dict[Key, Count]:
         """Return the last known counts of a task that is not committed; empty if there are none."""
         live = self._live.get(task)
-        return dict(live.counts) if live else {}
+        return dict(live.report.counts) if live else {}
 
-    def running(self) -> Iterator[tuple[Task, Mapping[Key, Count]]]:
-        """Return the tasks that are not committed, each with its last known counts, to be read at once."""
-        return ((task, live.counts) for task, live in self._live.items())
+    def running(self) -> Iterator[Report]:
+        """Return the last report of each task that is not committed, to be read at once."""
+        return (live.report for live in self._live.values())
 
     def changes(self, since: int = 0) -> list[Report]:
         """Return the tasks that changed after a version, as reports for another ledger.
@@ -235,7 +252,7 @@ class Ledger:
             live = self._live[task]
             if live.version <= since:
                 break
-            changed.append(Report(task, live.attempt, dict(live.counts), live.reading))
+            changed.append(live.report)
         changed.reverse()  # stages keep the order in which they appeared
         return changed
 
@@ -253,6 +270,10 @@ class Ledger:
         else:
             # Floats are added as exact fractions: what is taken back then leaves no rounding error.
             self._sums[key] = total + Fraction(after) - Fraction(before)
+
+
+def _order(report: Report) -> tuple[int, int]:
+    return report.attempt, report.reading
 
 
 def _plain(total: int | Fraction) -> Count:

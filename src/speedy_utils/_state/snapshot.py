@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -68,6 +68,51 @@ class StageSnapshot:
 StageSnapshot.__module__ = "speedy_utils"
 
 
+@dataclass(frozen=True, slots=True)
+class TaskSnapshot:
+    """A task that is running.
+
+    Attributes:
+        index: Position of its item in ``items``, or the number of the shard.
+        item: Its item in short, as ``repr`` writes it.
+        attempt: Which attempt it is, from 1.
+        done: Items that it has finished, as far as it has counted them.
+        total: Its items; None if that is not known.
+        since: Seconds since it last counted anything or, if it has not, since it was handed to a worker.
+        node: The machine that it runs on; empty if that is not known yet.
+        pid: The process there; None if that is not known yet.
+        stack: Where its code is, as lines of a traceback, if it has not moved for long; else empty.
+        elapsed: Seconds since it was handed to a worker.
+        unheard: Seconds since its worker was last heard of. It sends word every two seconds, unless its
+            process is stopped, gone, or in a call that holds the interpreter.
+
+    Example:
+        >>> from speedy_utils import TaskSnapshot
+        >>> task = TaskSnapshot(7, "'c.json'", attempt=1, done=20, total=100, since=720.0, node="gpu-3")
+        >>> f"task {task.index} on {task.node} stands for {task.since / 60:.0f} min"
+        'task 7 on gpu-3 stands for 12 min'
+    """
+
+    index: int
+    item: str
+    attempt: int
+    done: int
+    total: int | None
+    since: float = 0.0
+    node: str = ""
+    pid: int | None = None
+    stack: str = ""
+    elapsed: float = 0.0
+    unheard: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, for JSON."""
+        return asdict(self)
+
+
+TaskSnapshot.__module__ = "speedy_utils"
+
+
 _NEW_NAMES = {"own": "run_line", "whole": "show_run_line"}
 """The fields of a :class:`Snapshot` by the names that they had before; they will be removed."""
 
@@ -96,6 +141,9 @@ class Snapshot:
         tasks_kept: Tasks among those done that an earlier call had finished: the shards of a resumed call.
         kept_from: When that was, ``"09:35"`` or ``"2026-11-28 09:35"``; empty if there are none.
         workers: How many tasks may run at once; 0 if the run has none.
+        slowest: The running tasks that will take longest, five at most, the slowest first: the one of which
+            most is left at its own rate. Tasks of less than a second are not among them.
+        stalled: All running tasks that have counted nothing for ``stall_after`` seconds.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -121,6 +169,8 @@ class Snapshot:
     tasks_kept: int = 0
     kept_from: str = ""
     workers: int = 0
+    slowest: tuple[TaskSnapshot, ...] = ()
+    stalled: tuple[TaskSnapshot, ...] = ()
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:
@@ -186,8 +236,8 @@ class Snapshot:
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "run_line"}
         run_line = self.run_line.to_dict()
         run_line["desc"] = run_line.pop("name")
-        stages = [stage.to_dict() for stage in self.stages]
-        return run_line | plain | {"stages": stages, "whole": self.show_run_line}
+        listed = {name: [each.to_dict() for each in plain[name]] for name in ("stages", "slowest", "stalled")}
+        return run_line | plain | listed | {"whole": self.show_run_line}
 
 
 def _warn_of_old_name(name: str) -> None:

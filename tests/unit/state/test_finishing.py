@@ -9,6 +9,7 @@ from support.counts import estimated, items, own_total, without_total
 
 from speedy_utils._state.finishing import FinishingTasks, has_counted_all
 from speedy_utils._state.ledger import Count, Key, Metric
+from speedy_utils._state.running import RunningTask
 
 STARTED: dict[Key, Count] = {Key(None, Metric.TASKS_STARTED): 1}
 AGAIN = Key(None, Metric.ANOTHER_LOOP, "has counted all its items (/home/me/train.py:17)")
@@ -56,22 +57,19 @@ def test_a_task_has_counted_all(total: int | None, counts: Mapping[Key, Count], 
     assert has_counted_all(known, total) is all_counted
 
 
-def full(*tasks: int) -> list[tuple[int, dict[Key, Count]]]:
+def running(task: int, counts: Mapping[Key, Count], total: int | None = 10, attempt: int = 1) -> RunningTask:
+    """Return a task that has counted something, of ten items if not said otherwise."""
+    return RunningTask(task, attempt, total, counts=counts)
+
+
+def full(*tasks: int) -> list[RunningTask]:
     """Return tasks of ten items that have counted all of them."""
-    return [(task, STARTED | items(10)) for task in tasks]
+    return [running(task, STARTED | items(10)) for task in tasks]
 
 
-def half(*tasks: int) -> list[tuple[int, dict[Key, Count]]]:
+def half(*tasks: int, attempt: int = 1) -> list[RunningTask]:
     """Return tasks of ten items that have counted half of them."""
-    return [(task, STARTED | items(5)) for task in tasks]
-
-
-def of_ten_each(verb: str = "saving", unit: str = "shards", *, tasks: int = 64) -> FinishingTasks:
-    """Return a run's tasks, of ten items each."""
-    finishing = FinishingTasks(verb, unit, tasks=tasks)
-    for task in range(max(tasks, 1)):
-        finishing.start(task, 10)
-    return finishing
+    return [running(task, STARTED | items(5), attempt=attempt) for task in tasks]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +92,10 @@ def test_the_phase_says_how_many_and_if_it_takes_long_which(
     verb: str, unit: str, tasks: int, finishing: int, seconds: float, phase: str
 ) -> None:
     """Tasks are counted or, if a few of them take more than a minute, named, with the time."""
-    known = of_ten_each(verb, unit, tasks=tasks)
-    running = full(*range(finishing))
-    known.read(running, tasks_left=finishing if tasks else 0, now=5.0)
-    known.read(running, tasks_left=finishing if tasks else 0, now=5.0 + seconds)
+    known = FinishingTasks(verb, unit, tasks=tasks)
+    saving = full(*range(finishing))
+    known.read(saving, tasks_left=finishing if tasks else 0, now=5.0)
+    known.read(saving, tasks_left=finishing if tasks else 0, now=5.0 + seconds)
     assert known.all_counted
     assert known.phase(5.0 + seconds) == phase
 
@@ -117,9 +115,8 @@ def test_where_another_stage_or_loop_may_follow_it_is_said_after_a_while(
 ) -> None:
     """Only the items of a task tell that nothing will follow."""
     finishing = FinishingTasks("finishing", "tasks", tasks=1)
-    finishing.start(0, total)
     for now in (5.0, 5.9, 6.0):
-        finishing.read([(0, STARTED | counts)], tasks_left=1, now=now)
+        finishing.read([running(0, STARTED | counts, total)], tasks_left=1, now=now)
         said = now >= 5.0 + after
         assert (finishing.all_counted, finishing.phase(now)) == (said, "finishing 1 task" * said)
 
@@ -127,8 +124,6 @@ def test_where_another_stage_or_loop_may_follow_it_is_said_after_a_while(
 def test_shards_are_named_by_their_own_numbers() -> None:
     """The tasks of a run that goes on with an interrupted one are the shards that were missing."""
     finishing = FinishingTasks("saving", "shards", tasks=9, numbers=[3, 7])
-    for task in range(2):
-        finishing.start(task, 10)
     for now in (0.0, 60.0):
         finishing.read(full(1), tasks_left=1, now=now)
     assert finishing.phase(60.0) == "saving shard 7, 1 min"
@@ -136,13 +131,13 @@ def test_shards_are_named_by_their_own_numbers() -> None:
 
 def test_nothing_is_said_while_a_task_counts() -> None:
     """A task that counts has something left to count; and for a moment, one that waits for its worker."""
-    finishing = of_ten_each()
+    finishing = FinishingTasks("saving", "shards", tasks=64)
     finishing.read([*full(0), *half(1)], tasks_left=2, now=0.0)
     assert (finishing.phase(9.0), finishing.all_counted) == ("", False)
-    finishing.read([(1, {})], tasks_left=2, now=9.0)
+    finishing.read([running(1, {})], tasks_left=2, now=9.0)
     assert (finishing.phase(9.0), finishing.all_counted) == ("", False)
     for now, phase in [(9.0, ""), (9.9, ""), (10.0, "saving 1 of 64 shards")]:
-        finishing.read([*full(0), (1, {})], tasks_left=2, now=now)
+        finishing.read([*full(0), running(1, {})], tasks_left=2, now=now)
         assert (finishing.phase(now), finishing.all_counted) == (phase, False)
     finishing.read([], tasks_left=2, now=19.0)
     assert (finishing.phase(19.0), finishing.all_counted) == ("", False)
@@ -150,7 +145,7 @@ def test_nothing_is_said_while_a_task_counts() -> None:
 
 def test_while_tasks_are_to_start_a_pause_must_be_longer() -> None:
     """In the middle of a run it is only said that no task counts if that holds for a while."""
-    finishing = of_ten_each()
+    finishing = FinishingTasks("saving", "shards", tasks=64)
     for now, phase in [(0.0, ""), (0.9, ""), (1.0, "saving 2 of 64 shards")]:
         finishing.read(full(0, 1), tasks_left=50, now=now)
         assert (finishing.phase(now), finishing.all_counted) == (phase, False)
@@ -158,12 +153,11 @@ def test_while_tasks_are_to_start_a_pause_must_be_longer() -> None:
 
 def test_a_task_that_is_run_again_starts_anew() -> None:
     """The time of a lost attempt does not count for the next one."""
-    finishing = of_ten_each()
+    finishing = FinishingTasks("saving", "shards", tasks=64)
     finishing.read(full(0), tasks_left=1, now=0.0)
-    finishing.start(0, 10)
-    finishing.read(half(0), tasks_left=1, now=50.0)
+    finishing.read(half(0, attempt=2), tasks_left=1, now=50.0)
     assert finishing.phase(50.0) == ""
     finishing.read(full(0), tasks_left=1, now=100.0)
     assert finishing.phase(100.0) == "saving 1 of 64 shards"
-    finishing.end(0)
+    finishing.read([], tasks_left=0, now=100.0)
     assert finishing.phase(100.0) == ""

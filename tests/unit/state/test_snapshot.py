@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils import Snapshot, StageSnapshot, TaskSnapshot
 
 RUN, READ = StageSnapshot("Run", 60, 100, elapsed=5.0, initial=10), StageSnapshot("Read", 5, 9)
 
@@ -40,7 +40,11 @@ def test_the_rate_is_measured_while_items_are_counted() -> None:
 def test_snapshot_is_json() -> None:
     """A snapshot as plain values has all that it knows, and ``whole`` beside its new name."""
     stage = StageSnapshot("Read", 3, 9, "B", counters={"rows": 2.5})
-    known = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging").to_dict()
+    task = TaskSnapshot(
+        7, "'c'", 2, 20, 100, since=9.0, node="gpu-3", pid=4_711, stack="File …", elapsed=20.0
+    )
+    run = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging", slowest=(task,))
+    known = run.to_dict()
     assert json.loads(json.dumps(known)) == known
     line = {"initial": 0, "growing": False, "pending": False, "counted_in": None, "initial_counters": {}}
     of_the_run = {"done": 4, "total": None, "unit": "items", "elapsed": 2.0, "counters": {}, "rate": 2.0}
@@ -57,6 +61,9 @@ def test_snapshot_is_json() -> None:
     of_both_names = {"show_run_line": True, "whole": True}
     stages = [{"name": "Read"} | line | of_the_stage]
     others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}
+    of_the_task = {"index": 7, "item": "'c'", "attempt": 2, "done": 20, "total": 100, "since": 9.0}
+    of_the_task |= {"node": "gpu-3", "pid": 4_711, "stack": "File …", "elapsed": 20.0, "unheard": 0.0}
+    others |= {"slowest": [of_the_task], "stalled": []}
     assert known == line | of_the_run | of_tasks | of_both_names | others
 
 

@@ -110,7 +110,7 @@ def test_stages_are_apart() -> None:
     reporter.stage("Read").n += 1
     reporter.stage(None).n += 4
     assert reporter.stage(None) is reporter.own
-    task, attempt, counted, reading = reporter.report()
+    task, attempt, counted, reading, *_ = reporter.report()
     assert (task, attempt, reading) == (3, 2, 1)
     assert by_stage(counted, Metric.ITEMS) == {None: 4, "Read": 3}
     call = Tally(reporter, "Pack", 10)

@@ -16,7 +16,10 @@ logger = logging.getLogger("speedy_utils")
 
 
 RESEND_AFTER_S = 2.0
-"""Seconds after which unchanged counts are sent again: a restarted sink has forgotten them."""
+"""Seconds after which unchanged counts are sent again, as a later reading.
+
+A restarted sink has forgotten them, and the driver learns that this process is there.
+"""
 
 
 class Sink(Protocol):
@@ -115,10 +118,9 @@ class _Route:
     def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
         try:
             report = reporter.report()
-            if self._sent is not None and report.counts == self._sent.counts and not final:
-                if now - self._sent_at < RESEND_AFTER_S and not self.sink.lost():
-                    return
-                report = self._sent  # not as a later reading: an actor that has it need not pass it on
+            unchanged = self._sent is not None and report.counts == self._sent.counts
+            if unchanged and not final and now - self._sent_at < RESEND_AFTER_S and not self.sink.lost():
+                return
             if self.sink.send([report], reporter.timings(), last=final):
                 self._sent, self._sent_at = report, now
         except Exception as error:  # a sink or a tqdm bar may raise anything; the user's work goes on

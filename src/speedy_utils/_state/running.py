@@ -1,0 +1,174 @@
+"""The tasks that run: how far each one is, since when it stands there, and where it runs."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .._validation import shorten
+from .ledger import RUN_ITEMS, Count, Key, Location, Metric, Report, Task
+from .snapshot import TaskSnapshot
+
+MAX_SLOWEST = 5
+"""How many of the slowest tasks a snapshot holds."""
+
+MIN_SECONDS = 1.0
+"""Seconds after which a task may be among them: to describe the items of short tasks would cost too much."""
+
+ITEM_COLUMNS = 80
+"""How long an item in short may be."""
+
+_ESTIMATED, _TOTAL = Key(None, Metric.ESTIMATED), Key(None, Metric.TOTAL)
+
+
+@dataclass(slots=True, eq=False)
+class RunningTask:
+    """An attempt that was handed to a worker, and has not ended.
+
+    Attributes:
+        task: The task.
+        attempt: The number of the attempt.
+        total: Its items; None if that is not known, and only what its loops declare is.
+        item: What it works on.
+        started: When it was handed to a worker.
+        moved: When it was first seen to have counted what it has; ``started`` before it has counted anything.
+        heard: When its worker was last heard of; ``started`` before the first report.
+        counts: What it has counted so far.
+        reading: The number of the report with that; 0 before the first.
+        location: Where it runs; None before that is known.
+        stack: Where its code was when it was last looked at; empty if it was not.
+    """
+
+    task: Task
+    attempt: int
+    total: int | None = None
+    item: object = None
+    started: float = 0.0
+    moved: float = 0.0
+    heard: float = 0.0
+    counts: Mapping[Key, Count] = field(default_factory=dict)
+    reading: int = 0
+    location: Location | None = None
+    stack: str = ""
+    _item_in_short: str | None = None
+
+    def read(self, report: Report, now: float) -> None:
+        """Take in the last report of the attempt."""
+        if report.reading == self.reading:
+            return
+        if report.counts != self.counts:
+            self.moved = now
+        self.heard, self.reading, self.counts = now, report.reading, report.counts
+        self.location, self.stack = report.location or self.location, report.stack
+
+    @property
+    def done(self) -> int:
+        """Items that it has finished: those of no named stage, or else those through all its stages."""
+        done = self.counts.get(RUN_ITEMS, 0) + self.counts.get(_ESTIMATED, 0)
+        if not done:
+            named = [
+                n for key, n in self.counts.items() if key.metric is Metric.ITEMS and key.stage is not None
+            ]
+            done = min(named, default=0)
+        return int(done)
+
+    @property
+    def known_total(self) -> int | None:
+        """Its items, or as many as its loops declare; None if neither is known."""
+        if self.total is not None:
+            return self.total
+        declared = self.counts.get(_TOTAL)
+        return None if declared is None else int(declared)
+
+    def seconds_left(self, now: float) -> float:
+        """Return how long it is expected to take from now on.
+
+        As long for an item as up to now or, if it has counted nothing, as long as it has taken already.
+        """
+        elapsed, done, total = now - self.started, self.done, self.known_total
+        return elapsed * (total - done) / done if done and total is not None else elapsed
+
+    def snapshot(self, number: int, now: float) -> TaskSnapshot:
+        """Return a frozen reading.
+
+        Args:
+            number: What the task is called by.
+            now: The time.
+        """
+        if self._item_in_short is None:
+            self._item_in_short = shorten(self.item, ITEM_COLUMNS)
+        node, pid, _ = self.location or Location("", 0)
+        return TaskSnapshot(
+            number,
+            self._item_in_short,
+            self.attempt,
+            self.done,
+            self.known_total,
+            since=now - self.moved,
+            node=node,
+            pid=pid or None,
+            stack=self.stack,
+            elapsed=now - self.started,
+            unheard=now - self.heard,
+        )
+
+
+class RunningTasks:
+    """The tasks of a run that were handed to a worker, and have not ended.
+
+    Args:
+        numbers: What each task is called by, if not by its own number: a run that was interrupted has shards
+            3 and 7 left, which are its tasks 0 and 1.
+
+    Example:
+        >>> from speedy_utils._state.ledger import RUN_ITEMS, Report
+        >>> tasks = RunningTasks()
+        >>> tasks.start(7, attempt=1, total=100, item="c.json", now=10.0)
+        >>> tasks.read([Report(7, 1, {RUN_ITEMS: 20}, reading=1)], now=12.0)
+        >>> (slow,) = tasks.slowest(now=15.0)
+        >>> slow.index, slow.item, slow.done, slow.since
+        (7, "'c.json'", 20, 3.0)
+    """
+
+    def __init__(self, numbers: Sequence[int] = ()) -> None:
+        self._numbers = numbers
+        self._tasks: dict[Task, RunningTask] = {}
+
+    def __iter__(self) -> Iterator[RunningTask]:
+        return iter(self._tasks.values())
+
+    def start(self, task: Task, attempt: int, total: int | None, item: object, now: float) -> None:
+        """Note that an attempt at a task was handed to a worker."""
+        self._tasks[task] = RunningTask(task, attempt, total, item, started=now, moved=now, heard=now)
+
+    def end(self, task: Task) -> None:
+        """Forget a task that has ended."""
+        self._tasks.pop(task, None)
+
+    def read(self, reports: Iterable[Report], now: float) -> None:
+        """Take in the last report of each task.
+
+        Args:
+            reports: The reports, old ones too.
+            now: The time.
+        """
+        for report in reports:
+            known = self._tasks.get(report.task)
+            if known is None or known.attempt != report.attempt:
+                self.start(report.task, report.attempt, None, None, now)
+                known = self._tasks[report.task]
+            known.read(report, now)
+
+    def snapshots(self, tasks: Iterable[RunningTask], now: float) -> tuple[TaskSnapshot, ...]:
+        """Return frozen readings of some of the tasks."""
+        return tuple(
+            each.snapshot(self._numbers[each.task] if self._numbers else each.task, now)
+            for each in tasks
+            if isinstance(each.task, int)
+        )
+
+    def slowest(self, now: float) -> tuple[TaskSnapshot, ...]:
+        """Return readings of the tasks that will take longest, as far as is known, the slowest first."""
+        long = [each for each in self if now - each.started >= MIN_SECONDS]
+        return self.snapshots(heapq.nlargest(MAX_SLOWEST, long, key=lambda each: each.seconds_left(now)), now)

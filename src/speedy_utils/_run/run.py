@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
+from .._state.estimate.time_left import TimeLeft
 from .._state.finishing import FinishingTasks, has_counted_all
 from .._state.ledger import Count, Key, Ledger, Location, Metric, Report, Task
 from .._state.running import RunningTasks
@@ -143,6 +144,7 @@ class Run:
         self._stage_clock = StageClock(clock)
         self._stage_limit = StageLimit(MAX_STAGES)
         self._running = RunningTasks(task_numbers)
+        self._time_left = TimeLeft(tasks - tasks_done, self._total, task_unit)
         self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks, numbers=task_numbers)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
@@ -166,6 +168,8 @@ class Run:
             item: What it works on.
         """
         with self._lock:
+            if attempt == 1:
+                self._time_left.start(total)
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
             self._running.start(task, attempt, total, item, self._clock())
@@ -243,9 +247,19 @@ class Run:
             now = self._clock() if self._ended is None else self._ended
             tasks_left = self._tasks - self._done - self._failed
             self._running.read(self._ledger.running(), now)
-            self._finishing.read([*self._running], tasks_left=tasks_left, now=now)
+            running = [*self._running]
+            self._finishing.read(running, tasks_left=tasks_left, now=now)
             run_line, stages, show_run_line = self._stages.read(
                 sums, self._stage_clock, now, all_counted=self._finishing.all_counted
+            )
+            run_line, stages = self._time_left.read(
+                run_line,
+                stages,
+                running,
+                ended=self._done - self._before + self._failed,
+                now=now,
+                for_run=self._stages.for_run,
+                final=self._final,
             )
             return Snapshot(
                 run_line,

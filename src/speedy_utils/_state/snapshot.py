@@ -27,6 +27,10 @@ class StageSnapshot:
         counted_in: Seconds from the beginning of the first item to the last count, once all items are
             counted; the rate is measured over them, so saving is not in it. None before.
         initial_counters: The part of :attr:`counters` that was counted before this run began.
+        recent_rate: Items a second in the last seconds; the mean once all items are counted. None
+            before work on the first item began.
+        eta: Seconds until all is counted, by the slowest task in flight and what is still to start; if only
+            the number of tasks is known, until all have ended. None if nothing tells, or if nothing moves.
 
     Example:
         >>> from speedy_utils import StageSnapshot
@@ -46,6 +50,8 @@ class StageSnapshot:
     pending: bool = False
     counted_in: float | None = None
     initial_counters: Mapping[str, float] = field(default_factory=dict)
+    recent_rate: float | None = None
+    eta: float | None = None
 
     @property
     def rate(self) -> float:
@@ -215,6 +221,16 @@ class Snapshot:
     def rate(self) -> float:
         """Items a second since work on the first began, until the last was counted; 0 before it."""
         return self.run_line.rate
+
+    @property
+    def recent_rate(self) -> float | None:
+        """Items a second of late; see :class:`StageSnapshot`."""
+        return self.run_line.recent_rate
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until all is counted; see :class:`StageSnapshot`."""
+        return self.run_line.eta
 
     @property
     def own(self) -> StageSnapshot:

@@ -197,6 +197,8 @@ class Stages:
         self._initial_counted = 0  # items of those of which that is known
         self.excess: Excess | None = None
         """The first case of more items than there are; None if there was none."""
+        self.for_run: Stage = None
+        """The stage whose line stands for the run, as of the last reading; None for the run's own line."""
 
     def observe(self, counts: Mapping[Key, Count]) -> None:
         """Look at what a task reports: does it count for the run's own line?"""
@@ -305,6 +307,7 @@ class Stages:
         run = by_stage.pop(None)
         same_stages = _same_stages(by_stage)
         shown = self._counted_unnamed or self._total is None or not same_stages
+        self.for_run = None if shown else same_stages[-1]
         stages = [
             self._stage_line(
                 str(name),
@@ -312,7 +315,7 @@ class Stages:
                 clock,
                 now,
                 all_counted=all_counted,
-                for_run=not shown and name == same_stages[-1],
+                for_run=name is not None and name == self.for_run,
             )
             for name, stage in by_stage.items()
         ]

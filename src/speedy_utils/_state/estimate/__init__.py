@@ -1,0 +1,1 @@
+"""How fast counts move, and how long that takes to the end."""

@@ -25,7 +25,17 @@ MODULES = {
     "calls": "loops:run_calls",
     **{
         name: f"{name}:run"
-        for name in ("captured", "display", "endtoend", "overhead", "fidelity", "scale", "tasks", "merge")
+        for name in (
+            "captured",
+            "display",
+            "endtoend",
+            "overhead",
+            "fidelity",
+            "scale",
+            "eta",
+            "tasks",
+            "merge",
+        )
     },
 }
 """What measures each table."""

@@ -163,6 +163,18 @@ ROWS = (
         "",
     ),
     Row(
+        "error of the end that is shown, from the middle on, one of 64 shards with 20 times the work",
+        "eta",
+        "at most {uneven_percent:.0f} %",
+        "by the mean rate {uneven_mean_rate_percent:.0f} %",
+    ),
+    Row(
+        "the same with heavy-tailed shards",
+        "eta",
+        "at most {tailed_percent:.0f} %",
+        "by the mean rate {tailed_mean_rate_percent:.0f} %",
+    ),
+    Row(
         "a task that does nothing, on Ray",
         "tasks",
         "`multi_process` {ours_0ms_us:,.0f} µs",

@@ -31,7 +31,7 @@ REAL_SHARDS, REAL_ROWS, REAL_SECONDS = 16, 100, 1.0
 
 
 class Reading(NamedTuple):
-    """The ends that are shown at a time; None where none is shown. All in seconds since the start."""
+    """The ends that are shown at a time; None if there is none. All in seconds since the start."""
 
     now: float
     ours: float | None

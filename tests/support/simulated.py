@@ -1,4 +1,4 @@
-"""Runs on a simulated clock, whose tasks take as long as they are told, to see which end they are given."""
+"""Runs on a simulated clock, whose tasks take the seconds that they are given, to see which end is shown."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from .._state.snapshot import Snapshot
-from .format import LineFormatter, LineView, format_bar, format_summary
+from .format import LineView, format_bar, format_lines, format_summary
 from .terminal.screen import Screen, shared_screen
 
 
@@ -21,13 +21,12 @@ class BarDisplay:
     def __init__(self, screen: Screen | None = None, *, leave: bool = True) -> None:
         self._screen = shared_screen() if screen is None else screen
         self._leave = leave
-        self._formatter = LineFormatter()
         self._last: tuple[Snapshot, list[LineView]] | None = None  # read by other threads, so one reference
         self._ascii = not _can_write("█▏…", sys.stderr)
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the lines as they are now."""
-        self._last = snapshot, self._formatter.format(snapshot)
+        self._last = snapshot, format_lines(snapshot)
         self._screen.show(self, self._render)
 
     def close(self) -> None:

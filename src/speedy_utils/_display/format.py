@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tqdm.std import EMA, Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave out the first two
+from tqdm.std import Bar, tqdm  # type: ignore[attr-defined]  # the stubs leave out the first
 from tqdm.utils import disp_len, disp_trim
 
 from .._state.ledger import Task
@@ -18,9 +18,6 @@ MIN_BAR_COLUMNS = 8
 
 MAX_PENDING_FRACTION = 0.99
 """How much of a bar is filled, at most, while results have yet to come in or to be saved."""
-
-RATE_SMOOTHING = 0.3
-"""The weight of the newest rate in the one that is shown, as in tqdm."""
 
 _IRREGULAR_ENDINGS = ("ches", "ies", "ses", "shes", "ss", "xes", "zes")
 """Endings of units whose singular only a dictionary knows: batches and caches, entries and movies."""
@@ -39,6 +36,11 @@ def format_si(value: float) -> str:
         return f"{value:.3g}"
     # Past yotta there is no prefix; format_sizeof would write all digits.
     return tqdm.format_sizeof(value) if value < 999.5e24 else f"{float(value):.3g}"
+
+
+def rate_of_late(stage: StageSnapshot) -> float:
+    """Return the rate of a stage in the last seconds; the mean if that is not known."""
+    return stage.rate if stage.recent_rate is None else stage.recent_rate
 
 
 def format_rate(rate: float | None, unit: str) -> str:
@@ -87,17 +89,16 @@ def format_percent(stage: StageSnapshot) -> str:
     return f"{min(round(100 * stage.done / (stage.total or 1)), 99)}%"
 
 
-def format_eta(stage: StageSnapshot, rate: float) -> str:
-    """Return the time that is left, ``00:49``, or ``?`` without a fixed total or a rate.
+def format_eta(stage: StageSnapshot) -> str:
+    """Return the time that is left, ``00:49``, or ``?`` if it is not known, such as where nothing moves.
 
     Empty while results are still to come in or to be saved: nothing tells how long that takes.
     """
     if stage.pending:
         return ""
-    if stage.total is None or stage.growing:
-        return "?"
-    remaining = max(stage.total - stage.done, 0)
-    return str(tqdm.format_interval(remaining / rate)) if rate else "00:00" if stage.finished else "?"
+    if stage.finished:
+        return "00:00"
+    return "?" if stage.eta is None else str(tqdm.format_interval(stage.eta))
 
 
 def format_counters(stage: StageSnapshot) -> list[str]:
@@ -175,45 +176,6 @@ def format_summary(snapshot: Snapshot) -> str:
     return ", ".join([title, rate, *format_remarks(snapshot), *format_counters(run)])
 
 
-class SmoothedRate:
-    """The recent rate of a stage: an exponential moving average, as tqdm's.
-
-    Example:
-        >>> rate = SmoothedRate()
-        >>> rate.update(StageSnapshot("Read", done=10, total=100, elapsed=10.0))
-        1.0
-        >>> round(rate.update(StageSnapshot("Read", done=40, total=100, elapsed=11.0)), 1)
-        4.6
-    """
-
-    def __init__(self) -> None:
-        self._items, self._seconds = EMA(RATE_SMOOTHING), EMA(RATE_SMOOTHING)
-        self._done, self._elapsed = 0, 0.0
-        self._averages: tuple[float, float] | None = None
-
-    def update(self, stage: StageSnapshot, *, final: bool = False) -> float:
-        """Note a reading of the stage, and return its rate in items a second.
-
-        Args:
-            stage: The stage now.
-            final: Whether its run has ended.
-
-        Returns:
-            The recent rate or, once all its items are counted or its run has ended, the mean.
-        """
-        items, seconds = stage.done - stage.initial - self._done, stage.elapsed - self._elapsed
-        if items > 0 and seconds > 0:
-            self._averages = self._items(items), self._seconds(seconds)
-        if items < 0 or (items and seconds > 0):
-            # The items of a lost attempt are taken back; they count again from here on.
-            self._done, self._elapsed = self._done + items, stage.elapsed
-        if final or stage.finished or stage.counted_in is not None or self._averages is None:
-            return stage.rate
-        average_items, average_seconds = self._averages
-        # While nothing is counted the rate has to fall all the same.
-        return average_items / max(average_seconds, stage.elapsed - self._elapsed)
-
-
 @dataclass(frozen=True, slots=True)
 class LineView:
     """One line as text, the same for all displays.
@@ -252,7 +214,6 @@ class LineView:
     def of(
         cls,
         stage: StageSnapshot,
-        rate: float,
         *,
         key: str | None = None,
         phase: str = "",
@@ -260,7 +221,7 @@ class LineView:
         final: bool = False,
         tasks: StageSnapshot | None = None,
     ) -> LineView:
-        """Make the view of a stage whose rate is known; it is as far as the tasks of its run, if given."""
+        """Make the view of a stage; it is as far as the tasks of its run, if given."""
         whole, count = stage, format_count(stage)
         if tasks is not None:
             whole, unit = tasks, "" if stage.total is None else f" {stage.unit}"
@@ -275,8 +236,8 @@ class LineView:
             size=format_quantity(whole.total or 0, whole.unit),
             count=count,
             elapsed=tqdm.format_interval(stage.elapsed),
-            eta="" if final and not stage.finished else format_eta(whole, tasks.rate if tasks else rate),
-            rate=format_rate(rate, stage.unit),
+            eta="" if final and not stage.finished else format_eta(whole),
+            rate=format_rate(rate_of_late(stage), stage.unit),
             phase=f"{phase}…" if phase else "",
             remarks=tuple(remarks),
             counters=tuple(format_counters(stage)),
@@ -293,27 +254,18 @@ class LineView:
         return (*((self.phase,) if self.phase else ()), *self.remarks, *self.counters)
 
 
-class LineFormatter:
-    """Makes the views of a run's lines, reading after reading."""
-
-    def __init__(self) -> None:
-        self._rates: dict[tuple[str | None, str], SmoothedRate] = {}  # by line, and by what it counts
-
-    def format(self, snapshot: Snapshot) -> list[LineView]:
-        """Return the views of the lines that a reading shows, in order."""
-        phase, remarks = snapshot.phase, format_remarks(snapshot)
-        views = []
-        for stage in snapshot.lines:
-            key = None if stage is snapshot.run_line else stage.name
-            smoothed = self._rates.setdefault((key, stage.unit), SmoothedRate())
-            rate = smoothed.update(stage, final=snapshot.final)
-            tasks = None if key is not None else tasks_as_line(snapshot)
-            view = LineView.of(
-                stage, rate, key=key, phase=phase, remarks=remarks, final=snapshot.final, tasks=tasks
-            )
-            views.append(view)
-            phase, remarks = "", []
-        return views
+def format_lines(snapshot: Snapshot) -> list[LineView]:
+    """Return the views of the lines that a reading shows, in order."""
+    phase, remarks = snapshot.phase, format_remarks(snapshot)
+    views = []
+    for stage in snapshot.lines:
+        key = None if stage is snapshot.run_line else stage.name
+        tasks = None if key is not None else tasks_as_line(snapshot)
+        views.append(
+            LineView.of(stage, key=key, phase=phase, remarks=remarks, final=snapshot.final, tasks=tasks)
+        )
+        phase, remarks = "", []
+    return views
 
 
 def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:

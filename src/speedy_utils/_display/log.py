@@ -20,7 +20,7 @@ from math import inf
 from typing import Any
 
 from .._state.snapshot import Snapshot, StageSnapshot
-from .format import LineFormatter, LineView, format_quantity, format_summary
+from .format import LineView, format_lines, format_quantity, format_summary, rate_of_late
 
 logger = logging.getLogger("speedy_utils.progress")
 
@@ -89,7 +89,6 @@ class LogDisplay:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._formatter = LineFormatter()
         self._every = every
         self._clock, self._wall_clock = clock, wall_clock
         self._started = clock()
@@ -101,7 +100,6 @@ class LogDisplay:
     def show(self, snapshot: Snapshot) -> None:
         """Log a line if it is time for one."""
         now = self._clock() - self._started
-        lines = self._formatter.format(snapshot)  # each time: rates are those of late
         is_first, is_due = not self._next, now >= self._next
         is_news = self._has_news(snapshot, now)
         if not (snapshot.final or is_due or is_news):
@@ -111,7 +109,7 @@ class LogDisplay:
         elif is_news:
             self._news_left -= 1
         self._said.update(self._since)
-        text = _first_line(snapshot) if is_first and not snapshot.final else _line(snapshot, lines)
+        text = _first_line(snapshot) if is_first and not snapshot.final else _line(snapshot)
         self._log(text, _extra(snapshot))
 
     def close(self) -> None:
@@ -213,7 +211,8 @@ def _first_line(snapshot: Snapshot) -> str:
     return ", ".join([*parts, snapshot.phase] if snapshot.phase else parts)
 
 
-def _line(snapshot: Snapshot, lines: list[LineView]) -> str:
+def _line(snapshot: Snapshot) -> str:
+    lines = format_lines(snapshot)
     parts = [_text(line) for line in lines[:MAX_STAGES_IN_TEXT]]
     if len(lines) > MAX_STAGES_IN_TEXT:
         parts.append(f"and {len(lines) - MAX_STAGES_IN_TEXT} more")
@@ -228,30 +227,28 @@ def _text(line: LineView) -> str:
     """Return a stage as ``Read 57% 1,671/2,948 in 01:05, 25.6 items/s, eta 00:49``, the run unnamed."""
     words = [line.key, line.percent, line.count, line.stage.elapsed and f"in {line.elapsed}"]
     details = [] if line.rate.startswith("?") else [line.rate]
-    if line.eta not in ("", "?") and not line.stage.finished:
+    if line.eta and line.percent and line.stage.elapsed and not line.stage.finished:
         details.append(f"eta {line.eta}")
     return ", ".join([" ".join(word for word in words if word), *details, *line.extras])
 
 
 def _extra(snapshot: Snapshot) -> dict[str, Any]:
     return {
-        **_numbers(snapshot.run_line, snapshot),
+        **_numbers(snapshot.run_line),
         "tasks_done": snapshot.tasks_done,
         "tasks_total": snapshot.tasks_total,
         "phase": snapshot.phase,
-        "stages": [_numbers(stage, snapshot) for stage in snapshot.stages],
+        "stages": [_numbers(stage) for stage in snapshot.stages],
     }
 
 
-def _numbers(stage: StageSnapshot, snapshot: Snapshot) -> dict[str, Any]:
-    no_eta = stage.growing or stage.pending or (snapshot.final and not stage.finished)
-    known = stage.total is not None and not no_eta and stage.rate
+def _numbers(stage: StageSnapshot) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "done": stage.done,
         "total": stage.total,
-        "rate": stage.rate,
-        "eta": ((stage.total or 0) - stage.done) / stage.rate if known else None,
+        "rate": rate_of_late(stage),
+        "eta": stage.eta,
         "elapsed": stage.elapsed,
         "counters": dict(stage.counters),
     }

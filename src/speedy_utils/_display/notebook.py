@@ -9,7 +9,7 @@ import ipywidgets
 from IPython.display import DisplayHandle
 
 from .._state.snapshot import Snapshot
-from .format import LineFormatter, LineView, format_summary
+from .format import LineView, format_lines, format_summary
 
 
 class NotebookDisplay:
@@ -23,7 +23,6 @@ class NotebookDisplay:
 
     def __init__(self, *, leave: bool = True) -> None:
         self._leave = leave
-        self._formatter = LineFormatter()
         self._rows: dict[str | None, _Row] = {}
         self._summary = ipywidgets.HTML()
         self._text = ""
@@ -38,7 +37,7 @@ class NotebookDisplay:
     def show(self, snapshot: Snapshot) -> None:
         """Move the bars."""
         rows, texts = [], []
-        for line in self._formatter.format(snapshot):
+        for line in format_lines(snapshot):
             if line.key not in self._rows:  # not setdefault(): each widget that is made is saved
                 self._rows[line.key] = _Row()
             row = self._rows[line.key]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.lines import steady
 from support.screen import EmulatedTerminal
 from tqdm.utils import disp_len
 
@@ -19,7 +20,7 @@ NAME = f"Processing {TOTAL:,} items"
 
 def reading(done: int, total: int | None = TOTAL, elapsed: float = 0.0, **more: Any) -> Snapshot:
     """A snapshot of a run with one line."""
-    return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
+    return Snapshot(steady(StageSnapshot(NAME, done, total, elapsed=elapsed)), **more)
 
 
 def bars_on(terminal: EmulatedTerminal, *, leave: bool = True) -> BarDisplay:

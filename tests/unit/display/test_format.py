@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lines import steady
 from tqdm.utils import disp_len
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.format import (
-    LineFormatter,
     LineView,
-    SmoothedRate,
     format_amount,
     format_bar,
     format_count,
     format_counters,
     format_eta,
     format_excess,
+    format_lines,
     format_number,
     format_percent,
     format_quantity,
@@ -51,7 +51,9 @@ def bar_line(
     ascii_only: bool = False,
 ) -> str:
     """Return the line of a stage in a width."""
-    return format_bar(LineView.of(stage, rate, phase=phase, remarks=remarks), width, ascii_only=ascii_only)
+    return format_bar(
+        LineView.of(steady(stage, rate), phase=phase, remarks=remarks), width, ascii_only=ascii_only
+    )
 
 
 def test_a_rate_has_three_digits() -> None:
@@ -114,6 +116,7 @@ def test_excess_is_told_in_its_unit(excess: Excess, text: str) -> None:
 
 
 COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
+COUNTED_ONE = replace(COUNTING, run_line=stage(173, elapsed=4.0, eta=12.0), tasks_done=1)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
     [
         (COUNTING, "Read:   0%|        | 173 items, 0/4 tasks [00:04<?, 43.2 items/s]"),
         (
-            replace(COUNTING, tasks_done=1, tasks_failed=1),
+            replace(COUNTED_ONE, tasks_failed=1),
             "Read:  25%|██      | 173 items, 1/4 tasks [00:04<00:12, 43.2 items/s, 1 failed]",
         ),
         (
@@ -129,11 +132,11 @@ COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
             "Read:  99%|███████▉| 173 items, 4/4 tasks [00:04, 43.2 items/s]",
         ),
         (
-            replace(COUNTING, run_line=stage(173, 300, growing=True, elapsed=4.0), tasks_done=1),
+            replace(COUNTED_ONE, run_line=stage(173, 300, growing=True, elapsed=4.0, eta=12.0)),
             "Read:  25%|██      | 173/300+ items, 1/4 tasks [00:04<00:12, 43.2 items/s]",
         ),
         (
-            replace(COUNTING, run_line=stage(173, 400, elapsed=4.0), tasks_done=1),
+            replace(COUNTED_ONE, run_line=steady(stage(173, 400, elapsed=4.0))),
             "Read:  43%|███▍    | 173/400 [00:04<00:05, 43.2 items/s, 1/4 tasks]",
         ),
         (
@@ -144,16 +147,8 @@ COUNTING = Snapshot(stage(173, elapsed=4.0), tasks_total=4)
 )
 def test_items_without_a_known_total_are_as_far_as_their_tasks(snapshot: Snapshot, line: str) -> None:
     """Without a fixed total items stand beside the tasks, of which the percentage and the time left are."""
-    (view,) = LineFormatter().format(snapshot)
+    (view,) = format_lines(snapshot)
     assert format_bar(view, disp_len(line)) == line
-
-
-def test_a_line_that_begins_to_count_items_has_their_rate() -> None:
-    """When a line counts items in place of tasks, its rate is not that of both."""
-    formatter = LineFormatter()
-    formatter.format(Snapshot(stage(3, 4, unit="tasks", elapsed=3.0), tasks_total=4, tasks_done=3))
-    (view,) = formatter.format(replace(COUNTING, tasks_done=3))
-    assert view.rate == "43.2 items/s"
 
 
 def test_the_percentage_is_full_only_when_all_is_done() -> None:
@@ -177,7 +172,7 @@ def test_total_that_grows_says_so() -> None:
     """While tasks will add to a total it has a plus, and there are neither percentage nor time left."""
     growing = stage(600, 600, growing=True)
     assert (format_count(growing), format_percent(growing)) == ("600/600+", "")
-    assert format_eta(growing, 300.0) == "?"
+    assert format_eta(growing) == "?"
 
 
 SAVING = stage(1_000, 1_000, elapsed=60.0, pending=True, counted_in=10.0)
@@ -198,22 +193,14 @@ def test_a_line_with_nothing_left_to_count_is_not_full(width: int, line: str) ->
     phase = "saving 63 of 64 shards"
     assert bar_line(SAVING, ["1/64 shards"], SAVING.rate, width, phase=phase) == line
     empty = stage(0, 0, pending=True)
-    assert (format_percent(empty), LineView.of(empty, 0.0).fraction) == ("0%", 0.99)
+    assert (format_percent(empty), LineView.of(empty).fraction) == ("0%", 0.99)
 
 
-def test_the_rate_does_not_fall_while_results_are_saved() -> None:
-    """From the last count on the rate is the mean of the counting, however long the saving takes."""
-    smoothed = SmoothedRate()
-    smoothed.update(stage(900, 1_000, elapsed=9.0))
-    rates = [smoothed.update(replace(SAVING, elapsed=elapsed)) for elapsed in (10.0, 60.0, 600.0)]
-    assert rates == [100.0] * 3
-
-
-def test_time_left_needs_a_total_and_a_rate() -> None:
-    """The time left needs a total and a rate, and is never below zero."""
-    texts = {(5, 10, 0.5): "00:10", (5, 10, 0.0): "?", (10, 10, 2.0): "00:00", (10, 10, 0.0): "00:00"}
-    texts |= {(11, 10, 2.0): "00:00", (5, None, 2.0): "?", (0, 10**9, 1.0): "277777:46:40"}
-    assert {case: format_eta(stage(*case[:2]), case[2]) for case in texts} == texts
+def test_the_time_left_is_that_of_the_snapshot() -> None:
+    """It is rounded down; nothing is left of what is finished, and where it is not known there is a mark."""
+    texts = {(5, 10, 10.9): "00:10", (5, 10, None): "?", (10, 10, 2.0): "00:00", (10, 10, None): "00:00"}
+    texts |= {(5, None, None): "?", (0, 10**9, 1e9): "277777:46:40"}
+    assert {case: format_eta(stage(*case[:2], eta=case[2])) for case in texts} == texts
 
 
 def test_counters_have_rates_above_one_a_second() -> None:
@@ -320,65 +307,21 @@ def test_line_never_exceeds_its_width(
     assert (format_count(stage) in line) == (disp_len(format_count(stage)) <= width)
 
 
-def thousand(done: int, elapsed: float, **more: Any) -> StageSnapshot:
-    """Make a stage of a thousand items."""
-    return stage(done, 1_000, elapsed=elapsed, **more)
-
-
-def test_the_rate_is_the_recent_one() -> None:
-    """After a slow start the rate shown is near the new one, and not the mean."""
-    smoothed = SmoothedRate()
-    rates = [smoothed.update(thousand(10, 10.0))]
-    rates += [smoothed.update(thousand(10 + 50 * n, 10.0 + n)) for n in range(1, 10)]
-    assert rates[0] == pytest.approx(1.0)
-    assert rates == sorted(rates)
-    mean = 460 / 19
-    assert 1.5 * mean < rates[-1] <= 50
-
-
-@pytest.mark.parametrize(
-    ("initial", "readings", "rates"),
-    [
-        pytest.param(0, {1.0: 100, 1.25: 125, 4.0: 400, 4.5: 450, 9.0: 900}, [100] * 5, id="even"),
-        pytest.param(0, {1: 10, 2: 20, 2.5: 20, 3: 20, 4: 20, 12: 20}, [10, 10, 10, 10, 5, 1], id="stalled"),
-        pytest.param(0, {1: 100, 2: 200, 3: 300, 4: 100, 5: 200, 6: 300}, [100] * 6, id="a lost attempt"),
-        pytest.param(500, {0: 500, 10: 600}, [0, 10], id="without what was done before"),
-    ],
-)
-def test_the_rate_follows_the_count(initial: int, readings: dict[float, int], rates: list[float]) -> None:
-    """Even work has an even rate, which falls while nothing moves, and is never negative."""
-    smoothed = SmoothedRate()
-    stages = [thousand(done, elapsed, initial=initial) for elapsed, done in readings.items()]
-    assert [smoothed.update(stage) for stage in stages] == pytest.approx(rates)
-
-
-@pytest.mark.parametrize(("done", "initial", "final"), [(1_000, 0, False), (600, 0, True), (700, 100, True)])
-def test_the_rate_at_the_end_is_the_mean(done: int, initial: int, final: bool) -> None:
-    """The last reading, and every reading of a stage that is complete, show the mean over all its time."""
-    smoothed = SmoothedRate()
-    smoothed.update(thousand(110, 9.0, initial=initial))
-    smoothed.update(thousand(900, 9.5, initial=initial))
-    assert smoothed.update(thousand(done, 10.0, initial=initial), final=final) == (done - initial) / 10
-
-
 def test_only_the_first_line_has_remarks() -> None:
     """Remarks on the run stand in its first line; each line has its own counters."""
     run = Snapshot(stage(5, 10), (stage(4, counters={"tokens": 3}),), tasks_total=2, tasks_failed=1)
-    first, second = LineFormatter().format(run)
+    first, second = format_lines(run)
     assert (first.remarks, first.counters) == (("0/2 tasks", "1 failed"), ())
     assert (second.remarks, second.counters) == ((), ("tokens=3",))
 
 
 def test_lines_of_one_name_have_rates_of_their_own() -> None:
     """A stage that has its run's name is another line, with another key and rate."""
-    lines = LineFormatter().format(Snapshot(stage(100, elapsed=1.0), (stage(10, elapsed=1.0),)))
+    lines = format_lines(Snapshot(stage(100, elapsed=1.0), (stage(10, elapsed=1.0),)))
     assert [(line.key, line.rate) for line in lines] == [(None, "100 items/s"), ("Read", "10.0 items/s")]
 
 
-@pytest.mark.parametrize(("final", "rate"), [(False, "4.62 items/s"), (True, "3.64 items/s")])
-def test_rates_are_recent_until_the_end(final: bool, rate: str) -> None:
-    """Lines show recent rates until the end, and then the mean."""
-    formatter = LineFormatter()
-    formatter.format(Snapshot(stage(10, 100, elapsed=10.0)))
-    (line,) = formatter.format(Snapshot(stage(40, 100, elapsed=11.0), final=final))
-    assert line.rate == rate
+def test_the_rate_is_that_of_late() -> None:
+    """A line shows the rate of late, and the mean as long as that is not known."""
+    lines = [replace(HALF, recent_rate=rate) for rate in (12.5, 0.0, None)]
+    assert [LineView.of(line).rate for line in lines] == ["12.5 items/s", "? items/s", "25,607 items/s"]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.lines import steady
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display import log as log_module
@@ -38,7 +39,7 @@ def set_up_no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reading(done: int, total: int | None = 100, elapsed: float = 0.0, **more: Any) -> Snapshot:
     """A snapshot of a run with one line."""
-    return Snapshot(StageSnapshot(NAME, done, total, elapsed=elapsed), **more)
+    return Snapshot(steady(StageSnapshot(NAME, done, total, elapsed=elapsed)), **more)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_new_phase_or_stage_has_a_line_once_it_has_lasted(lines: pytest.LogCap
     """It comes after two seconds, once however its numbers change, and not for what is over by then."""
     clock = FakeClock()
     log = LogDisplay(every=3600.0, clock=clock)
-    read, done = StageSnapshot("Read 1", 5, 10, elapsed=1.0), StageSnapshot("Load", 1, 1, elapsed=1.0)
+    read, done = steady(StageSnapshot("Read 1", 5, 10, elapsed=1.0)), StageSnapshot("Load", 1, 1, elapsed=1.0)
     busy = replace(WAITING, stages=(read, done))
 
     def said(snapshot: Snapshot, seconds: float = 2) -> list[str]:
@@ -165,7 +166,7 @@ def test_news_do_not_flood(lines: pytest.LogCaptureFixture) -> None:
     assert len(lines.records[-1].__dict__["stages"]) == 20
 
 
-ALL = StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3})
+ALL = steady(StageSnapshot("All", 60, 100, elapsed=10.0, initial=50, counters={"skipped": 3}))
 READ = StageSnapshot("Read", 20, None, elapsed=8.0, counters={"tokens": 1.6e6})
 MORE = StageSnapshot("More", 30, 30, elapsed=6.0, growing=True)
 FULL = StageSnapshot("Full", 100, 100, elapsed=4.0)
@@ -253,11 +254,11 @@ def eight_hours() -> Iterator[tuple[float, Snapshot]]:
         if second >= 12:
             stuck = max(0, min(second, 5 * 3600) - 4 * 3600)
             done = min(total, kept + (second - 12 - stuck) * 69)
-            run = replace(run, done=done, elapsed=second - 12.0)
+            run = steady(replace(run, done=done, elapsed=second - 12.0))
             if 0 < stuck < 3600:
                 phase = f"no progress for {stuck // 60} min: shard 30"
             if done == total:
-                run = replace(run, pending=True, counted_in=run.counted_in or run.elapsed)
+                run = replace(run, pending=True, eta=None, counted_in=run.counted_in or run.elapsed)
                 phase = f"saving {1 + second % 3} of 64 shards" if second < 7.99 * HOUR else "merging"
         tokens, kept_tokens = {"tokens": run.done * 500}, {"tokens": kept * 500}
         stages = [replace(run, name="Tokenize", counters=tokens, initial_counters=kept_tokens)]

@@ -9,6 +9,7 @@ import ipywidgets
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from support.lines import steady
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display import notebook
@@ -52,7 +53,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Output:
 
 def stage(name: str, done: int, total: int | None = 10, **more: Any) -> StageSnapshot:
     """A stage."""
-    return StageSnapshot(name, done, total, elapsed=2.0, **more)
+    return steady(StageSnapshot(name, done, total, elapsed=2.0, **more))
 
 
 def run(run_line: StageSnapshot, *stages: StageSnapshot, **more: Any) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Ctrl-C, the cancelling of threads, and forks: what may happen where, and how the code holds against it.
+"""Ctrl-C, SIGTERM, cancelled threads and forks: what may happen where, and how the code holds against it.
 
 **What is raised.** Two exceptions may be raised at any place in code that knows nothing of them. Ctrl-C
 raises a KeyboardInterrupt in the main thread. A run that ends early raises ``Cancelled`` in the threads that
@@ -33,6 +33,12 @@ between two bytecodes, so never within one call of a C function, and at the late
   tqdm's own code may have been interrupted while it held it. And that wait is a short one, as there are
   other locks.
 - A second Ctrl-C ends each wait of the cleanup: for tasks to end by themselves, and for the last reading.
+
+**SIGTERM.** A run in the main thread of a program that has no handler for it raises ``Terminated``
+(:func:`ending_on_sigterm`), which goes the way of Ctrl-C: tasks are stopped, the last lines are drawn, and
+what is kept is said. Then the signal is raised again, so the program ends by it, as it would without a run.
+The first process of a container is not ended by a signal that it does not handle: it exits with the code
+143. Ray has a handler of its own.
 
 **Coroutines** run in an event loop in a thread of its own (``_worker.event_loop``), so neither exception is
 raised in asyncio's code. What waits for a coroutine and is interrupted cancels it, as does a run that ends
@@ -70,6 +76,10 @@ T = TypeVar("T")
 
 class Cancelled(BaseException):
     """Raised in a task whose run was cancelled."""
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised in the main thread at SIGTERM."""
 
 
 def after_fork_in_child(reset: Callable[[], object]) -> None:
@@ -138,6 +148,7 @@ def keeping_ctrl_c() -> Iterator[None]:
         yield
         return
     pressed, here = False, os.getpid()
+    terminated = _terminated
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
@@ -155,8 +166,8 @@ def keeping_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, note)
         yield
     except Exception as error:
-        if pressed:  # the error is what the library made of it
-            raise KeyboardInterrupt from error
+        if pressed or _terminated > terminated:  # the error is what the library made of it
+            raise (KeyboardInterrupt if pressed else Terminated) from error
         raise
     finally:
         try:
@@ -164,8 +175,58 @@ def keeping_ctrl_c() -> Iterator[None]:
         except KeyboardInterrupt:  # raised before the handler was changed
             signal.signal(signal.SIGINT, handler)
             raise
-    if pressed:
-        raise KeyboardInterrupt
+    if pressed or _terminated > terminated:
+        raise KeyboardInterrupt if pressed else Terminated
+
+
+_terminated = 0
+"""How many SIGTERM have come that a run handled."""
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
+    global _terminated
+    if os.getpid() != _handled_in:  # in a forked child
+        _end_by(number)
+    _terminated += 1
+    raise Terminated
+
+
+_handled_in = 0
+"""The process that handles SIGTERM at the moment."""
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Raise ``Terminated`` if SIGTERM comes in the block, and end the program by it after the block.
+
+    Does nothing outside the main thread, or if the program handles the signal by itself or ignores it.
+    """
+    global _handled_in
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    _handled_in, terminated = os.getpid(), _terminated
+    try:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        yield
+    finally:
+        with suppress(Terminated):  # raised before the handler was changed
+            if (
+                signal.getsignal(signal.SIGTERM) is _raise_terminated
+            ):  # neither the program nor Ray has set one
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if _terminated > terminated:
+            _end_by(signal.SIGTERM)
+
+
+def _end_by(number: int) -> None:
+    """End this process by a signal; by SystemExit if that does not end it."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    raise SystemExit(128 + number)  # the process with the number 1 is left alone by it
 
 
 _OURS = __name__.partition(".")[0]

@@ -76,7 +76,7 @@ def states(text: str, *sizes: tuple[int, int]) -> Iterator[Emulator]:
     for size, part in zip(sizes, text.split(RESIZED), strict=True):
         if size != emulator.size:
             emulator.resize(*size)
-        for drawn in re.findall(r"(?s).*?\x1b\[J(?:\x1b\[\d+A)?\r|.+", part):
+        for drawn in re.findall(r"(?s).*?\x1b\[J(?:\x1b8|\r)|.+", part):
             emulator.feed(drawn)
             yield emulator
 

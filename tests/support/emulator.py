@@ -72,13 +72,16 @@ class Emulator:
         self._stream.feed(text)
 
     def lines(self, *, history: bool = True) -> list[str]:
-        """The lines, however many rows each takes, without the empty ones at the end.
+        """The lines, however many rows each takes, without the empty ones at the end and that of the cursor.
 
         Args:
             history: Whether those that have left the screen at its top count too.
         """
         lines, start = [], ""
+        cursor = self._screen.buffer[self._screen.cursor.y]
         for row in self._all(history):
+            if row is cursor and not start and not self._text(row).rstrip():
+                continue
             text = start + self._text(row)
             start = text if getattr(row, "wrapped", False) else ""
             if not start:

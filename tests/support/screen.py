@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from tqdm import tqdm
@@ -88,6 +91,51 @@ def a_terminal(*args: Any, **kwargs: Any) -> Iterator[tuple[EmulatedTerminal, Sc
     finally:
         for bar in list(tqdm._instances):
             bar.close()
+
+
+class PseudoTerminal:
+    """A terminal of the system, to which Python's own streams lead, with a screen that can be looked at.
+
+    Attributes:
+        stream: A text stream as Python's stdout and stderr are.
+        descriptor: What it writes to.
+    """
+
+    def __init__(self) -> None:
+        self._master, self.descriptor = pty.openpty()
+        tty.setraw(self._master)  # or a line feed would be read as two characters
+        os.set_blocking(self._master, False)
+        self.stream: TextIO = open(self.descriptor, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._emulator = Emulator(60, 12)
+
+    def write(self, text: str) -> None:
+        """Write as C code and programs do."""
+        os.write(self.descriptor, text.encode())
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that it shows, without the empty ones."""
+        while True:
+            try:
+                self._emulator.feed(os.read(self._master, 65536).decode())
+            except BlockingIOError:
+                return [row for row in self._emulator.rows if row]
+
+    def close(self) -> None:
+        """Close it."""
+        self.stream.close()
+        os.close(self._master)
+
+
+@contextmanager
+def a_pseudo_terminal() -> Iterator[tuple[PseudoTerminal, Screen]]:
+    """Let both streams lead to a terminal of the system."""
+    terminal = PseudoTerminal()
+    try:
+        with redirect_stdout(terminal.stream), redirect_stderr(terminal.stream):
+            yield terminal, Screen(terminal.stream, size=lambda: (60, 12))
+    finally:
+        terminal.close()
 
 
 def constant(*lines: str) -> Callable[[int], list[str]]:

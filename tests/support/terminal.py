@@ -67,6 +67,11 @@ class Terminal:
         """What was written to the terminal so far."""
         return self._output.decode(errors="replace")
 
+    def type(self, text: str) -> None:
+        """Send what keys send."""
+        assert self._master is not None
+        os.write(self._master, text.encode())
+
     def press_ctrl_c(self) -> None:
         """Send what the key sends."""
         self.processes()

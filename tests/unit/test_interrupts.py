@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -14,7 +15,9 @@ from support.forks import in_fork
 from support.threads import held
 
 from speedy_utils._interrupts import (
+    Terminated,
     after_fork_in_child,
+    ending_on_sigterm,
     holding,
     interruptible,
     keeping_ctrl_c,
@@ -287,3 +290,55 @@ def test_forked_children_reset_in_order() -> None:
 
     assert in_fork(check) == 0
     assert calls == []
+
+
+def terminate() -> None:
+    """Send this process SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_until_terminated() -> None:
+    """Do what a run does that gets SIGTERM, in a child."""
+    try:
+        with ending_on_sigterm():
+            try:
+                with keeping_ctrl_c(), contextlib.suppress(BaseException):  # a library that swallows it
+                    terminate()
+            except Terminated:
+                os.write(1, b"cleaned up")
+                raise
+    finally:
+        os.write(1, b" too late")
+
+
+def test_sigterm_ends_a_program_by_itself_after_the_cleanup(capfd: pytest.CaptureFixture[str]) -> None:
+    """The exception passes the cleanup of the block, and then the program ends as it would without it."""
+    assert in_fork(run_until_terminated) == -signal.SIGTERM
+    assert capfd.readouterr().out == "cleaned up"
+
+
+def test_a_child_that_is_forked_in_the_block_ends_at_once() -> None:
+    """A child has no run to clean up after."""
+
+    def child() -> None:
+        with ending_on_sigterm():
+            assert in_fork(terminate) == -signal.SIGTERM
+
+    assert in_fork(child) == 0
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
+def test_a_handler_of_the_program_is_respected(handler: Any) -> None:
+    """A program that ignores or handles SIGTERM goes on as it would, also if it sets that in the block."""
+
+    def child() -> None:
+        signal.signal(signal.SIGTERM, handler)
+        with ending_on_sigterm():
+            terminate()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with ending_on_sigterm():
+            signal.signal(signal.SIGTERM, handler)
+            terminate()
+        assert signal.getsignal(signal.SIGTERM) is handler
+
+    assert in_fork(child) == 0

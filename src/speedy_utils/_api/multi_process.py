@@ -144,7 +144,7 @@ def multi_process(
         task_total = None if totals is None else totals[task]
         return Attempt(task, number, task_total, options.adopt_tqdm)
 
-    with run:
+    with options.ending_on_sigterm(), run:
         drive(engine, run, items, attempt, finish, max_retries=options.max_retries)
     return results
 

@@ -170,7 +170,10 @@ def multi_process_dataset(
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):
         dataset = resolve_dataset(dataset)
-    with Workspace.open(output_path, overwrite=overwrite) as workspace:
+    with (
+        options.ending_on_sigterm(),
+        Workspace.open(output_path, overwrite=overwrite) as workspace,
+    ):
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
         workers = options.workers(process_func)  # looks for a running Ray, which may take seconds
@@ -238,7 +241,7 @@ def multi_process_dataset(
         except BaseException as error:  # Ctrl-C too: the user wants to know what is kept
             if not workspace.published:
                 stopped = f"stopped: {_kept(plan, workspace, 'the same call runs only the others')}"
-                if isinstance(error, KeyboardInterrupt) and not error.args:
+                if type(error) is KeyboardInterrupt and not error.args:  # and no SIGTERM, which has none
                     error.args = (stopped,)  # printed last, below the traceback
                 else:
                     logger.warning(stopped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from .._instrument.decorator import (
     is_coroutine_function,
     is_generator_function,
 )
+from .._interrupts import ending_on_sigterm
 from .._run.run import display_here
 from .._validation import (
     checked_choice,
@@ -97,6 +99,10 @@ class RunOptions:
     def display(self) -> Display:
         """Return the display of a run that starts here."""
         return display_here(self.progress, leave=self.leave)
+
+    def ending_on_sigterm(self) -> AbstractContextManager[None]:
+        """Return a block in which SIGTERM ends a run as Ctrl-C does; Ray sees to that by itself."""
+        return nullcontext() if self.backend == "ray" else ending_on_sigterm()
 
     def engine(self, function: Callable[..., Any], kwargs: Mapping[str, Any], workers: int) -> Engine:
         """Return an engine, not started yet.

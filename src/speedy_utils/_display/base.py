@@ -84,8 +84,8 @@ def choose_display(progress: Progress, *, leave: bool = True, may_draw: bool = T
         may_draw: Whether this process may draw where the environment chooses nothing; if not, it logs.
 
     Returns:
-        Bars in a notebook and if stderr is a terminal, otherwise log lines. In the environment
-        ``TQDM_DISABLE=1`` silences both, ``SPEEDY_UTILS_PROGRESS`` chooses one, and
+        Bars in a notebook and if stderr is a terminal that nothing else draws on, otherwise log lines. In the
+        environment ``TQDM_DISABLE=1`` silences both, ``SPEEDY_UTILS_PROGRESS`` chooses one, and
         ``SPEEDY_UTILS_LOG_EVERY`` fixes the seconds between two log lines.
 
     Raises:
@@ -107,8 +107,10 @@ def choose_display(progress: Progress, *, leave: bool = True, may_draw: bool = T
 def _detect() -> Literal["notebook", "bar", "log"]:
     if _in_notebook():
         return "notebook"
-    # A daemon or a windowed program has no stderr at all.
-    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "log"
+    from .terminal.redirect import is_taken, is_terminal  # needs tqdm
+
+    # A daemon or a windowed program has no stderr at all. Others who draw can place lines of text alone.
+    return "bar" if is_terminal(sys.stderr) and not is_taken(sys.stderr) else "log"
 
 
 def _in_notebook() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+from .._interrupts import ending_on_sigterm
 from .._state.ledger import RUN_ITEMS, Stage
 from .._validation import checked_count, checked_name, checked_total
 from .._worker.context import counting, forget, registered, tally_here
@@ -103,6 +104,8 @@ def _run(
     run.attempt(spec.name, 1, total=total)
     feed.add(reporter)
     with ExitStack() as stack:
+        if not yields:  # a generator hands over to its consumer's code in the middle
+            stack.enter_context(ending_on_sigterm())
         stack.enter_context(run)
         # A KeyboardInterrupt may be raised before the blocks below are entered, or while they are left.
         stack.callback(forget, reporter)

@@ -104,4 +104,4 @@ def reset_sigterm_in_children(when: Callable[[], bool]) -> None:
 def _is_users(handler: object) -> bool:
     if handler in (signal.SIG_DFL, None):  # None: it was set in C
         return False
-    return not str(getattr(handler, "__module__", "")).startswith("ray.")
+    return not str(getattr(handler, "__module__", "")).startswith(("ray.", "speedy_utils."))

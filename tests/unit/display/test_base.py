@@ -66,6 +66,23 @@ def test_a_program_without_stderr_gets_log_lines(monkeypatch: pytest.MonkeyPatch
     assert isinstance(choose_display(True), LogDisplay)
 
 
+class LikeRich(FakeTerminal):
+    """What rich puts in place of a stream while it draws."""
+
+    rich_proxied_file = None
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [LikeRich(), SimpleNamespace(isatty=lambda: True), SimpleNamespace()],
+    ids=["rich", "alive", "bare"],
+)
+def test_where_others_draw_there_are_log_lines(monkeypatch: pytest.MonkeyPatch, stream: object) -> None:
+    """A live display of another package that has taken the terminal can place lines of text alone."""
+    monkeypatch.setattr("sys.stderr", stream)
+    assert isinstance(choose_display(True), LogDisplay)
+
+
 def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
     """Let IPython be loaded, with a shell that has some attributes."""
     fake = ModuleType("IPython")
@@ -131,7 +148,7 @@ def test_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch, kind: str, no_colo
     assert "1 failed" in text
     pieces = text.split("\x1b[")[1:]
     assert bool(pieces) == (kind == "bar")
-    assert {piece.lstrip("0123456789;")[0] for piece in pieces} <= {"A", "C", "J", "K"}
+    assert {piece.lstrip("0123456789;")[0] for piece in pieces} <= {"A", "B", "C", "J", "K"}
 
 
 def test_function_gets_each_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:

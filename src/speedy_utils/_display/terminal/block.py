@@ -20,6 +20,9 @@ erases, and each redraw of a block on the top row would push a screen into the s
 ERASE = f"\r{_ERASE_AFTER}\r"
 """Erases the row of the cursor and all below it."""
 
+ERASE_BELOW = f"\x1b7\x1b[B\r{_ERASE_AFTER}\x1b8"
+"""Erases all below the row of the cursor, which stays where it is."""
+
 
 class _OwnedLines:
     """The lines of an owner, at a width."""
@@ -44,7 +47,7 @@ class Block:
         >>> block.rows(3, 24)  # another width, so the lines are made anew
         ['===', '---']
         >>> block.draw(3, 24)
-        '\r===\x1b[K\n---\x1b[K\x1b[C\x1b[J\x1b[1A\r'
+        '\x1b[K\x1bD\x1bD\x1b[2A\x1b7\x1b[1B\r===\x1b[K\n---\x1b[K\x1b[C\x1b[J\x1b8'
     """
 
     def __init__(self) -> None:
@@ -77,16 +80,18 @@ class Block:
         """Forget an owner and its lines. Idempotent."""
         self._owners.pop(id(owner), None)
 
+    def remove_all(self) -> None:
+        """Forget all owners and their lines."""
+        self._owners.clear()
+
     def clear(self) -> None:
         """Forget all owners and all text."""
-        self._owners.clear()
+        self.remove_all()
         self.partial_lines.clear()
 
-    def rows(self, columns: int, height: int) -> list[str]:
-        """Return at most ``height`` rows, from top to bottom; the last may say how many are left out."""
-        rows = self.fit(
-            [truncate_left(text, columns) for text in self.partial_lines.shown(4 * columns)], columns
-        )
+    def lines(self, columns: int) -> list[str]:
+        """Return the lines of all owners, at a width."""
+        lines: list[str] = []
         for each in self._owners.values():
             if each.columns != columns:
                 # If this fails the old lines are cut; the owner gets the error at its own next show().
@@ -94,22 +99,33 @@ class Block:
                     each.lines = each.render(columns)
                 each.lines = self.fit(each.lines, columns)
                 each.columns = columns
-            rows += each.lines
+            lines += each.lines
+        return lines
+
+    def rows(self, columns: int, height: int) -> list[str]:
+        """Return at most ``height`` rows, from top to bottom; the last may say how many are left out."""
+        rows = self.fit(
+            [truncate_left(text, columns) for text in self.partial_lines.shown(4 * columns)], columns
+        )
+        rows += self.lines(columns)
         if len(rows) > height:
             rows[height - 1 :] = self.fit([f"… and {len(rows) - height + 1} more lines"], columns)
         return rows
 
-    def draw(self, columns: int, height: int, rows_above: int = 0) -> str:
-        """Return the text that draws the rows, and leaves the cursor in column 0 of the row where it was.
+    def draw(self, columns: int, height: int, rows_above: int = 1) -> str:
+        """Return the text that draws the rows below that of the cursor, and leaves the cursor where it was.
 
         Args:
             columns: The width of the rows.
             height: How many rows the terminal has.
-            rows_above: How many rows lie between the cursor and the first row: those of tqdm bars.
+            rows_above: How many rows the first one is below the cursor: 1, or those of tqdm bars.
         """
+        height = max(height, 2)
         above = min(rows_above, height - 1)
         rows = self.rows(columns, height - above)
-        up = above + max(len(rows) - 1, 0)
+        down = above + max(len(rows) - 1, 0)
+        # What is right of the cursor is of a former block, if a program has ended its line by itself.
+        make_room = "\x1b[K" + "\x1bD" * down + f"\x1b[{down}A"
         # Text first and then erase: a terminal that shows what it has so far never shows an empty row.
         text = "\x1b[K\n".join(rows) + _ERASE_AFTER
-        return "\r" + "\n" * above + text + (f"\x1b[{up}A" if up else "") + "\r"
+        return f"{make_room}\x1b7\x1b[{above}B\r{text}\x1b8"

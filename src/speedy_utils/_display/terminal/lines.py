@@ -17,6 +17,15 @@ from tqdm.utils import disp_len, disp_trim
 # tell such writes from others; but it wraps the file of a bar, and so they all come from this module.
 _TQDM_GLOBALS = vars(tqdm.utils)
 
+
+def called_by_tqdm() -> bool:
+    """Return whether a bar of tqdm has called the function that asks."""
+    try:
+        return sys._getframe(2).f_globals is _TQDM_GLOBALS
+    except ValueError:  # called from C, as at the end of the interpreter: there is no frame
+        return False
+
+
 output_filter: ContextVar[Callable[[], bool] | None] = ContextVar("speedy_utils_output_filter", default=None)
 """Returns whether what is printed in this context is shown."""
 
@@ -77,7 +86,7 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
         writer = self._self_writer
         if writer is None or not isinstance(text, str):
             return self.wrapped.write(text)  # which raises the right error if it is no text
-        if sys._getframe(1).f_globals is _TQDM_GLOBALS:
+        if called_by_tqdm():
             return writer.write_bar(self, text)
         return writer.write_above(self, text)
 
@@ -89,7 +98,7 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
     def flush(self) -> None:
         """Show this thread's text, also if its line has no end yet."""
         writer = self._self_writer
-        if writer is None or sys._getframe(1).f_globals is _TQDM_GLOBALS:
+        if writer is None or called_by_tqdm():
             self.wrapped.flush()
         else:
             writer.flush_partial(self)
@@ -179,12 +188,13 @@ class PartialLines:
 
     def shown(self, length: int) -> list[str]:
         """Return the beginnings that are to be shown, as plain text of about that length or less."""
-        texts = [strip_ansi(line.tail(length)) for line in self._lines.values() if line.shown]
+        texts = [strip_ansi(line.tail(length)) for line in [*self._lines.values()] if line.shown]
         return [text for text in texts if text.strip()]
 
     def pop_all(self) -> list[tuple[TextIO, str]]:
         """Remove all lines, and return each with its wrapped stream."""
-        lines = [(line.stream.wrapped, last_state(line.text)) for line in self._lines.values()]
+        # A finalizer may print at any moment, also in the middle of this.
+        lines = [(line.stream.wrapped, last_state(line.text)) for line in [*self._lines.values()]]
         self._lines.clear()
         return [(file, text) for file, text in lines if text.strip()]
 

@@ -1,7 +1,9 @@
 """Puts a :class:`StreamProxy` in place of ``sys.stdout`` and ``sys.stderr``, and restores them.
 
-Ray looks both up each time it prints what its workers say, so that arrives there too. Handlers of ``logging``
-keep the stream that they found when they were made; they get the proxies as well.
+Ray looks both up each time it prints what its workers say, so that arrives there too. Others keep the stream
+that they found once, or its ``write``: the sinks of loguru, handlers of ``logging``, ``sys.__stderr__``. What
+they write reaches the buffer of the stream, and is caught there. Of streams that have no such buffer, the
+handlers of ``logging`` get the proxies.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BufferedWriter, FileIO, TextIOBase, TextIOWrapper
 from typing import Any, TextIO
 
 from ..._interrupts import after_fork_in_child
-from .lines import StreamProxy, StreamWriter
+from .lines import StreamProxy, StreamWriter, called_by_tqdm
 
 _NAMES = ("stdout", "stderr")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may end a run that is being drawn
 
 _users: list[object] = []
 """What needs the proxies: screens, and runs that leave out some of what their threads print."""
@@ -27,6 +30,29 @@ _users: list[object] = []
 _kept: dict[str, StreamProxy] = {}
 """The last proxy of each stream. Up to Python 3.12.9 and 3.13.2 ``print`` holds no reference to its stream
 (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
+
+
+_buffer_writes: dict[int, Callable[[bytes], object]] = {}
+"""What a stream writes with whose buffer is watched, by the identity of the stream."""
+
+
+def write_directly(file: TextIO, text: str) -> None:
+    """Write a text to a terminal, past what is caught there."""
+    write = _buffer_writes.get(id(file))
+    if write is None:
+        file.write(text)
+        file.flush()
+    else:
+        write(text.encode(file.encoding, file.errors or "strict"))
+        file.buffer.flush()
+
+
+def is_taken(stream: Any) -> bool:
+    """Return whether code of others that draws stands in for a stream, such as a live display of rich.
+
+    It would take what moves the cursor for text, or draw in the same rows.
+    """
+    return not isinstance(stream, TextIOBase) or hasattr(stream, "rich_proxied_file")
 
 
 def unwrap(file: TextIO | None) -> TextIO:
@@ -53,12 +79,16 @@ def redirect_streams(
             _users.append(user)
         for name in _NAMES:
             stream = getattr(sys, name)
-            if stream is None or (writer is not None and not _is_terminal(stream)):  # a daemon has none
+            if stream is None:  # a daemon has none
+                continue
+            if writer is not None and (not is_terminal(stream) or is_taken(stream)):
                 continue
             proxy = _proxy_of(name, stream)
             if writer is not None and proxy.writer is not writer:
                 proxy.attach(writer, shared=_same_terminal(proxy.wrapped, terminal))
             # Last, as another thread may print at any moment.
+            if writer is not None:
+                _catch_writes(proxy)
             if stream is not proxy:
                 _replace(name, stream, proxy)
 
@@ -67,6 +97,9 @@ def restore_streams(user: object) -> None:
     """Restore the streams if no other user needs the proxies. Idempotent."""
     with _lock:
         _users[:] = [known for known in _users if known is not user]
+        for kept in [*_kept.values()]:
+            if kept.writer is user:
+                _release_writes(kept.wrapped)
         for name in _NAMES:
             proxy = getattr(sys, name)
             # If it is another stream, the code that has put it there restores what it found.
@@ -104,7 +137,37 @@ def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
                 yield handler
 
 
-def _is_terminal(stream: Any) -> bool:
+def _catch_writes(proxy: StreamProxy) -> None:
+    """Let what is written to the wrapped stream itself go the way of what is printed. Idempotent."""
+    file: Any = proxy.wrapped
+    if type(file) is not TextIOWrapper or type(file.buffer) not in (BufferedWriter, FileIO):
+        return
+    if "write" in vars(file.buffer) or os.linesep != "\n":
+        return
+    # The stream looks the method up at each write, also for code that has kept the stream's own.
+    write = _buffer_writes[id(file)] = file.buffer.write
+
+    def catch(data: bytes) -> int:
+        if proxy.writer is None or called_by_tqdm():
+            write(data)
+        else:
+            text = bytes(data).decode(file.encoding, "replace")
+            proxy.write(text)
+            if not text.endswith("\n"):
+                proxy.flush()
+        return len(data)
+
+    file.buffer.write = catch
+
+
+def _release_writes(file: Any) -> None:
+    if id(file) in _buffer_writes:
+        del file.buffer.write
+        del _buffer_writes[id(file)]
+
+
+def is_terminal(stream: Any) -> bool:
+    """Return whether a stream says that it leads to a terminal."""
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError):  # it is no stream, or closed
@@ -129,7 +192,7 @@ def _same_terminal(one: Any, other: Any) -> bool:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # a thread of the parent may have held the former one
+    _lock = threading.RLock()  # a thread of the parent may have held the former one
 
 
 after_fork_in_child(_after_fork)

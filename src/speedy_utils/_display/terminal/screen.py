@@ -1,15 +1,18 @@
 """A block of rows at the bottom of the terminal; what is printed meanwhile goes above it.
 
-At rest the cursor is in column 0 of the block's first row. Whatever becomes of the rows when the terminal is
-resized, erasing downwards from the cursor removes them all. If the program has tqdm bars of its own the
-cursor is in the row of the first of these, and the block begins below the last.
+At rest the cursor is in an empty row above the block. That row is for what does not come this way: C code,
+programs that are started, prompts, and the keys that are typed. Drawing the block leaves it alone. Whatever
+becomes of the rows when the terminal is resized, erasing downwards from the cursor removes them all. If the
+program has tqdm bars of its own the cursor is in the row of the first of these, and the block begins below
+the last.
 
 While there is a block, ``sys.stdout`` and ``sys.stderr`` are :class:`StreamProxy`. All drawing happens under
-tqdm's lock.
+tqdm's lock. While somebody reads from the terminal, or others draw on it, nothing is drawn.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -21,9 +24,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ..._interrupts import after_fork_in_child
-from .block import ERASE, Block, Render
+from .block import ERASE, ERASE_BELOW, Block, Render
 from .lines import StreamProxy
-from .redirect import redirect_streams, restore_streams, unwrap
+from .reading import Readers
+from .redirect import redirect_streams, restore_streams, unwrap, write_directly
 from .tqdm_bars import Positions, bar_positions, holding_tqdm_lock, redraw_bars, rows_of, visible_tqdm_bars
 
 MAX_REDRAWS, REDRAW_PERIOD_S = 100, 0.2
@@ -58,6 +62,8 @@ class Screen:
         self._block_visible = False  # also if it may be there in part
         self._bar_positions: Positions = ()  # of the program's bars when the block was drawn
         self._period_start, self._redraws = clock(), 0
+        self._readers = Readers()
+        self._closed = False  # at the end of the program
         _screens.add(self)
 
     def show(self, owner: object, render: Render) -> None:
@@ -77,8 +83,13 @@ class Screen:
 
     @holding_tqdm_lock
     def _show(self, owner: object, render: Render, lines: list[str], columns: int) -> None:
+        if self._closed:
+            return
         self._block.put(owner, render, lines, columns)
         redirect_streams(self, writer=self, terminal=self._file)
+        self._readers.start(self._file, self._step_aside)
+        if self._is_aside():
+            return
         bars = visible_tqdm_bars()
         if bars and not (self._block_visible and bar_positions(bars) == self._bar_positions):
             self._write("")
@@ -98,6 +109,8 @@ class Screen:
         Raises:
             OSError: The terminal is gone; the streams are restored all the same.
         """
+        if self._closed:
+            return
         self._find_terminal()
         self._block.remove(owner)
         text = ""
@@ -114,26 +127,32 @@ class Screen:
     @holding_tqdm_lock
     def write_above(self, stream: StreamProxy, text: str) -> int:
         """Write the lines that are complete with a text above the block; keep the rest until it is."""
-        if self._block.empty:  # the program has kept the stream
-            return stream.wrapped.write(text)
+        aside, prompt = self._is_aside(), self._readers.prompt
+        if self._block.empty or (aside and prompt is None):  # empty: the program has kept the stream
+            write_directly(stream.wrapped, text)
+            return len(text)
         lines = self._block.partial_lines.add(stream, text)
-        if lines:
+        if lines and aside:
+            write_directly(stream.wrapped, f"\r\x1b[K{lines}{prompt}")
+        elif lines:
             self._write(lines, stream, redraw=self._may_redraw(), suppress_errors=True)
         return len(text)
 
     @holding_tqdm_lock
     def flush_partial(self, stream: StreamProxy) -> None:
         """Show the beginning of this thread's line as the block's first row."""
-        if not self._block.empty and self._block.partial_lines.flush(stream) and self._may_redraw():
+        if not self._block.empty and not self._is_aside() and self._block.partial_lines.flush(stream):
             with suppress(Exception):  # an error of the block is none of the stream
-                self._write("")
+                if self._may_redraw():
+                    self._write("")
         stream.wrapped.flush()
 
     @holding_tqdm_lock
     def write_bar(self, stream: StreamProxy, text: str) -> int:
         """Let a bar of the program draw in its row, and keep the block out of it."""
-        if self._block.empty:
-            return stream.wrapped.write(text)
+        if self._block.empty or self._is_aside():
+            write_directly(stream.wrapped, text)
+            return len(text)
         positions = bar_positions(visible_tqdm_bars())
         with suppress(Exception):  # an error of the block is none of the bar's loop
             if self._block_visible and not set(positions) <= set(self._bar_positions):
@@ -142,9 +161,8 @@ class Screen:
                 # The bar is closing, and the block was drawn in its row meanwhile.
                 self._send(ERASE)
                 self._block_visible = False
-        stream.wrapped.write(text)
+        write_directly(stream.wrapped, text)
         if text == "\n" and positions != self._bar_positions:  # the bar has closed
-            stream.wrapped.flush()
             with suppress(Exception):
                 self._write("", redraw=self._may_redraw())
         return len(text)
@@ -170,13 +188,34 @@ class Screen:
         return self._redraws <= MAX_REDRAWS
 
     def _send(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+        write_directly(self._file, text)
+
+    def _is_aside(self) -> bool:
+        """Return whether others have the terminal; then the block has left it."""
+        if not self._readers.there(self._file):
+            return False
+        if self._block_visible:
+            with suppress(Exception):  # an error of the block is none of what is printed
+                self._leave(ERASE_BELOW)
+        return True
+
+    @holding_tqdm_lock
+    def _step_aside(self) -> None:
+        """Leave the terminal to code that is about to read from it."""
+        if self._block_visible:
+            with suppress(Exception):  # the same
+                self._leave(ERASE)
+
+    def _leave(self, erase: str) -> None:
+        """Erase the block, and write the beginnings of lines: they may be what is asked."""
+        self._block_visible = False
+        self._send(erase)
+        _write_partial_lines(self._block.partial_lines.pop_all())
 
     def _draw(self, bars: list[Any]) -> None:
         """Draw the block where it is, or erase from there on and draw it."""
         self._block_visible = True
-        self._send(self._block.draw(*self._size(), rows_above=rows_of(bars)))
+        self._send(self._block.draw(*self._size(), rows_above=rows_of(bars) or 1))
         self._bar_positions = bar_positions(bars)
 
     def _write(
@@ -197,6 +236,9 @@ class Screen:
                 do with one of the block.
         """
         file = self._file if stream is None else stream.wrapped
+        if self._is_aside():  # a run has ended that was not the last
+            write_directly(file, f"\n{text}" if text else "")
+            return
         bars = visible_tqdm_bars()
         erase = ERASE if self._block_visible or bars else ""
         suppressed = suppress(Exception) if suppress_errors else nullcontext()
@@ -206,15 +248,13 @@ class Screen:
                 with suppressed:
                     block = self._block.draw(*self._size())
             self._block_visible = self._block_visible or bool(block)  # should the write fail midway
-            file.write(erase + text + block)
-            file.flush()
+            write_directly(file, erase + text + block)
             self._block_visible, self._bar_positions = bool(block), ()
             return
         with suppressed:
             self._send(erase)
             self._block_visible = False
-        file.write(text)
-        file.flush()
+        write_directly(file, text)
         if redraw:
             with suppressed:
                 self._bar_positions = bar_positions(bars)
@@ -223,26 +263,46 @@ class Screen:
 
     def _close(self, text: str) -> None:
         """Erase the block, write the last lines, and restore the streams."""
+        aside = self._is_aside()
         bars = visible_tqdm_bars()
+        erase = ERASE if self._block_visible or (bars and not aside) else ""
         try:
-            self._send((ERASE if self._block_visible or bars else "") + text)
+            self._send(("\n" if aside and text else erase) + text)
         finally:
             self._block_visible = False
             partial_lines = self._block.partial_lines.pop_all()
+            self._readers.stop()
             restore_streams(self)
-        for turn, (file, line) in enumerate(partial_lines, 1):
-            # The program may go on with the last one, if no bar comes below it.
-            file.write(line if turn == len(partial_lines) and not bars else f"{line}\n")
-            file.flush()
-        redraw_bars(bars, self._size()[0])
+        _write_partial_lines(partial_lines, "\n" if bars else "")
+        if not aside:
+            redraw_bars(bars, self._size()[0])
+
+    @holding_tqdm_lock
+    def close(self) -> None:
+        """Turn all lines into ordinary text, and draw no more. Called at the end of the program.
+
+        Threads of the program may go on until the interpreter stops them, perhaps while one holds a lock.
+        """
+        rows = [] if self._block.empty else self._block.lines(self._size()[0])
+        self._closed = True
+        if not self._block.empty:
+            self._block.remove_all()
+            self._close("".join(f"{row}\n" for row in rows))
 
     def _forget_parent(self) -> bool:
         """Drop the parent's block in a forked child, and return whether there was one."""
         drawing = not self._block.empty
         self._block.clear()
         self._block_visible = False
+        self._readers.stop()
         restore_streams(self)
         return drawing
+
+
+def _write_partial_lines(lines: list[tuple[TextIO, str]], end: str = "") -> None:
+    """Write the beginnings of lines, each on its own; the program may go on with the last one."""
+    for turn, (file, line) in enumerate(lines, 1):
+        write_directly(file, line + (end if turn == len(lines) else "\n"))
 
 
 def _terminal_size(file: TextIO) -> tuple[int, int]:
@@ -263,6 +323,15 @@ def _after_fork() -> None:
 
 
 after_fork_in_child(_after_fork)
+
+
+def _at_exit() -> None:
+    for screen in [*_screens]:
+        with suppress(Exception):  # the terminal may be gone
+            screen.close()
+
+
+atexit.register(_at_exit)
 
 _shared = Screen()
 

@@ -55,13 +55,13 @@ ERASED = "\x1b[K\x1b[C\x1b[J"
 @pytest.mark.parametrize(
     ("lines", "rows_above", "text"),
     [
-        ([], 0, f"\r{ERASED}\r"),
-        (["a"], 0, f"\ra{ERASED}\r"),
-        (["a", "b"], 0, f"\ra\x1b[K\nb{ERASED}\x1b[1A\r"),
-        (["a", "b"], 2, f"\r\n\na\x1b[K\nb{ERASED}\x1b[3A\r"),
-        (["a"], 50, "\r" + "\n" * 23 + f"a{ERASED}\x1b[23A\r"),
+        ([], 1, f"\x1bD\x1b[1A\x1b7\x1b[1B\r{ERASED}\x1b8"),
+        (["a"], 1, f"\x1bD\x1b[1A\x1b7\x1b[1B\ra{ERASED}\x1b8"),
+        (["a", "b"], 1, f"\x1bD\x1bD\x1b[2A\x1b7\x1b[1B\ra\x1b[K\nb{ERASED}\x1b8"),
+        (["a", "b"], 2, f"\x1bD\x1bD\x1bD\x1b[3A\x1b7\x1b[2B\ra\x1b[K\nb{ERASED}\x1b8"),
+        (["a"], 50, "\x1bD" * 23 + f"\x1b[23A\x1b7\x1b[23B\ra{ERASED}\x1b8"),
     ],
 )
 def test_the_text_leaves_the_cursor_where_it_was(lines: list[str], rows_above: int, text: str) -> None:
-    """Drawing goes below the rows of tqdm bars, erases what its text has left, and comes back up."""
-    assert block_of(constant(*lines)).draw(20, 24, rows_above) == text
+    """Drawing makes room, goes below the rows of others, erases what its text has left, and comes back."""
+    assert block_of(constant(*lines)).draw(20, 24, rows_above) == f"\x1b[K{text}"

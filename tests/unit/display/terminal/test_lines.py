@@ -93,7 +93,7 @@ class Model:
 
     def whole(self, columns: int, rows: int) -> list[str]:
         """All lines."""
-        lines = [*self.above, *self.block(columns, rows)]
+        lines = [*self.above, *self.block(columns, rows - 1)]  # one row is left to others
         self.allowed.update(lines)
         return lines
 

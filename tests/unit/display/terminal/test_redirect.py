@@ -8,7 +8,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from support.screen import a_terminal, constant
+from support.screen import a_bar, a_pseudo_terminal, a_terminal, constant
 
 from speedy_utils._display.terminal import redirect
 from speedy_utils._display.terminal.lines import StreamProxy, output_filter
@@ -139,3 +139,63 @@ def test_log_records_go_above() -> None:
         finally:
             logger.removeHandler(early)
             child.removeHandler(late)
+
+
+def test_what_keeps_the_stream_or_its_write_goes_above() -> None:
+    """Lines of a sink that holds the stream, its ``write`` or its buffer stand whole above the block."""
+    with a_pseudo_terminal() as (terminal, screen):
+        kept, write = sys.stderr, sys.stderr.write
+        screen.show(1, constant("a long line", "b"))
+        kept.write("kept\n")
+        write("held\nand this\n")
+        kept.buffer.write(b"bytes\n")
+        print("printed")
+        print("with the stream", file=kept)
+        assert terminal.rows == [
+            *("kept", "held", "and this", "bytes", "printed", "with the stream"),
+            *("a long line", "b"),
+        ]
+        screen.finish(1, constant("end"))
+        write("after\n")
+        assert terminal.rows[6:] == ["end", "after"]
+        assert vars(kept.buffer) == {}
+
+
+def test_the_beginning_of_a_line_of_such_a_sink_is_shown() -> None:
+    """What is flushed without a line's end stands in the block until the line is complete."""
+    with a_pseudo_terminal() as (terminal, screen):
+        kept = sys.stderr
+        screen.show(1, constant("a"))
+        kept.write("50 %")
+        kept.flush()
+        assert terminal.rows == ["50 %", "a"]
+        kept.write(" and 100 %\n")
+        assert terminal.rows == ["50 % and 100 %", "a"]
+        screen.finish(1, None)
+
+
+def test_such_a_sink_is_filtered_as_prints_are() -> None:
+    """Where what is printed in a context is left out, so is what a sink writes there."""
+    with a_pseudo_terminal() as (terminal, screen):
+        kept = sys.stderr
+        screen.show(1, constant("a"))
+        token = output_filter.set(lambda: False)
+        kept.write("filtered out\n")
+        output_filter.reset(token)
+        kept.write("shown\n")
+        assert terminal.rows == ["shown", "a"]
+        screen.finish(1, None)
+
+
+def test_a_bar_made_before_on_the_stream_itself_keeps_its_row() -> None:
+    """What a tqdm bar draws on a stream that it holds is no text to be moved above the block."""
+    with a_pseudo_terminal() as (terminal, screen):
+        bar = a_bar(sys.stderr, "epoch")
+        screen.show(1, constant("a"))
+        bar.update()
+        bar.refresh()
+        print("said")
+        assert terminal.rows == ["said", "epoch 1/3", "a"]
+        screen.finish(1, None)
+        bar.close()
+        assert terminal.rows == ["said", "epoch 1/3"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.forks import in_fork
-from support.screen import EmulatedTerminal, FakeTerminal, a_bar, a_terminal, constant
+from support.screen import EmulatedTerminal, FakeTerminal, a_bar, a_pseudo_terminal, a_terminal, constant
 from support.threads import held, in_thread
 from tqdm import tqdm
 
@@ -33,6 +33,35 @@ def test_a_show_is_one_write() -> None:
         screen.finish(1, constant("a 4", "b 4"))
         print("after")
         assert terminal.lines() == ["before", "one", "two", "a 4", "b 4", "after"]
+
+
+def test_what_does_not_come_this_way_finds_an_empty_row() -> None:
+    """A line of C code or of a program stands whole above the block; a beginning stays when that is drawn."""
+    with a_pseudo_terminal() as (terminal, screen):
+        screen.show(1, constant("a long line of the block", "b"))
+        terminal.write("from C\n")
+        screen.show(1, constant("a long line of the block", "b"))
+        terminal.write("Password: ")
+        screen.show(1, constant("a longer line of the block", "b", "c"))
+        assert terminal.rows == ["from C", "Password:", "a longer line of the block", "b", "c"]
+        terminal.write("***\n")
+        screen.show(1, constant("a"))
+        assert terminal.rows == ["from C", "Password: ***", "a"]
+        screen.finish(1, constant("end"))
+        assert terminal.rows == ["from C", "Password: ***", "end"]
+
+
+def test_at_the_end_of_the_program_lines_stay_and_nothing_more_is_drawn() -> None:
+    """What runs show becomes text, the streams are restored, and threads that go on change nothing."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        screen.show(2, constant("b"))
+        for _ in range(2):
+            screen.close()
+        assert sys.stdout is sys.stderr is terminal
+        screen.show(1, constant("c"))
+        screen.finish(1, constant("d"))
+        assert terminal.lines() == ["a", "b"]
 
 
 def test_owners_stand_below_each_other() -> None:
@@ -68,7 +97,7 @@ def test_lines_are_cut_to_the_width() -> None:
 
         screen.show(1, render)
         assert terminal.lines() == ["x" * 19, terminal.lines()[1], "r" * 19, "onetwo  three"]
-        assert terminal.emulator.rows[1] == "語" * 9
+        assert terminal.emulator.rows[2] == "語" * 9
         assert asked == [19]
         screen.finish(1, render)
         assert len(terminal.lines()) == 4
@@ -80,7 +109,7 @@ def test_a_block_higher_than_the_terminal_says_what_is_left_out() -> None:
         all_lines = [f"line {n}" for n in range(10)]
         screen.show(1, constant(*all_lines))
         print("said")
-        assert terminal.lines() == ["said", *all_lines[:5], "… and 5 more lines"]
+        assert terminal.lines() == ["said", *all_lines[:4], "… and 6 more lines"]
         screen.show(1, constant("few"))
         assert terminal.lines() == ["said", "few"]
         screen.finish(1, constant(*all_lines))
@@ -224,6 +253,41 @@ def test_the_shared_screen_draws_on_stderr() -> None:
             assert terminal.lines() == ["said", "a"]
             shared_screen().finish(1, None)
     assert shared_screen() is shared_screen()
+
+
+class Speaking:
+    """Prints when it is freed."""
+
+    def __del__(self) -> None:
+        """Print a line, and the beginning of one."""
+        print("freed")
+        print("half", end="", flush=True)
+
+
+def test_a_finalizer_and_a_signal_handler_may_print() -> None:
+    """They may interrupt a print wherever it is: nothing is raised, and nothing is lost."""
+    handled = 0
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal handled
+        handled += 1
+        Speaking()
+        print(" and half")
+
+    terminal = FakeTerminal()
+    with redirect_stdout(terminal), redirect_stderr(terminal):
+        screen = Screen(terminal, size=lambda: (80, 24))
+        screen.show(1, constant("a"))
+        former = signal.signal(signal.SIGALRM, handle)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.005)
+            while handled < 20:
+                sys.stdout.write("said\n")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+        screen.finish(1, None)
+        assert terminal.getvalue().count("freed\n") == handled
 
 
 class Discarding(FakeTerminal):

@@ -8,6 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, load_from_disk
 from support.backends import AT_ONCE
+from support.programs import environment
 
 from speedy_utils._sharding.saved_dataset import silence_datasets
 
@@ -93,6 +98,9 @@ def test_an_ended_driver_leaves_nothing_behind(
     assert not os.path.lexists(prepared / "out")
     kept = finished(prepared)
     assert len(kept) < SHARDS
+    if end is terminate:
+        assert "8 shards" in program.text.rpartition("Processing 320 items")[2]  # the last line
+        assert re.search(rf"stopped: {len(kept)} of 8 shards are finished, and kept in", program.text)
     # Whatever backend goes on: with threads that takes no Ray to start.
     monkeypatch.setenv("PAUSE", "0.001")
     again = terminal(SCRIPT.replace("@backend@", "threads"))
@@ -103,3 +111,49 @@ def test_an_ended_driver_leaves_nothing_behind(
     assert list(load_from_disk(str(prepared / "out"))["id"]) == list(range(SHARDS * ROWS))
     with contextlib.suppress(FileNotFoundError):
         assert os.listdir(prepared / "out.partial") == []
+
+
+TERMINATED = """
+import os, signal, threading
+from speedy_utils import multi_process, track
+
+def work(n):
+    for i in track(range(10)):
+        threading.Event().wait(0.001)
+        if (n, i) == (1, 5):
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait({pause})
+
+multi_process(work, range(3), backend="seq", total_items=lambda _: 10, desc="Run")
+print("over")
+"""
+
+LAST_LINE = r"Run: \d+% \d+/30 in \d+:\d+, .*1/3 tasks"
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["a process", "the first of a container"])
+def test_sigterm_has_the_last_line_and_the_usual_end(tmp_path: Path, first: bool) -> None:
+    """A program ends by the signal; the first process of a container, which it can't end, with its code."""
+    script = tmp_path / "driver.py"
+    script.write_text(TERMINATED.format(pause=60))
+    program = [sys.executable, str(script)]
+    if first:
+        unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+        if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
+            pytest.skip("this system makes no process namespaces")
+        program = [*unshare, *program]
+    done = subprocess.run(
+        program, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == (128 + signal.SIGTERM if first else -signal.SIGTERM), done
+    assert re.search(LAST_LINE, done.stderr, re.MULTILINE), done.stderr
+    assert done.stdout == ""
+
+
+def test_a_handler_of_the_program_decides_what_sigterm_does(
+    driver: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """A program that handles SIGTERM goes on, and the run with it."""
+    handling = "import signal; signal.signal(signal.SIGTERM, lambda number, frame: print('handled'))\n"
+    done = driver(handling + TERMINATED.format(pause=0))
+    assert (done.returncode, done.stdout) == (0, "handled\nover\n"), done

@@ -31,7 +31,9 @@ def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) ->
     text: str = program.text.removesuffix("\x1b[0m")  # the last word of a program that has imported Ray
     assert text.count("\n") == 1, text[-1000:]
     assert text.endswith("\n")
-    drawn = [line for line in re.split(r"[\r\n]+", re.sub(r"\x1b([D78]|\[\d*[ABCJK])", "", text)) if line.strip()]
+    drawn = [
+        line for line in re.split(r"[\r\n]+", re.sub(r"\x1b([D78]|\[\d*[ABCJK])", "", text)) if line.strip()
+    ]
     assert len(drawn) > 3
     # A line with many remarks leaves out the total in the name.
     assert all(re.match("Processing( 1,000 items)?: ", line) for line in drawn)
@@ -111,3 +113,30 @@ def test_lines_that_are_not_wanted_leave_the_bar_alone(terminal: Callable[[str],
     bar, after = emulator.lines()
     assert bar.startswith("Processing 600 items: 100%")
     assert after == "after"
+
+
+DAEMON = """
+import sys, threading, time
+from speedy_utils import multi_process, track
+begun = threading.Event()
+def work(n):
+    for _ in track(range(20)):
+        time.sleep(0.002)
+        begun.set()
+run = lambda: multi_process(work, range(4_000), backend="threads", num_workers=2, poll_interval=0.02)
+threading.Thread(target=run, daemon=True).start()
+begun.wait()
+sys.stdout.write("last words without flush\\n")
+"""
+
+
+def test_a_run_may_go_on_as_the_program_ends(terminal: Callable[[str], Any]) -> None:
+    """A run in a daemon thread leaves its last lines in the terminal, and the exit code of the program."""
+    program = terminal(DAEMON)
+    assert program.wait() == 0, program.text[-1000:]
+    emulator = Emulator(100, 24)
+    emulator.feed(program.text)
+    said, bar = emulator.lines()
+    assert said == "last words without flush"
+    assert re.match(r"Processing 4,000 tasks: .*/4,000", bar)
+    assert emulator.cursor == (0, 2)

@@ -1,4 +1,4 @@
-"""Whether somebody reads from the terminal or draws on it, so that a block would be in the way."""
+"""Whether other code reads from the terminal or draws on it, so that a block would be in the way."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ program has tqdm bars of its own the cursor is in the row of the first of these,
 the last.
 
 While there is a block, ``sys.stdout`` and ``sys.stderr`` are :class:`StreamProxy`. All drawing happens under
-tqdm's lock. While somebody reads from the terminal, or others draw on it, nothing is drawn.
+tqdm's lock. While other code reads from the terminal, or draws on it, nothing is drawn.
 """
 
 from __future__ import annotations

@@ -58,6 +58,10 @@ class ShardError(RuntimeError):
     """What ``process_func`` returned for a shard can't be used."""
 
 
+class NotSharedError(ShardError):
+    """A node can't see files of the run, as they are not on storage that it shares with the others."""
+
+
 class MergeError(ShardError):
     """The shards' outputs don't fit together; nothing was merged and every finished shard is kept."""
 

@@ -26,7 +26,7 @@ from .._sharding.shard_worker import BAD_ROWS_FILE, process_shard
 from .._sharding.shards import LazyShards, default_shards, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
-from ..errors import FailedShardsError, ShardError, TaskError
+from ..errors import FailedShardsError, NotSharedError, ShardError, TaskError
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
 if TYPE_CHECKING:
@@ -310,6 +310,8 @@ def _process(
         else:
             spec = specs[ended.task]
             failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
+            if isinstance(outcome.failure.error, NotSharedError):  # no other shard would do better
+                return True
         return stop and bool(misfits)
 
     shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))

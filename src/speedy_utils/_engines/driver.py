@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -38,14 +39,15 @@ def drive(
     """
     new_tasks = iter(range(len(items)))
     to_retry: list[tuple[Attempt, Failure]] = []
+    moved: Counter[int] = Counter()  # attempts that say nothing of the task, as their node lacked its files
     running, stopped = 0, False
     warned: set[str] = set()
 
     def submit(started: Attempt, failure: Failure | None = None) -> None:
         nonlocal running
         item = items[started.task]
-        if failure is not None:
-            _warn_of_retry(started, item, max_retries, failure)
+        if failure is not None and not failure.unsuited_node:
+            _warn_of_retry(started, item, max_retries + moved[started.task], failure)
         run.attempt(started.task, started.attempt, total=started.total, item=item)
         engine.submit(started, item)
         running += 1
@@ -69,7 +71,10 @@ def drive(
                 if failure is None:
                     run.commit(ended.task, outcome.counts or {}, total=ended.total, timings=outcome.timings)
                     stopped = bool(finish(ended, outcome)) or stopped
-                elif failure.worker_lost and ended.attempt <= max_retries:
+                elif failure.unsuited_node or (
+                    failure.worker_lost and ended.attempt - moved[ended.task] <= max_retries
+                ):
+                    moved[ended.task] += bool(failure.unsuited_node)
                     to_retry.append((attempt(ended.task, ended.attempt + 1), failure))
                 else:
                     run.fail(ended.task, outcome.counts, timings=outcome.timings)

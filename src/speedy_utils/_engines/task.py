@@ -59,12 +59,14 @@ class Failure:
         traceback: The traceback in the worker, as text; empty if the worker died.
         error: The exception; None if there was none, or it could not be sent.
         worker_lost: Whether the worker was lost, which is worth a retry, and not an error of the user's code.
+        unsuited_node: The id of the node, if that can't see files of the run and another one may.
     """
 
     reason: str
     traceback: str = ""
     error: BaseException | None = None
     worker_lost: bool = False
+    unsuited_node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from .._state.timings import StageTimings
 from .._validation import shorten
 from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
+from .cluster.nodes import Nodes
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
 
@@ -112,6 +113,7 @@ class RayEngine:
             # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
             # ten-thousandths of a CPU.
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
+        self._remote, self._nodes = task, Nodes(options)
         self._task = task.options(**options)
         self._shipment = Shipment(RayPickler)
         with _sending("func can't be sent to Ray workers", work.function):
@@ -162,6 +164,11 @@ class RayEngine:
         new = {name: text for name, text in sent.differences if name not in self._differences}
         self._differences |= new.keys()
         outcome = unpack_outcome(sent)
+        if (failure := outcome.failure) and failure.unsuited_node:
+            if self._nodes.leave_out(failure.unsuited_node, failure.reason):
+                self._task = self._remote.options(**self._nodes.options())
+            else:
+                outcome = replace(outcome, failure=replace(failure, unsuited_node=""))
         return replace(outcome, warnings=(*outcome.warnings, *new.values())) if new else outcome
 
     def _start_actors(self) -> None:

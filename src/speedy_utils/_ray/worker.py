@@ -14,10 +14,11 @@ from ray import cloudpickle
 
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
-from .._engines.payload.results import Sent, pack_outcome, unread
+from .._engines.payload.results import Sent, first_line, pack_outcome, unread
 from .._engines.payload.shipment import Packed
 from .._engines.payload.surroundings import Surroundings
-from .._engines.task import Attempt, run_attempt
+from .._engines.task import Attempt, Failure, Outcome, run_attempt
+from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
 
@@ -108,16 +109,27 @@ def run_shared_attempt(
     with shared.surroundings.applied(), program_main():
         try:
             item = Packed(*packed).load() if packed is not None else item
+        except OSError as error:  # from a path that the item leads to, such as that of a dataset's rows
+            text = (
+                f"{worker_node()} can't read the files of its input ({first_line(error)}): they must be on "
+                "storage that all nodes share. A dataset loaded with keep_in_memory=True is sent itself"
+            )
+            outcome = Outcome(failure=Failure(text, error=NotSharedError(text)), counts={})
         except Exception as error:  # as above
             return unread("its item", error)
-        outcome = run_attempt(
-            shared.function,
-            item,
-            shared.kwargs,
-            attempt.reporter(),
-            shared.sink,
-            adopt_tqdm=attempt.adopt_tqdm,
-        )
+        else:
+            outcome = run_attempt(
+                shared.function,
+                item,
+                shared.kwargs,
+                attempt.reporter(),
+                shared.sink,
+                adopt_tqdm=attempt.adopt_tqdm,
+            )
+        if (failure := outcome.failure) and isinstance(failure.error, NotSharedError):
+            node = ray.get_runtime_context().get_node_id()
+            failure = replace(failure, reason=str(failure.error), unsuited_node=node)
+            outcome = replace(outcome, failure=failure)
         sent = pack_outcome(RayPickler, outcome, worker_address())
     if shared.warnings:  # once: with the first outcome of this worker
         sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))

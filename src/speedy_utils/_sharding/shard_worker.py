@@ -17,6 +17,7 @@ returns may lead anywhere.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from .._validation import shorten
 from .._worker.context import tally_here
 from .._worker.event_loop import awaited
 from .._worker.input_rows import InputRows
-from ..errors import ShardError
+from ..errors import NotSharedError, ShardError
 from .columns.cast import fits
 from .columns.returned import (
     holds_rows,
@@ -66,6 +67,11 @@ BAD_ROWS_FILE = "bad_rows.jsonl"
 
 # What the package itself makes in an attempt's folder.
 _MADE_HERE = ("cache", "saved", "cast", "record.tmp", BAD_ROWS_FILE)
+
+# Errors of a path that is there on the driver: another node may see it.
+_NOT_SHARED = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.ENOTCONN}
+)
 
 _ADVICE = (
     "Yield rows, or return them as a Dataset, a list of rows, a dict of columns, a DataFrame or an Arrow "
@@ -195,17 +201,20 @@ def begin_shard(shard_dir: Path) -> Path:
         The ``output_path`` for ``process_func``. It does not exist yet.
 
     Raises:
-        ShardError: If the run's folder can't be seen from this machine, or has become a link.
+        NotSharedError: If the run's folder can't be seen from this machine, or not be written to.
+        ShardError: If it has become a link.
     """
     _refuse_links(*shard_dir.parents[:2])
     if shard_dir.is_symlink():  # an earlier attempt has put it there; what it leads to is not ours to clear
         shard_dir.unlink()
     try:
         shard_dir.mkdir(exist_ok=True)
-    except FileNotFoundError as error:
-        raise ShardError(
-            f"The run's folder {str(shard_dir.parent)!r} does not exist on {socket.gethostname()}. "
-            "output_path must be on storage that the driver and every worker share."
+    except OSError as error:
+        if error.errno not in _NOT_SHARED:
+            raise
+        raise NotSharedError(
+            f"{socket.gethostname()} can't write to the run's folder {str(shard_dir.parent)!r} "
+            f"({error.strerror}): output_path must be on storage that the driver and all workers share"
         ) from error
     # The record goes first: it must never name files that are gone.
     (shard_dir / _RECORD).unlink(missing_ok=True)

@@ -135,6 +135,19 @@ def test_a_lost_attempt_is_run_again_before_new_tasks(
     assert (shown[-1].retries, shown[-1].done, shown[-1].tasks_failed) == (2, 2, 0)
 
 
+def test_an_unsuited_node_costs_no_retry(driven: Drive, caplog: pytest.LogCaptureFixture) -> None:
+    """What says nothing of the task is not counted against it; the engine has named the node."""
+    elsewhere = Outcome(failure=Failure("it can't read the input", unsuited_node="1f2e3d4c"))
+    engine = ScriptedEngine({0: [elsewhere, LOST, elsewhere, LOST]}, workers=1)
+    assert driven(engine, "ab") == [(0, 5, "a"), (1, 1, "b")]
+    assert caplog.messages == [
+        f"task 0 (item 'a') runs again, attempt {attempts}: the worker was lost"
+        for attempts in ("3 of 4", "5 of 5")
+    ]
+    lost = ScriptedEngine({0: [elsewhere, *[LOST] * 3]}, workers=1)
+    assert driven(lost, "a") == [(0, 4, "the worker was lost")]
+
+
 @pytest.mark.parametrize(("outcomes", "attempts"), [([LOST] * 9, 3), ([FAILED], 1)])
 def test_a_task_fails_for_good_after_its_retries_or_by_an_error_of_its_own(
     driven: Drive, shown: list[Snapshot], outcomes: list[Outcome], attempts: int

@@ -25,7 +25,7 @@ from speedy_utils._sharding.shard_worker import (
     read_record,
 )
 from speedy_utils._sharding.shards import ShardSpec
-from speedy_utils.errors import ShardError
+from speedy_utils.errors import NotSharedError, ShardError
 
 SPEC = ShardSpec(3, 30, 40)
 ROWS = Dataset.from_list([{"id": i, "text": f"t{i}"} for i in range(10)])
@@ -266,7 +266,7 @@ def test_a_straggler_can_not_finish_a_later_attempts_shard(shard_dir: Path) -> N
 
 def test_a_worker_without_the_storage_says_so(tmp_path: Path) -> None:
     """A worker that doesn't see the run's folder asks for shared storage."""
-    with pytest.raises(ShardError, match="storage that the driver and every worker share"):
+    with pytest.raises(NotSharedError, match="storage that the driver and all workers share"):
         begin_shard(tmp_path / "not mounted" / "00003")
 
 

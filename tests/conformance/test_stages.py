@@ -32,7 +32,7 @@ def test_lines_of_a_pipeline_end_at_what_was_done(backend: str, recorder: Record
         150,
         200,
     ]
-    assert [(line.name, line.done, line.total) for line in recorder.last.lines] == [
+    assert [(line.name, line.done, line.total) for line in recorder.last.stages] == [
         ("Read", 1_000, 1_000),
         ("Keep", 500, 500),
         ("Pack", 100, 100),

@@ -40,7 +40,7 @@ def test_loops_with_bars_have_a_line_a_stage(
         pipeline, SHARDS, backend=backend, num_workers=2, total_items=len, progress=recorder
     )
     assert found == [50, 100, 150, 200]
-    assert [(line.name, line.done, line.total, line.unit) for line in recorder.last.lines] == [
+    assert [(line.name, line.done, line.total, line.unit) for line in recorder.last.stages] == [
         ("Read", 1_000, 1_000, "items"),
         ("Keep", 500, 500, "rows"),
         ("Letters", 1_000, 1_000, "items"),

@@ -43,18 +43,20 @@ class Work:
     def fail(self, reporter: Reporter) -> None:
         """Let a task fail for good."""
         counts = self._limit.counts(reporter.capped_counts())
-        self._close(reporter, self.stages.task_failed(counts, self._ledger.sums), reporter.timings())
+        self._close(
+            reporter, self.stages.task_failed(reporter.task, counts, self._ledger.sums), reporter.timings()
+        )
 
     def read(self) -> Snapshot:
         """Return what the lines show now."""
         for reporter in self.reporters.values():
             report = reporter.report()
             report = report._replace(counts=self._limit.counts(report.counts))
-            self.stages.observe(report.counts)
+            self.stages.observe(report.task, report.counts)
             self._ledger.merge([report])
             self._stage_clock.merge(self._limit.timings(reporter.timings()))
-        run_line, stages, shown = self.stages.read(self._ledger.sums, self._stage_clock, self.clock())
-        return Snapshot(run_line, stages, shown)
+        run_line, stages, shown, lines = self.stages.read(self._ledger.sums, self._stage_clock, self.clock())
+        return Snapshot(run_line, stages, shown, stage_lines=lines)
 
     def stage(self, name: str) -> StageSnapshot:
         """Return a named line."""

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from .._state.snapshot import Snapshot
-from .format import LineView, format_bar, format_lines, format_summary
+from .format import LineView, format_bar, format_last, format_last_summary, format_lines
 from .terminal.screen import Screen, shared_screen
 
 
@@ -39,9 +39,12 @@ class BarDisplay:
         return [format_bar(line, width, ascii_only=self._ascii) for line in self._last[1]]
 
     def _render_last(self, width: int) -> list[str]:
-        lines = self._render(width)
-        if self._last is not None and not self._last[0].show_run_line:
-            lines.append(format_summary(self._last[0]))
+        if self._last is None:
+            return []
+        snapshot, views = self._last
+        lines = [row for view in views for row in format_last(view, width, ascii_only=self._ascii)]
+        if not snapshot.show_run_line:
+            lines += format_last_summary(snapshot, width)
         return lines
 
 

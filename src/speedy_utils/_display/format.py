@@ -14,7 +14,7 @@ from .._state.stages import Excess
 from .._worker.input_rows import BAD_ROWS
 
 MIN_BAR_COLUMNS = 8
-"""A narrower bar is left out, as the words that it would push out say more."""
+"""A bar that is narrower between its ends is left out, as the words that it would push out say more."""
 
 MAX_PENDING_FRACTION = 0.99
 """How much of a bar is filled, at most, while results have yet to come in or to be saved."""
@@ -166,7 +166,7 @@ def format_remarks(snapshot: Snapshot) -> list[str]:
 
 
 def format_summary(snapshot: Snapshot) -> str:
-    """Return the last line of a run that has no line of its own: items, time, mean rate, tasks."""
+    """Return the last line of a run that has no line of its own: items, time, mean rate, tasks, counters."""
     run = snapshot.run_line
     done = format_quantity(run.done, run.unit)
     if run.total is not None and not run.finished:
@@ -195,6 +195,7 @@ class LineView:
         phase: Of the run, in its first line only: ``saving 3 of 64 shards…``; empty while it counts.
         remarks: On the run, in its first line only: ``("31/64 shards", "1 failed")``.
         counters: ``("tokens=1.21G (19.3M/s)",)``.
+        postfix: ``loss=0.31``: what the newest tqdm bar of the stage says beside its count.
     """
 
     key: str | None
@@ -209,6 +210,7 @@ class LineView:
     phase: str
     remarks: tuple[str, ...]
     counters: tuple[str, ...]
+    postfix: str
 
     @classmethod
     def of(
@@ -241,6 +243,7 @@ class LineView:
             phase=f"{phase}…" if phase else "",
             remarks=tuple(remarks),
             counters=tuple(format_counters(stage)),
+            postfix=stage.postfix,
         )
 
     @property
@@ -250,8 +253,8 @@ class LineView:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What there is to say besides clock and rate: the phase, the remarks, the counters."""
-        return (*((self.phase,) if self.phase else ()), *self.remarks, *self.counters)
+        """What there is to say besides clock and rate: the phase, the remarks, the counters, the postfix."""
+        return tuple(filter(None, (self.phase, *self.remarks, *self.counters, self.postfix)))
 
 
 def format_lines(snapshot: Snapshot) -> list[LineView]:
@@ -278,18 +281,18 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
 
     Returns:
         A text of no more than ``width`` columns. What has no room is left out in this order: the total in
-        the name, the remarks and counters from the last one on, the bar, the rate, the phase, the clock, the
-        end of the name, the whole name. A count is never cut: it is there or not.
+        the name, the postfix, the counters and the remarks, each from the last one on, the bar, the rate, the
+        phase, the clock, the end of the name, the whole name. A count is never cut: it is there or not.
     """
     dots = "..." if ascii_only else "…"
     phase = [line.phase.replace("…", dots)] * bool(line.phase)
-    extras = [*line.remarks, *[" ".join(line.counters)] * bool(line.counters)]
+    extras = _extras(line)
     name = line.stage.name
     # The default name of a run contains its total, and so does the count.
     short_name = name.removesuffix(f" {line.size}") if line.percent else name
-    choices = [(name, len(extras)), *((short_name, shown) for shown in range(len(extras), -1, -1))]
+    choices = [(name, 0), *((short_name, shown) for shown in range(len(extras)))]
     for title, shown in choices:
-        end = f"{line.count} [{', '.join([line.clock, line.rate, *phase, *extras[:shown]])}]"
+        end = f"{line.count} [{', '.join([line.clock, line.rate, *phase, *extras[shown]])}]"
         if not line.percent:
             if disp_len(f"{title}: {end}") <= width:
                 return f"{title}: {end}"
@@ -308,3 +311,58 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
         return f"{disp_trim(short_name, room)}{dots}: {count}"
     # The beginning of a number is another number, so what does not fit is left out.
     return next((text for text in (count, line.count, line.percent) if disp_len(text) <= width), "")
+
+
+def _extras(line: LineView) -> list[list[str]]:
+    """Return what may stand in the brackets of a line: all of it, one thing less each time, nothing."""
+    most = len(line.remarks) + len(line.counters) + bool(line.postfix)
+    choices = []
+    for shown in range(most, -1, -1):
+        counters = " ".join(line.counters[: max(shown - len(line.remarks), 0)])
+        texts = [*line.remarks[:shown], counters, line.postfix if shown == most else ""]
+        choices.append([text for text in texts if text])
+    return choices
+
+
+def format_last(line: LineView, width: int, *, ascii_only: bool = False) -> list[str]:
+    """Return the last state of a line, in which no counter is left out: there is no bar, or another row.
+
+    Args:
+        line: The line.
+        width: Columns.
+        ascii_only: Whether the bar is made of ``#``.
+    """
+    counters = " ".join(line.counters)
+    bar = format_bar(line, width, ascii_only=ascii_only)
+    if counters in bar:
+        return [bar]
+    details = ", ".join([line.clock, line.rate, *line.remarks, counters])
+    for name in (line.stage.name, line.stage.name.removesuffix(f" {line.size}")):
+        text = f"{name}: {' '.join(filter(None, [line.percent, line.count]))} [{details}]"
+        if disp_len(text) <= width:
+            return [text]
+    return [
+        format_bar(replace(line, counters=()), width, ascii_only=ascii_only),
+        *_wrap(line.counters, width),
+    ]
+
+
+def format_last_summary(snapshot: Snapshot, width: int) -> list[str]:
+    """Return the summary of a run in rows of at most a width, none of its counters left out."""
+    if disp_len(summary := format_summary(snapshot)) <= width:
+        return [summary]
+    run = snapshot.run_line
+    summary = format_summary(replace(snapshot, run_line=replace(run, counters={})))
+    first, *others = _wrap(summary.replace(", ", ",\n").split("\n"), width)
+    return [first.strip(), *others, *_wrap(format_counters(run), width)]
+
+
+def _wrap(parts: Sequence[str], width: int) -> list[str]:
+    """Return rows of at most a width with parts that stay whole as far as possible, indented."""
+    rows: list[str] = []
+    for part in parts:
+        if rows and disp_len(f"{rows[-1]} {part}") <= width:
+            rows[-1] += f" {part}"
+        else:
+            rows.append(f"  {part}")
+    return rows

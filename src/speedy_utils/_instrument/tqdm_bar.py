@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from .._interrupts import after_fork_in_child
+from .._state.snapshot import on_one_line
 from .._state.stage_limit import StageLimit
 from .._validation import shorten
 from .._worker.reporter import Tally
@@ -25,6 +26,9 @@ from .batches import (
 
 MAX_STAGES = 20
 """How many stages the bars of a task may name: a bar a file, named after it, must not make a stage a file."""
+
+MAX_POSTFIX = 40
+"""How many characters of a bar's postfix are shown, at most."""
 
 _STALE_AFTER_S = 0.2
 """How long a bar's ``n`` may stay the same before tqdm is made to look at the time with its next item."""
@@ -53,6 +57,19 @@ after_fork_in_child(_renew_lock)
 def stage_name(desc: object) -> str:
     """Return the stage that a bar's description names, or "" if it names none."""
     return _NOISE.sub(" ", str(desc or "")).strip(" :")
+
+
+def short_postfix(postfix: object) -> str:
+    """Return what a bar says beside its count, in short: its first values, ``loss=0.31, ok=5``."""
+    if not isinstance(postfix, str):  # with a format of its own a bar may have anything there
+        return ""
+    first, *others = on_one_line(postfix).split(", ")
+    text = shorten(first, MAX_POSTFIX) if len(first) > MAX_POSTFIX else first
+    for part in others:
+        if len(text) + len(part) + 2 > MAX_POSTFIX:
+            break
+        text = f"{text}, {part}"
+    return text
 
 
 class Reading(NamedTuple):
@@ -86,6 +103,7 @@ class CapturedBar:
         nested: Whether it is inside another bar. Without a name of its own it then counts for nothing.
         may_be_all: Whether it may be all that the task goes through.
         silent: Whether it draws nowhere, and so may be made to look at the time more often.
+        leave: Whether its line stays when it has ended.
         on_close: Called with the captured bar once it is closed.
         clock: Monotonic clock, in seconds.
     """
@@ -102,6 +120,7 @@ class CapturedBar:
         "_done",
         "_home",
         "_last_n",
+        "_leave",
         "_limit",
         "_made_at",
         "_made_late",
@@ -126,13 +145,14 @@ class CapturedBar:
         nested: bool,
         may_be_all: bool = False,
         silent: bool,
+        leave: bool = True,
         on_close: Callable[[CapturedBar], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bar = weakref.ref(bar)
         self._state: Literal["new", "counting", "paused", "closed"] = "new"
         self._home, self._limit, self._nested, self._silent = tally, limit, nested, silent
-        self._on_close, self._clock = on_close, clock
+        self._leave, self._on_close, self._clock = leave, on_close, clock
         self._name = stage_name(bar.desc)
         self._tally: Tally | None = None  # what it counts for, once it has started, if for anything
         self._done = self._carried = 0  # items in all; those of them from before the last reset
@@ -176,6 +196,7 @@ class CapturedBar:
                     self._declare(0)
                 self._declares = False
                 self._tally.close(self, 0)
+                self._home.reporter.close_bar(self._tally.stage)
                 self._tally = None
 
     def sample(self, bar: Any = None) -> None:
@@ -192,6 +213,8 @@ class CapturedBar:
                 reading = self._read(bar)
                 if self._silent:
                     self._lower_miniters(bar)
+                if self._tally is not None and (postfix := short_postfix(bar.postfix)):
+                    self._home.reporter.set_postfix(self._tally.stage, postfix)
                 if reading.done > 0 and self._state == "new":
                     self._begin(bar, self._made_at)
                     reading = self._read(bar)  # in rows, if it goes through batches
@@ -259,6 +282,7 @@ class CapturedBar:
                 if self._declares and self._declared is None:
                     self._home.reporter.declare(self._tally.stage, None, bars=True)
                 self._tally.close(self, self._done)
+                self._home.reporter.close_bar(self._tally.stage)
                 if self._counts_rows or self._done < self._total:
                     self._home.reporter.counts_a_part = True
                 if self._done != before:
@@ -318,6 +342,7 @@ class CapturedBar:
             tally.reporter.set_unit(stage, unit)
         self._tally = tally.bars
         self._tally.open(self)
+        tally.reporter.open_bar(tally.stage, leave=self._leave)
         tally.reporter.mark_started(tally.stage, started)
 
     def _count_tables(self, bar: Any) -> None:

@@ -76,7 +76,7 @@ class _TaskBars:
         self.enclosing: tuple[CapturedBar, ...] = ()
         self.open: dict[CapturedBar, bool] = {}  # each with whether it was made beside the task's own code
 
-    def capture(self, bar: Any, tally: Tally, *, silent: bool) -> CapturedBar:
+    def capture(self, bar: Any, tally: Tally, *, silent: bool, leave: bool) -> CapturedBar:
         """Let a new bar count for a tally."""
         mine = [captured for captured in _enclosing.get() if not captured.closed]
         elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
@@ -92,6 +92,7 @@ class _TaskBars:
                 nested=nested,
                 may_be_all=not nested and not stage_name(bar.desc) and may_be_all(tally.bars),
                 silent=silent,
+                leave=leave,
                 on_close=self.discard,
             )
             _enclosing.set((*mine, captured))
@@ -142,7 +143,7 @@ def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) ->
     if not (here or _forked_by_task) or options is None or options.get("disable") or is_silenced(options):
         original(bar, *args, **kwargs)
         return
-    silent = not draws_elsewhere(options)
+    silent, leave = not draws_elsewhere(options), options.get("leave") is not False
     # Not given, None (no bar off a terminal) or the environment's default: all are about the display alone.
     options["disable"] = False
     if silent:
@@ -150,7 +151,7 @@ def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) ->
     original(bar, **options)
     if here and _captured(bar) is None and not _reads_or_writes_files(bar, options.get("desc")):
         task, tally = here
-        setattr(bar, _ATTRIBUTE, task.capture(bar, tally, silent=silent))
+        setattr(bar, _ATTRIBUTE, task.capture(bar, tally, silent=silent, leave=leave))
 
 
 def _reads_or_writes_files(bar: Any, desc: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,12 @@ from typing import Any
 from tqdm import std
 
 OFFSCREEN_POSITION = 1_000_000
-"""The position of silent bars. No terminal has it, so they take none from other bars and write nothing."""
+"""The first position of silent bars. No terminal has it, so they take none from others and write nothing.
+
+Each has one of its own: tqdm compares bars by their positions, as in ``bars.remove(bar)``.
+"""
+
+_positions = itertools.count(OFFSCREEN_POSITION)
 
 _MAX_INTERVAL_S = 0.1
 """How often a silent bar writes down how far its loop is, at least: tqdm's default ``mininterval``."""
@@ -74,14 +80,15 @@ def _disabled_by_default() -> bool | None:
 
 def is_silenced(options: Mapping[str, Any]) -> bool:
     """Return whether :func:`silence_bar` has changed these options."""
-    return options.get("position") == OFFSCREEN_POSITION
+    position = options.get("position")
+    return isinstance(position, int) and position >= OFFSCREEN_POSITION
 
 
 def silence_bar(bar: Any, options: dict[str, Any]) -> None:
     """Change the options of a bar that is about to be made, so that it draws nothing."""
     options |= {
         "file": _null_stream,
-        "position": OFFSCREEN_POSITION,
+        "position": next(_positions),
         "nrows": OFFSCREEN_POSITION,
         "dynamic_ncols": False,
         "delay": 0,

@@ -210,7 +210,7 @@ class Run:
         self._warn_of_left_out(counts or {})
         with self._lock:
             known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
-            self._close(task, self._stages.task_failed(known, self._ledger.sums), timings or {})
+            self._close(task, self._stages.task_failed(task, known, self._ledger.sums), timings or {})
             self._failed += 1
 
     def complete(self) -> None:
@@ -238,7 +238,7 @@ class Run:
         with self._lock:
             reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
             for report in reports:
-                self._stages.observe(report.counts)
+                self._stages.observe(report.task, report.counts)
             self._ledger.merge(reports)
             self._stage_clock.merge(self._stage_limit.timings(timings))
             if self._final:
@@ -249,22 +249,22 @@ class Run:
             self._running.read(self._ledger.running(), now)
             running = [*self._running]
             self._finishing.read(running, tasks_left=tasks_left, now=now)
-            run_line, stages, show_run_line = self._stages.read(
-                sums, self._stage_clock, now, all_counted=self._finishing.all_counted
-            )
-            run_line, stages = self._time_left.read(
-                run_line,
-                stages,
-                running,
+            reading = self._stages.read(sums, self._stage_clock, now, all_counted=self._finishing.all_counted)
+            shared = [line for line in reading.lines if line not in reading.stages]
+            run_line, lines = self._time_left.read(
+                reading.run_line,
+                (*reading.stages, *shared),
+                self._stages.on_shared_lines(running) if shared else running,
                 ended=self._done - self._before + self._failed,
                 now=now,
                 for_run=self._stages.for_run,
                 final=self._final,
             )
+            by_name = {line.name: line.with_plain_name() for line in lines}
             return Snapshot(
-                run_line,
-                stages,
-                show_run_line=show_run_line,
+                run_line.with_plain_name(),
+                tuple(by_name[stage.name] for stage in reading.stages),
+                show_run_line=reading.show_run_line,
                 tasks_total=self._tasks,
                 task_unit=self._task_unit,
                 tasks_done=self._done,
@@ -277,13 +277,14 @@ class Run:
                 final=self._final,
                 complete=self._complete,
                 slowest=self._running.slowest(now),
+                stage_lines=tuple(by_name[line.name] for line in reading.lines),
             )
 
     def _stop_tasks(self) -> None:
         """Let the tasks that are still running at the end count for what they have done."""
         sums = self._ledger.sums
         for report in list(self._ledger.running()):
-            self._ledger.commit(report.task, self._stages.task_failed(report.counts, sums))
+            self._ledger.commit(report.task, self._stages.task_failed(report.task, report.counts, sums))
             self._running.end(report.task)
 
     def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:

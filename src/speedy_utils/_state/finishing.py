@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .ledger import RUN_ITEMS, Count, Key, Metric, Task
+from .lines.sums import sums_by_stage
 from .running import RunningTask
-from .stages import sums_by_stage
 
 PAUSE_S = 1.0
 """Seconds for which no task must have had anything to count before that is said in the middle of a run, or if

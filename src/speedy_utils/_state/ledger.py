@@ -65,6 +65,12 @@ class Metric(IntEnum):
     ONLY_A_PART = 10
     """Tasks that left a loop early, or went through rows: the few items that they counted are no batches."""
 
+    LEFT_NOTHING = 11
+    """Tasks that counted here by bars alone which have ended, and were made with ``leave=False``."""
+
+    POSTFIX = 12
+    """Tasks whose newest bar of the stage has a postfix; the label is its text: ``loss=0.31``."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.
@@ -270,6 +276,8 @@ class Ledger:
         else:
             # Floats are added as exact fractions: what is taken back then leaves no rounding error.
             self._sums[key] = total + Fraction(after) - Fraction(before)
+        if key.metric is Metric.POSTFIX and not self._sums[key]:
+            del self._sums[key]  # there would be more and more of them
 
 
 def _order(report: Report) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -31,6 +33,7 @@ class StageSnapshot:
             before work on the first item began.
         eta: Seconds until all is counted, by the slowest task in flight and what is still to start; if only
             the number of tasks is known, until all have ended. None if nothing tells, or if nothing moves.
+        postfix: The newest postfix of the tqdm bars that count here, ``"loss=0.31"``; empty if there is none.
 
     Example:
         >>> from speedy_utils import StageSnapshot
@@ -52,12 +55,17 @@ class StageSnapshot:
     initial_counters: Mapping[str, float] = field(default_factory=dict)
     recent_rate: float | None = None
     eta: float | None = None
+    postfix: str = ""
 
     @property
     def rate(self) -> float:
         """Items a second since work on the first began, until the last was counted; 0 before it."""
         seconds = self.counted_in or self.elapsed
         return (self.done - self.initial) / seconds if seconds else 0.0
+
+    def with_plain_name(self) -> StageSnapshot:
+        """Return the same with a name that takes one line, and moves and colours nothing."""
+        return self if self.name.isprintable() else replace(self, name=on_one_line(self.name))
 
     @property
     def finished(self) -> bool:
@@ -119,6 +127,22 @@ class TaskSnapshot:
 TaskSnapshot.__module__ = "speedy_utils"
 
 
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]\s]?)")
+
+
+def on_one_line(text: str) -> str:
+    r"""Return a text without what would move the cursor or colour, and with single spaces.
+
+    Example:
+        >>> on_one_line("Read\n\t\x1b[31mfiles\x1b[0m")
+        'Read files'
+    """
+    if text.isprintable():
+        return text
+    text = _ESCAPES.sub("", text)
+    return " ".join("".join(char for char in text if char.isspace() or char.isprintable()).split())
+
+
 _NEW_NAMES = {"own": "run_line", "whole": "show_run_line"}
 """The fields of a :class:`Snapshot` by the names that they had before; they will be removed."""
 
@@ -150,6 +174,8 @@ class Snapshot:
         slowest: The running tasks that will take longest, five at most, the slowest first: the one of which
             most is left at its own rate. Tasks of less than a second are not among them.
         stalled: All running tasks that have counted nothing for ``stall_after`` seconds.
+        stage_lines: What a display shows of :attr:`stages`, those at work first: stages of one kind share a
+            line, and what was to vanish is not there. If it is None each stage is shown.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -177,11 +203,13 @@ class Snapshot:
     workers: int = 0
     slowest: tuple[TaskSnapshot, ...] = ()
     stalled: tuple[TaskSnapshot, ...] = ()
+    stage_lines: tuple[StageSnapshot, ...] | None = None
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:
         """What a display shows, in order."""
-        return (self.run_line, *self.stages) if self.show_run_line else self.stages
+        stages = self.stages if self.stage_lines is None else self.stage_lines
+        return (self.run_line, *stages) if self.show_run_line else stages
 
     @property
     def desc(self) -> str:
@@ -249,7 +277,8 @@ class Snapshot:
 
         The key ``whole`` is a deprecated name of ``show_run_line``: both are there for now.
         """
-        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "run_line"}
+        left_out = ("run_line", "stage_lines")
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
         run_line = self.run_line.to_dict()
         run_line["desc"] = run_line.pop("name")
         listed = {name: [each.to_dict() for each in plain[name]] for name in ("stages", "slowest", "stalled")}
@@ -258,7 +287,12 @@ class Snapshot:
 
 def _warn_of_old_name(name: str) -> None:
     message = f"Snapshot.{name} is deprecated; use Snapshot.{_NEW_NAMES[name]}"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    # Python shows such a warning for a line of the program itself only, and that may be the one which calls
+    # dataclasses.replace() or copy.replace().
+    level, frame = 3, sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in ("dataclasses", "copy"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
 
 
 def _accept_old_names(init: Callable[..., None]) -> Callable[..., None]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 
 from .ledger import Count, Key, Metric, Stage
 from .timings import StageTimings
 
 OVERFLOW_STAGE = "others"
-"""The stage that all names beyond a limit share."""
+"""The stage that names beyond a limit share."""
+
+
+@functools.lru_cache(maxsize=1024)
+def kind_of(name: str) -> str:
+    """Return what names that differ only in digits have in common: ``shard-*.parquet``."""
+    return re.sub(r"\d+", "*", name)
 
 
 _COUNT_TASKS = (
@@ -16,6 +24,7 @@ _COUNT_TASKS = (
     Metric.TASKS_STARTED,
     Metric.TASKS_WITH_OWN_TOTAL,
     Metric.TASKS_WITHOUT_TOTAL,
+    Metric.POSTFIX,
 )
 """Metrics of which a task has one, however many of its stages become one."""
 
@@ -23,7 +32,8 @@ _COUNT_TASKS = (
 class StageLimit:
     """Lets the first names be stages, and makes one stage of all others.
 
-    Tasks that each have a bar named after a file would make thousands of stages otherwise.
+    Tasks that each have a bar named after a file would make thousands of stages otherwise. Names that differ
+    only in digits from one of the first make a stage of their own.
 
     Args:
         most: How many names are stages of their own.
@@ -32,18 +42,24 @@ class StageLimit:
         >>> limit = StageLimit(most=1)
         >>> [limit.stage(name) for name in ("a.txt", "b.txt", "a.txt", None)]
         ['a.txt', 'others', 'a.txt', None]
+        >>> limit = StageLimit(most=1)
+        >>> [limit.stage(name) for name in ("1.txt", "2.txt")]
+        ['1.txt', '*.txt']
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._known: set[Stage] = {None, OVERFLOW_STAGE}  # they take no place
+        self._kinds: set[str] = set()
 
     def stage(self, name: Stage) -> Stage:
         """Return the stage for a name: the name itself, or the overflow stage."""
-        if name not in self._known:
+        if name is not None and name not in self._known:
+            kind = kind_of(name)
             if len(self._known) >= self._most + 2:
-                return OVERFLOW_STAGE
+                return kind if kind in self._kinds else OVERFLOW_STAGE
             self._known.add(name)
+            self._kinds.add(kind)
         return name
 
     def counts(self, counts: Mapping[Key, Count]) -> Mapping[Key, Count]:
@@ -55,8 +71,14 @@ class StageLimit:
         stages = {name: self.stage(name) for name in dict.fromkeys(key.stage for key in counts)}
         if all(name == stage for name, stage in stages.items()):
             return counts
-        limited: dict[Key, Count] = {}
+        limited: dict[Key, Count] = {
+            Key(stage, Metric.LEFT_NOTHING): 1
+            for stage in dict.fromkeys(stages.values())
+            if all(Key(name, Metric.LEFT_NOTHING) in counts for name in stages if stages[name] == stage)
+        }
         for key, amount in counts.items():
+            if key.metric is Metric.LEFT_NOTHING:
+                continue
             stage = stages[key.stage]
             if stage != key.stage:
                 key = key._replace(stage=stage)

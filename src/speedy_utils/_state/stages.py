@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 from .ledger import RUN_ITEMS, Count, Key, Metric, Stage, Task
+from .lines.grouping import Grouping, Line
+from .lines.sums import StageSums, sums_by_stage
+from .running import RunningTask
 from .snapshot import StageSnapshot
 from .timings import StageClock
 
 _RUN_TOTAL = Key(None, Metric.TOTAL)
 _RUN_WITH_OWN_TOTAL = Key(None, Metric.TASKS_WITH_OWN_TOTAL)
 _RUN_WITHOUT_TOTAL = Key(None, Metric.TASKS_WITHOUT_TOTAL)
-
-
-@dataclass(frozen=True, slots=True)
-class StageSums:
-    """What all tasks together say of one stage.
-
-    Attributes:
-        items: Items finished.
-        total: Items that the tasks declare, over the tasks that know.
-        tasks_started: Tasks that have come to the stage and have not ended.
-        tasks_with_own_total: Tasks that have another number of items in this stage than in all.
-        tasks_without_total: Tasks that don't know how many items they have in this stage.
-        unit: The stage's own unit; empty if it has the run's.
-        counters: Counters by name.
-        estimated: Items that running tasks are taken to have finished beyond those that they counted.
-    """
-
-    items: int = 0
-    total: int = 0
-    tasks_started: int = 0
-    tasks_with_own_total: int = 0
-    tasks_without_total: int = 0
-    unit: str = ""
-    counters: Mapping[str, Count] = field(default_factory=dict)
-    estimated: int = 0
-
-
-def sums_by_stage(sums: Mapping[Key, Count]) -> dict[Stage, StageSums]:
-    """Return the sums of each stage, in the order in which the stages appeared, the run's own first.
-
-    One pass over all keys: a run may have hundreds of stages.
-    """
-    amounts: defaultdict[Stage, dict[Metric, int]] = defaultdict(dict)
-    counters: defaultdict[Stage, dict[str, Count]] = defaultdict(dict)
-    units: dict[Stage, str] = {}
-    for (stage, metric, label), amount in sums.items():
-        if metric is Metric.COUNTER:
-            counters[stage][label] = amount
-        elif metric is not Metric.UNIT:
-            amounts[stage][metric] = int(amount)
-        elif amount:  # 0 if only a lost attempt had the unit
-            units.setdefault(stage, label)
-    return {
-        stage: StageSums(
-            items=known.get(Metric.ITEMS, 0),
-            total=known.get(Metric.TOTAL, 0),
-            tasks_started=known.get(Metric.TASKS_STARTED, 0),
-            tasks_with_own_total=known.get(Metric.TASKS_WITH_OWN_TOTAL, 0),
-            tasks_without_total=known.get(Metric.TASKS_WITHOUT_TOTAL, 0),
-            unit=units.get(stage, ""),
-            counters=counters[stage],
-            estimated=known.get(Metric.ESTIMATED, 0),
-        )
-        for stage in [None, *(key.stage for key in sums if key.metric is Metric.ITEMS and key.stage)]
-        for known in [amounts[stage]]
-    }
 
 
 class Excess(NamedTuple):
@@ -88,12 +35,23 @@ class Excess(NamedTuple):
     unit: str
 
 
-_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED)
+_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX)
 
 
-def _same_stages(by_stage: Mapping[Stage, StageSums]) -> list[Stage]:
-    """Return the stages that each item goes through: such a one says all that the run's line could say."""
-    return [name for name, stage in by_stage.items() if name is not None and not stage.tasks_with_own_total]
+class Reading(NamedTuple):
+    """What the stages of a run are at one moment.
+
+    Attributes:
+        run_line: The run's own line.
+        stages: The named stages, in the order in which they appeared.
+        show_run_line: Whether the run's line is shown.
+        lines: What is shown of the stages, in order.
+    """
+
+    run_line: StageSnapshot
+    stages: tuple[StageSnapshot, ...]
+    show_run_line: bool
+    lines: tuple[StageSnapshot, ...]
 
 
 class RunSums(NamedTuple):
@@ -133,7 +91,7 @@ def expected_total(stage: StageSums, run: RunSums) -> Total:
     0                    any                 None      None         no
     0                    any                 known     what is left no
     1 or more            1 or more           any       None         no
-    1 or more            0                   any       stage.total  while tasks have not come to the stage
+    1 or more            0                   any       stage.total  while tasks may come to the stage
     ==================== =================== ========= ============ ================================
 
 
@@ -150,7 +108,8 @@ def expected_total(stage: StageSums, run: RunSums) -> Total:
         return Total(None if run.total is None else run.total - run.missed)
     if stage.tasks_without_total:
         return Total(None)
-    return Total(stage.total, growing=stage.tasks_started < run.tasks_left)
+    settled = 0 if stage.may_return else stage.tasks_started
+    return Total(stage.total, growing=settled < run.tasks_left)
 
 
 class Stages:
@@ -184,7 +143,7 @@ class Stages:
     ) -> None:
         self._desc, self._total, self._unit, self._task_unit = desc, total, unit, task_unit
         self._initial, self._tasks, self._tasks_left = initial, tasks, tasks
-        self._tasks_succeeded = 0
+        self._tasks_succeeded = self._kept = 0
         self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
         self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
         self._items_without_total = 0  # what they counted for the run's own line without declaring a total
@@ -195,13 +154,23 @@ class Stages:
         self._initial_by_stage: dict[Stage, int] = {}  # what tasks of an earlier run counted
         self._initial_counters: dict[Stage, dict[str, Count]] = {}
         self._initial_counted = 0  # items of those of which that is known
+        self._grouping = Grouping()
+        self._ended_by_stage: dict[str, int] = {}  # how many tasks that came to it have ended
+        self._paused: set[str] = set()  # lines that have had nothing left to count, for a moment at least
+        self._line_of: dict[Stage, str] = {}  # the line of each stage that shares one
+        self._postfixes: dict[Stage, str] = {}  # the newest of each stage, the newest of all last
         self.excess: Excess | None = None
         """The first case of more items than there are; None if there was none."""
         self.for_run: Stage = None
-        """The stage whose line stands for the run, as of the last reading; None for the run's own line."""
+        """The line that stands for the run, as of the last reading; None for the run's own."""
 
-    def observe(self, counts: Mapping[Key, Count]) -> None:
-        """Look at what a task reports: does it count for the run's own line?"""
+    def observe(self, task: Task, counts: Mapping[Key, Count]) -> None:
+        """Look at what a task reports: does it count for the run's own line, or for which stages?"""
+        self._grouping.observe(task, counts)
+        for key in counts:
+            if key.metric is Metric.POSTFIX and self._postfixes.get(key.stage) != key.label:
+                self._postfixes.pop(key.stage, None)
+                self._postfixes[key.stage] = key.label
         self._counted_items = self._counted_items or bool(counts.get(RUN_ITEMS))
         self._counted_unnamed = (
             self._counted_unnamed
@@ -219,7 +188,7 @@ class Stages:
             counts: What it reported, without limits.
             total: Its items, if that is known.
         """
-        final = self._end_task(counts)
+        final = self._end_task(task, counts)
         self._tasks_succeeded += 1
         for key in [key for key in final if key.metric is Metric.ITEMS]:
             total_key = key._replace(metric=Metric.TOTAL)
@@ -258,7 +227,8 @@ class Stages:
             total: Its items.
         """
         left, succeeded, excess = self._tasks_left, self._tasks_succeeded, self.excess
-        final = self.task_succeeded("", counts, total)
+        final = self.task_succeeded(f"kept {self._kept}", counts, total)
+        self._kept += 1
         self._tasks_left, self._tasks_succeeded, self.excess = left, succeeded, excess
         self._initial_counted += int(final.pop(RUN_ITEMS))
         for key, done in final.items():
@@ -269,20 +239,29 @@ class Stages:
                 counters[key.label] = counters.get(key.label, 0) + done
         return final
 
-    def task_failed(self, counts: Mapping[Key, Count], sums: Mapping[Key, Count]) -> dict[Key, Count]:
+    def task_failed(
+        self, task: Task, counts: Mapping[Key, Count], sums: Mapping[Key, Count]
+    ) -> dict[Key, Count]:
         """Note that a task failed for good, or was stopped, and return what it counts for.
 
         If only named stages have counted items, those that it has brought through all of them are done.
 
         Args:
+            task: The task.
             counts: What it reported, within its limits.
             sums: The sums of the ledger.
         """
-        final = self._end_task(counts)
+        final = self._end_task(task, counts)
         if self._total is None:
             final[_RUN_WITHOUT_TOTAL] = 1  # what it would have counted in all is not known
-        elif not self._counted_unnamed and (stages := _same_stages(sums_by_stage(sums))):
-            final[RUN_ITEMS] = min(counts.get(Key(stage, Metric.ITEMS), 0) for stage in stages)
+        elif not self._counted_unnamed:
+            passed = [
+                sum(counts.get(Key(member, Metric.ITEMS), 0) for member in line.members)
+                for line in self._grouping.lines(sums_by_stage(sums))
+                if line.says_all
+            ]
+            if passed:
+                final[RUN_ITEMS] = min(passed)
         return final
 
     def all_succeeded(self) -> None:
@@ -291,10 +270,10 @@ class Stages:
 
     def read(
         self, sums: Mapping[Key, Count], clock: StageClock, now: float, *, all_counted: bool = False
-    ) -> tuple[StageSnapshot, tuple[StageSnapshot, ...], bool]:
-        """Return the run's own line, its named stages, and whether the run's line is to be shown.
+    ) -> Reading:
+        """Return what there is to show.
 
-        One line stands for the run: its own or, if that is not shown, the last stage that says the same. It
+        One line stands for the run: its own or, if that is not shown, the last one that says the same. It
         is not finished before all results are in and saved, and its clock goes on until then.
 
         Args:
@@ -304,26 +283,65 @@ class Stages:
             all_counted: Whether nothing is left to count, also where no total tells.
         """
         by_stage = sums_by_stage(sums)
-        run = by_stage.pop(None)
-        same_stages = _same_stages(by_stage)
-        shown = self._counted_unnamed or self._total is None or not same_stages
-        self.for_run = None if shown else same_stages[-1]
-        stages = [
-            self._stage_line(
-                str(name),
-                stage,
-                clock,
-                now,
-                all_counted=all_counted,
-                for_run=name is not None and name == self.for_run,
-            )
-            for name, stage in by_stage.items()
-        ]
-        return self._run_line(run, clock, now, all_counted=all_counted), tuple(stages), shown
+        run_line = self._run_line(by_stage[None], clock, now, all_counted=all_counted)
+        lines = self._grouping.lines(by_stage)
+        for line in lines:
+            clock.join(line.name, line.members)
+        same = [line.name for line in lines if line.says_all and not self._run_sums(line.members).missed]
+        shown = self._counted_unnamed or self._total is None or not same
+        self.for_run = for_run = None if shown else same[-1]
+        self._line_of = {name: line.name for line in lines if line.members[1:] for name in line.members}
 
-    def _end_task(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
-        self.observe(counts)
+        def snapshot(line: Line) -> StageSnapshot:
+            return self._stage_line(line, clock, now, all_counted=all_counted, for_run=line.name == for_run)
+
+        by_line = {line.name: snapshot(line) for line in lines}
+        stages = tuple(
+            by_line[name] if name in by_line else snapshot(Line(name, (name,), stage))
+            for name, stage in by_stage.items()
+            if name is not None
+        )
+        visible = [line for line in lines if not self._has_vanished(line) or line.name == for_run]
+        in_order = self._in_order(visible, by_line)
+        return Reading(run_line, stages, shown, tuple(by_line[line.name] for line in in_order))
+
+    def on_shared_lines(self, running: Iterable[RunningTask]) -> list[RunningTask]:
+        """Return tasks with what they have counted for stages that share a line, also for that line."""
+        found = []
+        for task in running:
+            counts = dict(task.counts)
+            for key, amount in task.counts.items():
+                if line := self._line_of.get(key.stage):
+                    shared = key._replace(stage=line)
+                    counts[shared] = counts.get(shared, 0) + amount
+            found.append(replace(task, counts=counts))
+        return found
+
+    def _has_vanished(self, line: Line) -> bool:
+        """Return whether all that counted for a line has ended, and was made to leave nothing."""
+        ended = sum(self._ended_by_stage.get(name, 0) for name in line.members)
+        return 0 < line.sums.left_nothing == line.sums.tasks_started + ended
+
+    def _in_order(self, lines: Iterable[Line], shown: Mapping[str, StageSnapshot]) -> list[Line]:
+        """Return lines with those first that are at work and, of these, those that say how far the run is.
+
+        A line that had nothing left to count once is one of many short stages, and stays below the others.
+        """
+
+        def rank(line: Line) -> tuple[bool, bool, bool]:
+            over = shown[line.name].finished or not (line.says_all or line.sums.tasks_started)
+            if not line.sums.tasks_without_total and line.sums.items == line.sums.total > 0:
+                self._paused.add(line.name)
+            return over, not line.says_all, line.name in self._paused and not line.says_all
+
+        return sorted(lines, key=rank)
+
+    def _end_task(self, task: Task, counts: Mapping[Key, Count]) -> dict[Key, Count]:
+        self.observe(task, counts)
         self._tasks_left -= 1
+        for key in counts:
+            if key.metric is Metric.TASKS_STARTED and key.stage is not None:
+                self._ended_by_stage[key.stage] = self._ended_by_stage.get(key.stage, 0) + 1
         return {key: amount for key, amount in counts.items() if key.metric not in _OF_RUNNING_TASKS}
 
     def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
@@ -353,6 +371,7 @@ class Stages:
             pending=(counted or all_counted) and not self._complete,
             counted_in=clock.elapsed(None, None) if timed else None,
             initial_counters=self._initial_counters.get(None, {}),
+            postfix=self._postfix_of((None,)),
         )
 
     def _declared_total(self, run: StageSums) -> Total:
@@ -365,9 +384,10 @@ class Stages:
         )
 
     def _stage_line(
-        self, name: str, stage: StageSums, clock: StageClock, now: float, *, all_counted: bool, for_run: bool
+        self, line: Line, clock: StageClock, now: float, *, all_counted: bool, for_run: bool
     ) -> StageSnapshot:
-        total, growing = expected_total(stage, self._run_sums(name))
+        name, members, stage = line
+        total, growing = expected_total(stage, self._run_sums(members))
         done, unit = stage.items, stage.unit or self._unit
         if total is not None:
             done = self._within(done, total, unit)
@@ -381,17 +401,26 @@ class Stages:
             total,
             unit,
             clock.elapsed(name, None if stands and not for_run else now),
-            min(self._initial_by_stage.get(name, 0), done),
+            min(sum(self._initial_by_stage.get(member, 0) for member in members), done),
             growing=growing,
             counters=stage.counters,
             pending=for_run and counted and not self._complete,
             counted_in=clock.elapsed(name, None) if counted or all_counted else None,
-            initial_counters=self._initial_counters.get(name, {}),
+            initial_counters=self._initial_counters_of(members),
+            postfix=self._postfix_of(members),
         )
 
-    def _run_sums(self, stage: str) -> RunSums:
+    def _initial_counters_of(self, members: Iterable[str]) -> Mapping[str, Count]:
+        known = [self._initial_counters.get(member, {}) for member in members]
+        return {name: sum(each.get(name, 0) for each in known) for name in dict.fromkeys(chain(*known))}
+
+    def _postfix_of(self, members: Iterable[Stage]) -> str:
+        return next((self._postfixes[stage] for stage in reversed(self._postfixes) if stage in members), "")
+
+    def _run_sums(self, members: Iterable[str]) -> RunSums:
         # If the tasks' totals are not known, nor is what a task left out.
-        missed = self._succeeded_items and self._succeeded_items - self._succeeded_by_stage.get(stage, 0)
+        passed = sum(self._succeeded_by_stage.get(member, 0) for member in members)
+        missed = self._succeeded_items and self._succeeded_items - passed
         total = None if self._total is None else self._total - self._initial + self._initial_counted
         return RunSums(total, missed, self._tasks_left)
 

@@ -6,7 +6,7 @@ the earliest beginning and the latest movement: again a join, so reports may be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
 from .ledger import Stage
@@ -57,6 +57,12 @@ class StageClock:
         now = self._clock()
         for stage, (since_start, since_move) in timings.items():
             self.observe(stage, max(now - since_start, since), max(now - since_move, since))
+
+    def join(self, stage: Stage, members: Iterable[Stage]) -> None:
+        """Let a stage start with the first of some others, and move with each of them."""
+        for member in members:
+            if member in self._times:
+                self.observe(stage, *self._times[member])
 
     def timings(self) -> StageTimings:
         """Return the timings for a reader with another clock."""

@@ -239,7 +239,7 @@ def test_a_notebook_keeps_its_rows_and_their_text() -> None:
     assert (empty["data"], printed["text"]) == ({"text/plain": ""}, "gone\n")
 
     (failed,) = book.cells[3]["outputs"]
-    read, write, summary = shown(failed)
+    write, read, summary = shown(failed)  # what was to go on stands above what was done
     assert (read[0], write[0]) == ("Read: 100%", "Write: 51%")
     assert write[2].startswith("307/600 [")
     assert "1 failed" in summary

@@ -47,7 +47,7 @@ def test_snapshot_is_json() -> None:
     known = run.to_dict()
     assert json.loads(json.dumps(known)) == known
     line = {"initial": 0, "growing": False, "pending": False, "counted_in": None, "initial_counters": {}}
-    line |= {"recent_rate": None, "eta": None}
+    line |= {"recent_rate": None, "eta": None, "postfix": ""}
     of_the_run = {"done": 4, "total": None, "unit": "items", "elapsed": 2.0, "counters": {}, "rate": 2.0}
     of_the_stage = {
         "done": 3,

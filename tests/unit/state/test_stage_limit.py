@@ -41,17 +41,22 @@ def test_timings_beyond_the_limit_are_joined() -> None:
     assert timings == {None: (9.0, 1.0), "a": (5.0, 4.0), OVERFLOW_STAGE: (8.0, 2.0)}
 
 
+def spelled(n: int) -> str:
+    """Return a name without digits."""
+    return str(n).translate({48 + digit: 97 + digit for digit in range(10)})
+
+
 @pytest.mark.parametrize("total", [None, 7], ids=["tasks", "items"])
 def test_a_stage_for_each_task_makes_no_line_for_each(total: int | None) -> None:
-    """Of a stage for each task the first have lines, the others share one, live and at the end."""
+    """Of a stage for each task the first are stages, and the others share one, live and at the end."""
     work = Work(None if total is None else 560, tasks=80)
     reporters = [work.start(n, total) for n in range(80)]
     for n, reporter in enumerate(reporters):
         with counting(reporter.own):
-            for name in (f"file {n}", f"more {n}"):
+            for name in (f"file {spelled(n)}", f"more {spelled(n)}"):
                 for _ in track("abcdefg", desc=name):
                     work.clock.advance(1)
-            report_progress(0, desc=f"more {n}", tokens=5)
+            report_progress(0, desc=f"more {spelled(n)}", tokens=5)
     shared = 2 * 80 - 50
     live = work.read()
     for reporter in reporters:

@@ -15,7 +15,8 @@ from speedy_utils import StageSnapshot
 from speedy_utils._display.format import format_excess
 from speedy_utils._instrument.loops import report_progress
 from speedy_utils._state.ledger import Key, Metric
-from speedy_utils._state.stages import RunSums, Stages, StageSums, Total, expected_total, sums_by_stage
+from speedy_utils._state.lines.sums import StageSums, sums_by_stage
+from speedy_utils._state.stages import RunSums, Stages, Total, expected_total
 from speedy_utils._state.timings import StageClock
 from speedy_utils._worker.context import counting
 from speedy_utils.testing import FakeClock
@@ -345,7 +346,7 @@ def test_many_stages_are_read_in_one_go() -> None:
     metrics = Metric.ITEMS, Metric.TOTAL, Metric.TASKS_WITH_OWN_TOTAL
     sums = CountedIterations({Key(f"file {n}", metric): 1 for n in range(300) for metric in metrics})
     stages = Stages("Run", None, tasks=300)
-    _, named, _ = stages.read(sums, StageClock(FakeClock()), 0.0)
+    named = stages.read(sums, StageClock(FakeClock()), 0.0).stages
     assert [(stage.done, stage.total) for stage in named] == [(1, 1)] * 300
     assert sums.iterations <= 2
 

@@ -44,6 +44,7 @@ class Readers:
     def __init__(self) -> None:
         self._prompts: dict[object, str] = {}
         self._usual_mode = 0
+        self._others = False
         self._watched: list[Any] = []
 
     @property
@@ -72,11 +73,16 @@ class Readers:
                 setattr(module, name, watched.__wrapped__)
         self._watched = []
 
-    def there(self, terminal: TextIO) -> bool:
-        """Return whether there is one who reads or draws."""
-        if self._prompts or (self._usual_mode and self._usual_mode & ~input_mode(terminal)):
-            return True
-        return any(is_taken(stream) and is_terminal(stream) for stream in (sys.stdout, sys.stderr))
+    def look(self, terminal: TextIO) -> None:
+        """Look whether other code reads from the terminal or draws on it; a print does not each time."""
+        self._others = bool(self._usual_mode & ~input_mode(terminal)) or any(
+            is_taken(stream) and is_terminal(stream) for stream in (sys.stdout, sys.stderr)
+        )
+
+    @property
+    def there(self) -> bool:
+        """Whether something is asked, or there were others when it was last looked."""
+        return bool(self._prompts) or self._others
 
     def _watch(
         self, ask: Callable[..., str], default: str, step_aside: Callable[[], object]

@@ -32,18 +32,18 @@ _kept: dict[str, StreamProxy] = {}
 (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
 
 
-_buffer_writes: dict[int, Callable[[bytes], object]] = {}
-"""What a stream writes with whose buffer is watched, by the identity of the stream."""
+_caught: dict[int, tuple[StreamProxy, Callable[[bytes], object]]] = {}
+"""The proxy of a stream whose buffer is watched, and what writes to that, by the identity of the stream."""
 
 
 def write_directly(file: TextIO, text: str) -> None:
     """Write a text to a terminal, past what is caught there."""
-    write = _buffer_writes.get(id(file))
-    if write is None:
+    caught = _caught.get(id(file))
+    if caught is None:
         file.write(text)
         file.flush()
     else:
-        write(text.encode(file.encoding, file.errors or "strict"))
+        caught[1](text.encode(file.encoding, file.errors or "strict"))
         file.buffer.flush()
 
 
@@ -97,9 +97,9 @@ def restore_streams(user: object) -> None:
     """Restore the streams if no other user needs the proxies. Idempotent."""
     with _lock:
         _users[:] = [known for known in _users if known is not user]
-        for kept in [*_kept.values()]:
-            if kept.writer is user:
-                _release_writes(kept.wrapped)
+        for proxy, _ in [*_caught.values()]:
+            if proxy.writer is user:
+                _release_writes(proxy.wrapped)
         for name in _NAMES:
             proxy = getattr(sys, name)
             # If it is another stream, the code that has put it there restores what it found.
@@ -145,7 +145,8 @@ def _catch_writes(proxy: StreamProxy) -> None:
     if "write" in vars(file.buffer) or os.linesep != "\n":
         return
     # The stream looks the method up at each write, also for code that has kept the stream's own.
-    write = _buffer_writes[id(file)] = file.buffer.write
+    write = file.buffer.write
+    _caught[id(file)] = proxy, write
 
     def catch(data: bytes) -> int:
         if proxy.writer is None or called_by_tqdm():
@@ -161,9 +162,8 @@ def _catch_writes(proxy: StreamProxy) -> None:
 
 
 def _release_writes(file: Any) -> None:
-    if id(file) in _buffer_writes:
-        del file.buffer.write
-        del _buffer_writes[id(file)]
+    del file.buffer.write
+    del _caught[id(file)]
 
 
 def is_terminal(stream: Any) -> bool:

@@ -88,6 +88,7 @@ class Screen:
         self._block.put(owner, render, lines, columns)
         redirect_streams(self, writer=self, terminal=self._file)
         self._readers.start(self._file, self._step_aside)
+        self._readers.look(self._file)
         if self._is_aside():
             return
         bars = visible_tqdm_bars()
@@ -184,6 +185,7 @@ class Screen:
         now = self._clock()
         if now - self._period_start >= REDRAW_PERIOD_S:
             self._period_start, self._redraws = now, 0
+            self._readers.look(self._file)
         self._redraws += 1
         return self._redraws <= MAX_REDRAWS
 
@@ -192,7 +194,7 @@ class Screen:
 
     def _is_aside(self) -> bool:
         """Return whether others have the terminal; then the block has left it."""
-        if not self._readers.there(self._file):
+        if not self._readers.there:
             return False
         if self._block_visible:
             with suppress(Exception):  # an error of the block is none of what is printed
@@ -236,8 +238,9 @@ class Screen:
                 do with one of the block.
         """
         file = self._file if stream is None else stream.wrapped
-        if self._is_aside():  # a run has ended that was not the last
-            write_directly(file, f"\n{text}" if text else "")
+        if self._is_aside():
+            # The last line of a run comes below what is asked.
+            write_directly(file, f"\n{text}" if text and stream is None else text)
             return
         bars = visible_tqdm_bars()
         erase = ERASE if self._block_visible or bars else ""

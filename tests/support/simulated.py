@@ -67,14 +67,13 @@ class SimulatedRun:
     def readings(self, until: float | None = None) -> list[Reading]:
         """Return what it shows until a time, or until its end."""
         number, items = len(self._seconds), self._items
-        time_left = TimeLeft(number, number * items if self._known else None)
+        time_left = TimeLeft(number)
         order = sorted(range(number), key=self._starts.__getitem__)
         readings: list[Reading] = []
         in_flight: list[int] = []
         begun = ended = steps = 0
         while (now := steps * self._step) < (self.end if until is None else until):
             while begun < number and self._starts[order[begun]] <= now:
-                time_left.start(items if self._known else None)
                 in_flight.append(order[begun])
                 begun += 1
             for task in [task for task in in_flight if self._done(task, now) == items]:

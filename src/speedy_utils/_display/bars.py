@@ -8,6 +8,7 @@ from typing import TextIO
 from .._state.snapshot import Snapshot
 from .format import LineView, format_bar, format_last, format_last_summary, format_lines
 from .terminal.screen import Screen, shared_screen
+from .waiting import first_that_fits, format_waiting
 
 
 class BarDisplay:
@@ -36,7 +37,9 @@ class BarDisplay:
     def _render(self, width: int) -> list[str]:
         if self._last is None:
             return []
-        return [format_bar(line, width, ascii_only=self._ascii) for line in self._last[1]]
+        snapshot, lines = self._last
+        rows = [format_bar(line, width, ascii_only=self._ascii) for line in lines]
+        return rows + first_that_fits(format_waiting(snapshot), width)
 
     def _render_last(self, width: int) -> list[str]:
         if self._last is None:

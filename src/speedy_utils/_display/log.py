@@ -21,6 +21,7 @@ from typing import Any
 
 from .._state.snapshot import Snapshot, StageSnapshot
 from .format import LineView, format_lines, format_quantity, format_summary, rate_of_late
+from .waiting import format_waiting
 
 logger = logging.getLogger("speedy_utils.progress")
 
@@ -220,7 +221,8 @@ def _line(snapshot: Snapshot) -> str:
         parts[:1] = [format_summary(snapshot), *(_text(replace(line, remarks=())) for line in lines[:1])]
     if snapshot.final and not (snapshot.complete or snapshot.tasks_failed):
         parts[0] += ", stopped"
-    return f"{snapshot.desc}: {' | '.join(parts)}"
+    text = f"{snapshot.desc}: {' | '.join(parts)}"
+    return ", ".join([text, *format_waiting(snapshot)[:1]])
 
 
 def _text(line: LineView) -> str:

@@ -10,6 +10,7 @@ from IPython.display import DisplayHandle
 
 from .._state.snapshot import Snapshot
 from .format import LineView, format_lines, format_summary
+from .waiting import format_waiting
 
 
 class NotebookDisplay:
@@ -24,7 +25,7 @@ class NotebookDisplay:
     def __init__(self, *, leave: bool = True) -> None:
         self._leave = leave
         self._rows: dict[str | None, _Row] = {}
-        self._summary = ipywidgets.HTML()
+        self._below = ipywidgets.HTML()
         self._text = ""
         self._box = ipywidgets.VBox()
         # Taken now: a widget that was closed has no representation any more.
@@ -43,10 +44,13 @@ class NotebookDisplay:
             row = self._rows[line.key]
             texts.append(row.show(line, final=snapshot.final))
             rows.append(row.box)
+        below = format_waiting(snapshot)[:1]
         if snapshot.final and not snapshot.show_run_line:
-            texts.append(format_summary(snapshot))
-            self._summary.value = escape(texts[-1])
-            rows.append(self._summary)
+            below = [format_summary(snapshot)]
+        for text in below:
+            texts.append(text)
+            self._below.value = escape(text)
+            rows.append(self._below)
         self._text = "\n".join(texts)
         if list(self._box.children) != rows:
             self._box.children = rows
@@ -57,8 +61,8 @@ class NotebookDisplay:
         for row in self._rows.values():
             if row.box not in shown:  # an open widget is saved with the notebook, shown or not
                 row.close()
-        if self._summary not in shown:
-            self._summary.close()
+        if self._below not in shown:
+            self._below.close()
         if self._leave:
             self._output.update(self._bundle(self._text), raw=True)
         else:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .._display.base import Display, Progress, choose_display
+from .._state.estimate.last_tasks import LastTasks
 from .._state.estimate.time_left import TimeLeft
 from .._state.finishing import FinishingTasks, has_counted_all
 from .._state.ledger import Count, Key, Ledger, Location, Metric, Report, Task
@@ -144,7 +145,8 @@ class Run:
         self._stage_clock = StageClock(clock)
         self._stage_limit = StageLimit(MAX_STAGES)
         self._running = RunningTasks(task_numbers)
-        self._time_left = TimeLeft(tasks - tasks_done, self._total, task_unit)
+        self._last_tasks = LastTasks(tasks - tasks_done, workers)
+        self._time_left = TimeLeft(tasks - tasks_done, task_unit)
         self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks, numbers=task_numbers)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
@@ -168,8 +170,6 @@ class Run:
             item: What it works on.
         """
         with self._lock:
-            if attempt == 1:
-                self._time_left.start(total)
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
             self._running.start(task, attempt, total, item, self._clock())
@@ -261,6 +261,9 @@ class Run:
                 final=self._final,
             )
             by_name = {line.name: line.with_plain_name() for line in lines}
+            slowest = self._running.slowest(now)
+            phase = self._current_phase(sums, now)
+            waiting_for = self._last_tasks.waits_for(slowest, tasks_left=tasks_left, now=now)
             return Snapshot(
                 run_line.with_plain_name(),
                 tuple(by_name[stage.name] for stage in reading.stages),
@@ -273,11 +276,12 @@ class Run:
                 kept_from=self._kept_from,
                 workers=self._workers,
                 retries=self._retries,
-                phase=self._current_phase(sums, now),
+                phase=phase,
                 final=self._final,
                 complete=self._complete,
-                slowest=self._running.slowest(now),
                 stage_lines=tuple(by_name[line.name] for line in reading.lines),
+                slowest=slowest,
+                waiting_for=None if phase or self._final else waiting_for,
             )
 
     def _stop_tasks(self) -> None:

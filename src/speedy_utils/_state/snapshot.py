@@ -176,6 +176,8 @@ class Snapshot:
         stalled: All running tasks that have counted nothing for ``stall_after`` seconds.
         stage_lines: What a display shows of :attr:`stages`, those at work first: stages of one kind share a
             line, and what was to vanish is not there. If it is None each stage is shown.
+        waiting_for: The slowest task, while at least half of the workers have had nothing to do for a moment
+            as no more tasks are to start; None before.
 
     ``own`` and ``whole`` are deprecated names of :attr:`run_line` and :attr:`show_run_line`.
 
@@ -204,6 +206,7 @@ class Snapshot:
     slowest: tuple[TaskSnapshot, ...] = ()
     stalled: tuple[TaskSnapshot, ...] = ()
     stage_lines: tuple[StageSnapshot, ...] | None = None
+    waiting_for: TaskSnapshot | None = None
 
     @property
     def lines(self) -> tuple[StageSnapshot, ...]:
@@ -282,7 +285,8 @@ class Snapshot:
         run_line = self.run_line.to_dict()
         run_line["desc"] = run_line.pop("name")
         listed = {name: [each.to_dict() for each in plain[name]] for name in ("stages", "slowest", "stalled")}
-        return run_line | plain | listed | {"whole": self.show_run_line}
+        waiting_for = None if self.waiting_for is None else self.waiting_for.to_dict()
+        return run_line | plain | listed | {"waiting_for": waiting_for, "whole": self.show_run_line}
 
 
 def _warn_of_old_name(name: str) -> None:

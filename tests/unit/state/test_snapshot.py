@@ -43,7 +43,13 @@ def test_snapshot_is_json() -> None:
     task = TaskSnapshot(
         7, "'c'", 2, 20, 100, since=9.0, node="gpu-3", pid=4_711, stack="File …", elapsed=20.0
     )
-    run = Snapshot(StageSnapshot("Run", 4, None, elapsed=2.0), (stage,), phase="merging", slowest=(task,))
+    run = Snapshot(
+        StageSnapshot("Run", 4, None, elapsed=2.0),
+        (stage,),
+        phase="merging",
+        slowest=(task,),
+        waiting_for=task,
+    )
     known = run.to_dict()
     assert json.loads(json.dumps(known)) == known
     line = {"initial": 0, "growing": False, "pending": False, "counted_in": None, "initial_counters": {}}
@@ -64,7 +70,7 @@ def test_snapshot_is_json() -> None:
     others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}
     of_the_task = {"index": 7, "item": "'c'", "attempt": 2, "done": 20, "total": 100, "since": 9.0}
     of_the_task |= {"node": "gpu-3", "pid": 4_711, "stack": "File …", "elapsed": 20.0, "unheard": 0.0}
-    others |= {"slowest": [of_the_task], "stalled": []}
+    others |= {"slowest": [of_the_task], "stalled": [], "waiting_for": of_the_task}
     assert known == line | of_the_run | of_tasks | of_both_names | others
 
 

@@ -76,18 +76,18 @@ def last_end(free: Sequence[float], tasks: int, seconds: float) -> float:
 
 
 class _Work(NamedTuple):
-    """What a run has left to do.
+    """What a run has done, and has left to do.
 
     Attributes:
         flights: The tasks on which workers work, and for how many seconds.
-        tasks: How many tasks no worker has begun.
-        items: Their items; None if that is not known.
+        to_start: How many tasks no worker has begun.
+        ended: How many tasks have ended.
         worked: Seconds that all workers together have worked so far.
     """
 
     flights: Sequence[tuple[RunningTask, float]]
-    tasks: int
-    items: int | None
+    to_start: int
+    ended: int
     worked: float
 
 
@@ -96,10 +96,12 @@ class _Ahead(NamedTuple):
 
     Attributes:
         seconds: How long it will take or, if it stands still, how long it has stood.
+        items: How many items it has not counted, as far as is known.
         stands: Whether it stands still.
     """
 
     seconds: float
+    items: float = 0.0
     stands: bool = False
 
 
@@ -108,16 +110,15 @@ class _Line:
 
     Args:
         stage: Its stage; None for the run's own line.
-        by_tasks: Whether it is as far as its tasks, as the number of items is not known.
 
     Attributes:
         end: When all is expected to be counted; None if that is not known.
     """
 
-    def __init__(self, stage: Stage, *, by_tasks: bool) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._items, self._estimated = Key(stage, Metric.ITEMS), Key(stage, Metric.ESTIMATED)
         self._total, self._own_total = Key(stage, Metric.TOTAL), Key(stage, Metric.TASKS_WITH_OWN_TOTAL)
-        self._by_tasks = by_tasks
+        self._by_tasks = False
         self._pace: Pace | None = None  # in seconds of all workers together
         self._recent = Pace(0.0, memory=RECENT_S)  # by the line's own clock, which may stand
         self._paces: dict[_Attempt, Pace] = {}
@@ -130,46 +131,65 @@ class _Line:
             return line.rate
         return self._recent.rate(line.elapsed) or line.rate
 
-    def estimate(self, line: StageSnapshot, left: _Work, *, ended: int, now: float) -> None:
+    def estimate(self, line: StageSnapshot, work: _Work, now: float, *, by_tasks: bool) -> None:
         """Find out when all is counted.
 
         Args:
             line: The line now.
-            left: What is left to do.
-            ended: How many tasks have ended.
+            work: What the run has done, and has left to do.
             now: The time.
+            by_tasks: Whether it is as far as its tasks, as the number of items is not known.
         """
         flights = [
             (task, age, int(task.counts.get(self._items, 0) + task.counts.get(self._estimated, 0)))
-            for task, age in left.flights
+            for task, age in work.flights
         ]
         done = line.done - line.initial
         # What workers have done for tasks that don't show in the count yet is part of what these will take.
-        hidden = sum(age for _, age, items in flights if self._by_tasks or not items)
-        reading = now, ended if self._by_tasks else done, left.worked - hidden
-        if self._pace is None:
-            self._pace = Pace(*reading)
+        hidden = sum(age for _, age, items in flights if by_tasks or not items)
+        reading = now, work.ended if by_tasks else done, work.worked - hidden
+        if self._pace is None or by_tasks is not self._by_tasks:
+            self._pace, self._by_tasks = Pace(*reading), by_tasks
         self._pace.note(*reading)
         seconds = self._pace.seconds_each
         usual = None
-        if self._by_tasks and ended and (counted := sum(items for *_, items in flights)):
-            usual = (done - counted) / ended
+        if by_tasks and work.ended and (counted := sum(items for *_, items in flights)):
+            usual = (done - counted) / work.ended
         before, self._paces = self._paces, {}
         found = [self._ahead(*flight, before, usual, seconds, now) for flight in flights]
         ahead = [each for each in found if each is not None]
-        each_seconds = self._seconds_to_start(left, ahead, seconds)
-        if not ahead or len(ahead) < len(found) or each_seconds is None:
+        if len(ahead) == len(found) > 0:
+            end = self._end(line, work, ahead, seconds)
+        elif seconds and line.total is not None and not by_tasks and not self._pace.stands(now):
             # Nothing tells how many items a task has, or none is in flight: all go on as they did.
-            end = inf
-            if seconds and line.total is not None and not self._by_tasks and not self._pace.stands(now):
-                end = (line.total - line.done) * seconds / max(len(found), 1) - self._pace.idle(now)
+            end = (line.total - line.done) * seconds / max(len(found), 1) - self._pace.idle(now)
         else:
-            to_start = left.tasks if each_seconds else 0
-            end = last_end([each.seconds for each in ahead], to_start, each_seconds)
-            stood = max((each.seconds for each in ahead if each.stands), default=-inf)
-            if stood >= end or all(each.stands for each in ahead):
-                end = inf
+            end = inf
         self.end = None if end == inf else now + max(end, 0.0)
+
+    def _end(self, line: StageSnapshot, work: _Work, ahead: Sequence[_Ahead], seconds: float | None) -> float:
+        """Return in how many seconds all is counted; infinity if nothing tells.
+
+        Args:
+            line: The line now.
+            work: What the run has done, and has left to do.
+            ahead: What each task in flight has ahead.
+            seconds: What a worker needs for an item on average or, without known items, for a task.
+        """
+        each_seconds: float | None = 0.0
+        if work.to_start and self._by_tasks:
+            each_seconds = seconds
+            if work.ended < len(ahead):  # those that have ended are the short ones
+                begun = work.ended + len(ahead)
+                each_seconds = (work.worked + sum(each.seconds for each in ahead)) / begun
+        elif work.to_start:
+            items = (line.total or 0) - line.done - sum(each.items for each in ahead)
+            each_seconds = None if seconds is None else seconds * max(items, 0.0) / work.to_start
+        if each_seconds is None or all(each.stands for each in ahead):
+            return inf
+        end = last_end([each.seconds for each in ahead], work.to_start, each_seconds)
+        stood = max((each.seconds for each in ahead if each.stands), default=-inf)
+        return inf if stood >= end else end
 
     def _ahead(
         self,
@@ -204,24 +224,15 @@ class _Line:
             if size is not None and done >= size:
                 return _Ahead(0.0)
             if size is not None and pace.stands(now):
-                return _Ahead(pace.idle(now), stands=True)
+                return _Ahead(pace.idle(now), size - done, stands=True)
             if size is not None and pace.seconds_each:
-                return _Ahead(max((size - done) * pace.seconds_each - pace.idle(now), 0.0))
+                seconds = max((size - done) * pace.seconds_each - pace.idle(now), 0.0)
+                return _Ahead(seconds, size - done)
         if seconds is None or (size is None and not self._by_tasks):
             return None
         expected = seconds * (1.0 if self._by_tasks else size or 0.0)
-        return _Ahead(abs(expected - age), stands=age > max(2 * expected, STILL_S))
-
-    def _seconds_to_start(self, left: _Work, ahead: Sequence[_Ahead], seconds: float | None) -> float | None:
-        """Return what a worker needs for one of the tasks that are to start; None if nothing tells."""
-        if not left.tasks or any(task.counts.get(self._own_total) for task, _ in left.flights):
-            return 0.0  # a stage with totals of its own has one once all tasks have come to it
-        if not self._by_tasks:
-            return None if seconds is None or left.items is None else seconds * left.items / left.tasks
-        if seconds is None and ahead:  # none has ended
-            whole = (age + each.seconds for (_, age), each in zip(left.flights, ahead, strict=False))
-            return sum(whole) / len(ahead)
-        return seconds
+        items = max((size or 0.0) - done, 0.0)
+        return _Ahead(abs(expected - age), items, stands=age > max(2 * expected, STILL_S))
 
 
 class TimeLeft:
@@ -229,16 +240,13 @@ class TimeLeft:
 
     Args:
         tasks: Tasks of the run that have not ended; 0 if it has none.
-        items: Their items; None if that is not known.
         task_unit: What a task is called: a run's own line with this unit counts tasks.
 
     Example:
         Two shards, of which one has ten times the work. The mean rate would say 13 seconds:
 
         >>> from speedy_utils._state.ledger import RUN_ITEMS
-        >>> shards = TimeLeft(tasks=2, items=200)
-        >>> for _ in range(2):
-        ...     shards.start(100)
+        >>> shards = TimeLeft(tasks=2)
         >>> for second in range(21):
         ...     done = {0: second, 1: min(10 * second, 100)}
         ...     running = [
@@ -251,19 +259,12 @@ class TimeLeft:
         80.0
     """
 
-    def __init__(self, tasks: int, items: int | None, task_unit: str = "tasks") -> None:
-        self._tasks, self._tasks_to_start, self._items_to_start = tasks, tasks, items
-        self._task_unit = task_unit
+    def __init__(self, tasks: int, task_unit: str = "tasks") -> None:
+        self._tasks, self._task_unit = tasks, task_unit
         self._since: dict[_Attempt, float] = {}  # when workers began with the tasks in flight
         self._worked = self._read_at = 0.0
-        self._lines: dict[tuple[Stage, str, bool], _Line] = {}
+        self._lines: dict[tuple[Stage, str], _Line] = {}
         self._next = -inf
-
-    def start(self, total: int | None) -> None:
-        """Note that a task is handed to a worker for the first time, and how many items it has."""
-        self._tasks_to_start = max(self._tasks_to_start - 1, 0)
-        if self._items_to_start is not None:
-            self._items_to_start = None if total is None else self._items_to_start - total
 
     def read(
         self,
@@ -287,25 +288,25 @@ class TimeLeft:
             for_run: The stage that stands for the run; None for its own line.
             final: Whether the run has ended.
         """
-        left = None
+        work = None
         if now >= self._next and not final:
             self._next = now + SECONDS_PER_TASK * len(running)
-            left = self._left(running, now)
+            work = self._work(running, ended, now)
         lines: dict[Stage, StageSnapshot] = {}
         for stage, line in [(None, run_line), *((each.name, each) for each in stages)]:
             known = line.total is not None and not line.growing
             by_tasks = stage is None and self._tasks > 0 and (not known or line.unit == self._task_unit)
-            key = stage, line.unit, by_tasks
+            key = stage, line.unit
             lines[stage] = line
             if key not in self._lines:
                 if not line.elapsed and line.done <= line.initial:
                     continue  # work on it has not begun
-                self._lines[key] = _Line(stage, by_tasks=by_tasks)
+                self._lines[key] = _Line(stage)
             followed = self._lines[key]
             eta = 0.0 if line.finished else None
             if (known or by_tasks) and not (line.finished or line.pending or final):
-                if left is not None:
-                    followed.estimate(line, left, ended=ended, now=now)
+                if work is not None:
+                    followed.estimate(line, work, now, by_tasks=by_tasks)
                 eta = None if followed.end is None else max(followed.end - now, 0.0)
             lines[stage] = replace(line, recent_rate=followed.recent_rate(line, final=final), eta=eta)
         run_line = lines.pop(None)
@@ -313,18 +314,14 @@ class TimeLeft:
             run_line = replace(run_line, eta=lines[for_run].eta)
         return run_line, tuple(lines.values())
 
-    def _left(self, running: Iterable[RunningTask], now: float) -> _Work:
-        """Return what is left to do."""
+    def _work(self, running: Iterable[RunningTask], ended: int, now: float) -> _Work:
+        """Return what the run has done, and has left to do."""
         self._worked += len(self._since) * (now - self._read_at)
         before, self._since, self._read_at = self._since, {}, now
         flights = []
-        tasks, items = self._tasks_to_start, self._items_to_start
         for task in running:
-            if STARTED in task.counts:
+            if STARTED in task.counts:  # it does not wait for its worker
                 attempt = task.task, task.attempt
                 since = self._since[attempt] = before.get(attempt, now)
                 flights.append((task, now - since))
-            else:  # it waits for its worker
-                tasks += 1
-                items = None if items is None or task.total is None else items + task.total
-        return _Work(flights, tasks, items, self._worked)
+        return _Work(flights, max(self._tasks - ended - len(flights), 0), ended, self._worked)

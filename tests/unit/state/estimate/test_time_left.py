@@ -104,9 +104,7 @@ def test_batches_count_down() -> None:
 
 def test_a_total_of_all_tasks_goes_by_the_pace_of_the_line() -> None:
     """Where nothing tells how many items a task has, what is left is done as fast as it was of late."""
-    run = TimeLeft(2, 1_000)
-    run.start(None)
-    run.start(None)
+    run = TimeLeft(2)
     for second in range(101):
         tasks = [
             RunningTask(task, 1, counts={STARTED: 1, RUN_ITEMS: n * second}) for task, n in enumerate((2, 3))

@@ -126,6 +126,10 @@ class RecordingSink:
         """Return False: all reports have arrived."""
         return False
 
+    def settled(self) -> bool:
+        """Return True: all reports have arrived."""
+        return True
+
     def __enter__(self) -> RecordingSink:
         self._stack.enter_context(registered(self._reporter))
         self._stack.enter_context(counting(self._reporter.own))
@@ -173,6 +177,10 @@ class FailingSink:
     def lost(self) -> bool:
         """Return False: there is nothing to send again."""
         return False
+
+    def settled(self) -> bool:
+        """Return True: there is nothing to wait for."""
+        return True
 
 
 class RecordingDisplay:

@@ -40,6 +40,37 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return handles
 
 
+def test_a_relay_that_does_not_answer_is_passed_over(
+    ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """Its node may be cut off: workers of other nodes go on with the next relay, and are not silent."""
+    import ray
+
+    stopped, seen, pids = tmp_path / "stopped", tmp_path / "seen", []
+
+    def task(i: int) -> int:
+        report_progress(100)
+        until(stopped.exists)
+        report_progress(50)
+        until(seen.exists)
+        return i
+
+    def look(snapshot: Snapshot) -> None:
+        if snapshot.done == 400 and not pids:
+            pids.append(ray.get(started[0].__ray_call__.remote(lambda self: os.getpid())))
+            os.kill(pids[0], signal.SIGSTOP)
+            stopped.touch()
+        if snapshot.done == 600 and not seen.exists():
+            os.kill(pids[0], signal.SIGCONT)
+            seen.touch()
+
+    recorder.hook = look
+    results = multi_process(
+        task, range(4), num_workers=4, total_items=lambda _: 200, poll_interval=0.02, progress=recorder
+    )
+    assert (results, recorder.last.done, recorder.last.retries) == ([0, 1, 2, 3], 800, 0)
+
+
 def test_relays_may_be_killed(
     ray_session: None, recorder: Recorder, started: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:

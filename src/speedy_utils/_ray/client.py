@@ -107,12 +107,21 @@ class ActorSink:
         senders: How many processes share the actor: with many, each sends less often.
         send_address: Whether the tasks run in this process, so that its address is sent with their counts.
             False in a relay.
+        others: The names of actors that are as good, and its own: where one does not answer, the next one
+            is called, as its node may be lost.
 
     Attributes:
         interval: Seconds between two calls of :meth:`send`.
     """
 
-    def __init__(self, actor: Any, senders: int = 1, *, send_address: bool = True) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        senders: int = 1,
+        *,
+        send_address: bool = True,
+        others: Sequence[ActorName] = (),
+    ) -> None:
         known = isinstance(actor, (ProgressActor, ActorName))
         if not known and not hasattr(getattr(actor, "report", None), "remote"):
             raise TypeError(
@@ -121,6 +130,7 @@ class ActorSink:
             )
         self.interval = send_interval(senders)
         self._actor = actor
+        self._others = list(others)
         self._send_address = send_address
         self._call: PendingCall | None = None
 
@@ -129,6 +139,9 @@ class ActorSink:
         if isinstance(self._actor, ProgressActor):
             self._actor.report(reports, timings)
             return True
+        if self._others and self._call is not None and self._call.unanswered():
+            self._actor, self._call = self._others.pop(0), None
+            self._others.append(self._actor)
         if isinstance(self._actor, ActorName):
             import ray
 
@@ -152,15 +165,23 @@ class ActorSink:
         """Return whether the last call has failed because its actor was gone."""
         return self._call is not None and self._call.failed()
 
+    def settled(self) -> bool:
+        """Return whether the last call has arrived, or there is no actor, or none any more."""
+        return self._call.settled() if self._call is not None else isinstance(self._actor, ActorName)
+
 
 class ActorReader:
     """Reads from an actor what has changed, and waits only briefly for it.
 
     Args:
         actor: The actor's handle.
+
+    Attributes:
+        answers: How often it has answered.
     """
 
     def __init__(self, actor: Any) -> None:
+        self.answers = 0
         self._actor = actor
         self._epoch = ""
         self._version = 0
@@ -204,6 +225,7 @@ class ActorReader:
             self._warn(type(error).__name__)
             return (), {}
         self._epoch, self._version = changes.epoch, changes.version
+        self.answers += 1
         return (Report(*report) for report in changes.reports), changes.timings
 
     def _warn(self, cause: str) -> None:
@@ -243,7 +265,7 @@ class PendingCall:
 
     def __init__(self, ref: Any) -> None:
         self.ref = ref
-        self._succeeded = False
+        self._succeeded = self._died = False
         self._deadline = time.monotonic() + GIVE_UP_AFTER_S
 
     def answered(self, timeout: float = 0.0) -> bool:
@@ -260,10 +282,20 @@ class PendingCall:
             return False
         try:
             ray.get(self.ref)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            self._died = isinstance(error, ray.exceptions.ActorDiedError)
             return True
         self._succeeded = True
         return False
+
+    def settled(self) -> bool:
+        """Return whether it has succeeded, or can't as its actor has ended for good."""
+        failed = self.failed()
+        return self._died if failed else self._succeeded
+
+    def unanswered(self) -> bool:
+        """Return whether it has failed, or has no answer for so long that it may."""
+        return self.failed() or (self.overdue() and not self.answered())
 
     def overdue(self) -> bool:
         """Return whether to make another call instead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from .._validation import shorten
 from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .cluster.nodes import Nodes
+from .cluster.silence import SilenceWatch
 from .logs import choose_logs
 from .relay import plan_relays, start_relays
 
@@ -54,6 +56,18 @@ WORKER_KILL_TIMEOUT_S = 5.0
 """Seconds to wait for killed workers to end."""
 
 
+SILENCE_INTERVAL_S = 1.0
+"""Seconds between two looks at which workers are silent."""
+
+
+READ_INTERVAL_S = 2.0
+"""Seconds after which the driver reads the actor if the bar does not: with a long ``poll_interval``."""
+
+
+GIVE_UP_TIMEOUT_S = 5.0
+"""Seconds that Ray has to end a task whose answer was lost."""
+
+
 _fields = attrgetter(*(each.name for each in fields(Attempt)))
 
 
@@ -76,6 +90,11 @@ class RayEngine:
         self._item_refs: dict[Any, Any] = {}
         self._shared_refs: list[Any] = []
         self._differences: set[str] = set()
+        self._reading = threading.Lock()
+        self._unread: dict[Task, Report] = {}
+        self._silence: SilenceWatch | None = None
+        self._looked_at = 0.0
+        self._given_up: dict[Any, tuple[str, float]] = {}
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -123,6 +142,7 @@ class RayEngine:
         # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_refs = [ray.put((function, kwargs, self._sinks, surroundings))]
         self._started_at = time.monotonic()
+        self._silence = SilenceWatch(ray.get_runtime_context().get_node_id(), _dead_nodes)
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
@@ -131,6 +151,8 @@ class RayEngine:
             packed, item = self._packed(attempt.task, item), None
         ref = self._task.remote(__version__, self._shared_refs, packed, item, _fields(attempt))
         self._attempts[ref] = attempt
+        if self._silence is not None:
+            self._silence.start(attempt.task, attempt.attempt)
         if is_ref(item):
             self._item_refs[ref] = item
 
@@ -156,10 +178,50 @@ class RayEngine:
         if ready:
             ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
         ended = [(self._attempts.pop(ref), self._outcome(ref)) for ref in ready]
+        ended += self._end_unanswered()
+        if self._silence is not None:
+            for attempt, _ in ended:
+                self._silence.end(attempt.task)
         return self._locate_lost(ended)
 
+    def _end_unanswered(self) -> list[tuple[Attempt, Outcome]]:
+        """Return the attempts that won't be answered, each as the loss of its worker."""
+        import ray
+
+        now, silence = time.monotonic(), self._silence
+        if silence is None or self._reader is None or now - self._looked_at < SILENCE_INTERVAL_S:
+            return []
+        self._looked_at = now
+        if silence.unread_for() >= READ_INTERVAL_S:
+            self._read()
+        refs: dict[Task, Any] = {attempt.task: ref for ref, attempt in self._attempts.items()}
+        if late := {refs[task]: task for task in silence.late() if task in refs}:
+            # Those that Ray has heard of are not lost, but large: they are being fetched.
+            for ref in ray.wait([*late], num_returns=len(late), timeout=0, fetch_local=False)[0]:
+                silence.end(late[ref])
+        for task, reason, on_dead_node in silence.check():
+            ref = refs[task]
+            if on_dead_node:
+                self._given_up[ref] = reason, now
+            elif ref not in self._given_up:
+                # It runs no more, but Ray thinks so and keeps its worker for it. This sends something on the
+                # connection that it waits for, and Ray finds that broken.
+                ray.cancel(ref, force=True)
+                self._given_up[ref] = reason, now + GIVE_UP_TIMEOUT_S
+        over = [ref for ref, (_, deadline) in self._given_up.items() if now >= deadline]
+        return [(self._attempts.pop(ref), self._outcome_of_lost(ref)) for ref in over]
+
+    def _outcome_of_lost(self, ref: Any) -> Outcome:
+        self._item_refs.pop(ref, None)
+        reason, _ = self._given_up.pop(ref)
+        return Outcome(failure=Failure(f"the worker was lost: {reason}", worker_lost=True))
+
     def _outcome(self, ref: Any) -> Outcome:
-        sent = _sent_by(ref, self._item_refs.pop(ref, None))
+        sent = _sent_by(ref, self._item_refs.get(ref))
+        if ref in self._given_up and sent.outcome.failure and sent.outcome.counts is None:
+            return self._outcome_of_lost(ref)
+        self._item_refs.pop(ref, None)
+        self._given_up.pop(ref, None)
         # Many workers have the same name otherwise: once is enough.
         new = {name: text for name, text in sent.differences if name not in self._differences}
         self._differences |= new.keys()
@@ -229,7 +291,28 @@ class RayEngine:
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
         """Return what has come to the actor since the last call; nothing before the actor is started."""
-        return ((), {}) if self._reader is None else self._reader.collect()
+        timings = self._read()
+        with self._reading:
+            unread, self._unread = self._unread, {}
+        return unread.values(), timings
+
+    def _read(self) -> StageTimings:
+        """Read the actor, for the bar and for what is known of silent workers."""
+        with self._reading:
+            if self._reader is None or self._silence is None:
+                return {}
+            answers = self._reader.answers
+            reports, timings = self._reader.collect()
+            reports = list(reports)
+            self._unread.update((report.task, report) for report in reports)
+            if self._reader.answers > answers:
+                self._silence.hear(reports)
+        return timings
+
+    @property
+    def trouble(self) -> str:
+        """Which workers are silent, or whose answers don't come."""
+        return "" if self._silence is None else self._silence.text()
 
     def forget(self, task: Task) -> None:
         """Let the actor forget a task that has ended for good."""
@@ -248,7 +331,7 @@ class RayEngine:
             # that may be in a child that the program has forked. There Ray would report it on its parent's
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
             self._actors, self._actors_ready, self._shared_refs, self._attempts = [], [], [], {}
-            self._item_refs = {}
+            self._item_refs, self._given_up = {}, {}
 
     def _end_actors(self) -> None:
         import ray
@@ -274,6 +357,13 @@ def _sending(what: str, value: Any) -> Iterator[None]:
         raise TypeError(f"{what}: {error}") from error
     except Exception as error:  # pickling is code of the user's classes, and may raise anything
         raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
+
+
+def _dead_nodes() -> set[str]:
+    """Return the ids of the nodes that Ray calls dead."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
 def _sent_by(ref: Any, item: Any) -> Sent:

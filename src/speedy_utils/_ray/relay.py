@@ -84,7 +84,10 @@ def plan_relays(
     if workers <= max_direct:
         return [], [ActorSink(actor, workers)]
     names = [ActorName(f"{actor}-{number}") for number in range(-(-workers // per_relay))]
-    return names, [ActorSink(name, per_relay) for name in names]
+    return names, [
+        ActorSink(name, per_relay, others=names[number:] + names[:number])
+        for number, name in enumerate(names, start=1)
+    ]
 
 
 def start_relays(actor: ActorName, names: Sequence[ActorName]) -> list[Any]:

@@ -18,9 +18,14 @@ from .._engines.payload.results import Sent, first_line, pack_outcome, unread
 from .._engines.payload.shipment import Packed
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
+from .._worker import context
 from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
 from .own_tasks import set_progress_context
+
+STORED_BYTES_PER_S = 20_000_000
+"""How fast a result is stored at the least; with too little memory Ray writes it to a disk."""
+
 
 _CARRIED = (ray.ObjectRef, ray.actor.ActorHandle)
 
@@ -106,6 +111,7 @@ def run_shared_attempt(
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
+    reporter = attempt.reporter()
     with shared.surroundings.applied(), program_main():
         try:
             item = Packed(*packed).load() if packed is not None else item
@@ -122,7 +128,7 @@ def run_shared_attempt(
                 shared.function,
                 item,
                 shared.kwargs,
-                attempt.reporter(),
+                reporter,
                 shared.sink,
                 adopt_tqdm=attempt.adopt_tqdm,
             )
@@ -130,11 +136,20 @@ def run_shared_attempt(
             node = ray.get_runtime_context().get_node_id()
             failure = replace(failure, reason=str(failure.error), unsuited_node=node)
             outcome = replace(outcome, failure=failure)
-        sent = pack_outcome(RayPickler, outcome, worker_address())
+        with context.flusher.sending_outcome(reporter, shared.sink) as ended:
+            sent = pack_outcome(RayPickler, outcome, worker_address())
+            ended.sending_s = _storing_time(sent)
     if shared.warnings:  # once: with the first outcome of this worker
         sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))
         shared.warnings.clear()
     return sent._replace(differences=take_differences())
+
+
+def _storing_time(sent: Sent) -> float:
+    """Return the seconds that Ray may need to store an outcome."""
+    plain = sent.outcome.value
+    size = sent.value.size() if sent.value else len(plain) if isinstance(plain, (bytes, str)) else 0
+    return size / STORED_BYTES_PER_S
 
 
 def _shared_by(refs: list[Any]) -> _Shared:

@@ -50,6 +50,11 @@ class Feed(Protocol):
         """What the tasks wait for, shown until items are worked on; empty if they don't wait."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """What keeps tasks from ending, such as a node that is silent; empty if nothing is known to."""
+        ...
+
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
         """Return what has changed, and how long ago work on items started and last moved, by stage."""
         ...
@@ -62,7 +67,7 @@ class Feed(Protocol):
 class LocalFeed:
     """Reads the reporters of this process."""
 
-    phase = ""
+    phase = trouble = ""
 
     def __init__(self) -> None:
         self._reporters: dict[Reporter, None] = {}
@@ -294,8 +299,8 @@ class Run:
     def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:
         if self._final:
             return ""
-        if self._phase:
-            return self._phase
+        if phase := self._phase or self._feed.trouble:
+            return phase
         if finishing := self._finishing.phase(now):
             return finishing
         if None in self._stage_clock:  # items are worked on

@@ -71,6 +71,9 @@ class Metric(IntEnum):
     POSTFIX = 12
     """Tasks whose newest bar of the stage has a postfix; the label is its text: ``loss=0.31``."""
 
+    TASKS_ENDED = 13
+    """Tasks that have ended in their workers, and whose outcomes should have come."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.
@@ -99,6 +102,10 @@ class Key(NamedTuple):
 
 RUN_ITEMS = Key(None, Metric.ITEMS)
 """Items of the run's own stage."""
+
+
+ENDED = Key(None, Metric.TASKS_ENDED)
+"""A task has ended in its worker; see :meth:`~speedy_utils._worker.flusher.Flusher.note_end`."""
 
 
 Count = int | float

@@ -35,7 +35,7 @@ class Excess(NamedTuple):
     unit: str
 
 
-_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX)
+_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX, Metric.TASKS_ENDED)
 
 
 class Reading(NamedTuple):

@@ -28,7 +28,7 @@ class Feed:
     """Live counts that the test gives."""
 
     def __init__(self) -> None:
-        self.phase = ""
+        self.phase = self.trouble = ""
         self.reports: list[Report] = []
         self.timings: StageTimings = {}
         self.forgotten: list[Any] = []

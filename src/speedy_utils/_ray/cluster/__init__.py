@@ -1,1 +1,1 @@
-"""The Ray that a run uses: how it is reached, and what it can give."""
+"""The Ray that a run uses: how it is reached, what it can give, and which of it is silent."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from ..._state.ledger import Report
+from ..._state.ledger import ENDED, Report
 from ..._state.timings import StageTimings
 from ..reporter import Reporter
 
@@ -20,6 +21,18 @@ RESEND_AFTER_S = 2.0
 
 A restarted sink has forgotten them, and the driver learns that this process is there.
 """
+
+
+END_DELAY_S = 1.0
+"""Seconds that the outcome of a task has to arrive before its worker says that the task has ended."""
+
+
+END_TIMEOUT_S = 120.0
+"""Seconds for which it says so, until that has arrived; a network may be cut."""
+
+
+MAX_PACKING_S = 3600.0
+"""Seconds after which an outcome counts as packed although that was not noted: Ctrl-C interrupted it."""
 
 
 class Sink(Protocol):
@@ -47,6 +60,10 @@ class Sink(Protocol):
         """Return whether the last state is known to be lost: it is then sent again, changed or not."""
         ...
 
+    def settled(self) -> bool:
+        """Return whether the last state is known to have arrived, or to be of no use any more."""
+        ...
+
 
 class Flusher:
     """The one thread of a process that sends what its reporters have counted.
@@ -58,6 +75,7 @@ class Flusher:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._routes: dict[Reporter, _Route] = {}
+        self._ended: EndedTask | None = None
         # Not taken through the condition, which does so in Python: an exception that cancels a task could be
         # raised between acquiring the lock and the block that releases it.
         self._lock = threading.Lock()
@@ -68,14 +86,18 @@ class Flusher:
         """Send a reporter's counts to a sink from now on."""
         with self._lock:
             self._routes[reporter] = _Route(sink)
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:  # the system's limit of threads; the work matters more
-                    logger.warning("progress is not sent before tasks have ended: %s", error)
-                else:
-                    self._thread = thread
+            self._ended = None  # a worker gets its next task once its last outcome has arrived
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system's limit of threads; the work matters more
+                logger.warning("progress is not sent before tasks have ended: %s", error)
+            else:
+                self._thread = thread
 
     def remove(self, reporter: Reporter, *, last: bool = False) -> None:
         """Stop sending a reporter's counts.
@@ -89,11 +111,38 @@ class Flusher:
         if route is not None and last:
             route.flush(reporter, self._clock(), final=True)
 
+    @contextmanager
+    def sending_outcome(self, reporter: Reporter, sink: Sink) -> Iterator[EndedTask]:
+        """Send word that this process is there while it packs an outcome, and later that its task has ended.
+
+        Most outcomes arrive at once, and the process gets its next task: then nothing is sent.
+
+        Args:
+            reporter: The reporter of the task.
+            sink: Where its counts went.
+
+        Returns:
+            Where to note in the block how long the outcome may be under way.
+        """
+        ended = EndedTask(reporter, sink, self._clock() + MAX_PACKING_S)
+        with self._lock:
+            self._ended = ended
+            self._start_thread()
+        try:
+            yield ended
+        finally:
+            ended.due = self._clock() + END_DELAY_S + ended.sending_s
+
     def flush(self) -> None:
         """Send what has changed. Called by the thread; a test may call it too."""
         now = self._clock()
         for reporter, route in list(self._routes.items()):
             route.flush(reporter, now)
+        ended = self._ended
+        if ended is not None and ended.flush(now):
+            with self._lock:
+                if self._ended is ended:
+                    self._ended = None
 
     def _run(self) -> None:
         while True:
@@ -101,7 +150,7 @@ class Flusher:
             with self._lock:
                 interval = min((route.sink.interval for route in self._routes.values()), default=0.05)
                 self._wake.wait(interval)
-                if not self._routes:
+                if not self._routes and self._ended is None:
                     self._thread = None  # the next reporter starts another
                     return
 
@@ -115,9 +164,19 @@ class _Route:
         self._sent_at = 0.0
         self._failed = False
 
-    def flush(self, reporter: Reporter, now: float, *, final: bool = False) -> None:
+    def has_no_channel(self) -> bool:
+        """Return whether nothing could be sent, and nothing is under way: the run was a short one."""
+        return self._sent is None and self.sink.settled()
+
+    def end_settled(self) -> bool:
+        """Return whether the end of the task is known to have arrived, or to be of no use any more."""
+        return self._sent is not None and ENDED in self._sent.counts and self.sink.settled()
+
+    def flush(self, reporter: Reporter, now: float, *, final: bool = False, ended: bool = False) -> None:
         try:
             report = reporter.report()
+            if ended:
+                report = report._replace(counts={**report.counts, ENDED: 1})
             unchanged = self._sent is not None and report.counts == self._sent.counts
             if unchanged and not final and now - self._sent_at < RESEND_AFTER_S and not self.sink.lost():
                 return
@@ -133,3 +192,24 @@ class _Route:
                     type(error).__name__,
                     error,
                 )
+
+
+class EndedTask:
+    """The last task of a process that has no other one yet.
+
+    Attributes:
+        sending_s: Seconds that its outcome may take to arrive besides :data:`END_DELAY_S`, as it is large.
+        due: When to say that it has ended.
+    """
+
+    def __init__(self, reporter: Reporter, sink: Sink, due: float) -> None:
+        self._reporter, self._route = reporter, _Route(sink)
+        self.sending_s = 0.0
+        self.due = due
+
+    def flush(self, now: float) -> bool:
+        """Send that this process is there, or that the task has ended; return whether to send no more."""
+        if now - self.due >= END_TIMEOUT_S or self._route.end_settled():
+            return True
+        self._route.flush(self._reporter, now, ended=now >= self.due)
+        return now >= self.due and self._route.has_no_channel()

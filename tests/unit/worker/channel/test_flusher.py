@@ -10,9 +10,14 @@ import pytest
 from support.counts import Fixed
 from support.waiting import wait_until
 
-from speedy_utils._state.ledger import RUN_ITEMS, Report
+from speedy_utils._state.ledger import ENDED, RUN_ITEMS, Report
 from speedy_utils._state.timings import StageTimings
-from speedy_utils._worker.channel.flusher import RESEND_AFTER_S, Flusher
+from speedy_utils._worker.channel.flusher import (
+    END_DELAY_S,
+    END_TIMEOUT_S,
+    RESEND_AFTER_S,
+    Flusher,
+)
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock, RecordingSink
 
@@ -33,6 +38,7 @@ class Sink(RecordingSink):
         super().__init__()
         self.timings: list[StageTimings] = []
         self.busy = self.loses = self.fails = False
+        self.arrives = True
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
         """Keep the reports and timings, unless an earlier report is on its way."""
@@ -46,6 +52,10 @@ class Sink(RecordingSink):
     def lost(self) -> bool:
         """Return what the test has set."""
         return self.loses
+
+    def settled(self) -> bool:
+        """Return the same."""
+        return self.arrives
 
 
 def counts(sink: RecordingSink) -> list[int]:
@@ -184,3 +194,57 @@ def test_thread_sends_by_itself_ends_when_idle_and_starts_again() -> None:
         flusher.remove(reporter)
         thread.join(240)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("actions", "ended"),
+    [
+        pytest.param("flush, wait, flush, wait, flush", [True], id="once the outcome should be there"),
+        pytest.param("wait, next, flush", [], id="not when the next task has started"),
+        pytest.param(
+            "lost, wait, flush, wait, flush, kept, wait, flush", [True] * 2, id="until it has arrived"
+        ),
+        pytest.param("busy, wait, flush, idle, wait, flush", [True], id="also when the sink was busy"),
+        pytest.param("lost, wait, timeout, flush, flush", [], id="not for ever"),
+    ],
+)
+def test_a_process_without_another_task_says_that_its_last_one_has_ended(
+    actions: str, ended: list[bool]
+) -> None:
+    """Its outcome may have been lost: then the driver waits for it, and the process for another task."""
+    clock = FakeClock()
+    flusher, reporter, sink = HandFlusher(clock), Reporter(0), Sink()
+    with flusher.sending_outcome(reporter, sink) as sending:
+        flusher.flush()  # it packs
+        sending.sending_s = 1.0
+    assert [ENDED in report.counts for report in sink.reports] == [False]
+    for action in actions.split(", "):
+        match action:
+            case "flush":
+                flusher.flush()
+            case "wait":
+                clock.advance(max(RESEND_AFTER_S, END_DELAY_S + 1.0))
+            case "timeout":
+                clock.advance(END_TIMEOUT_S)
+            case "next":
+                flusher.add(Reporter(1), Sink())
+            case "lost" | "kept":
+                sink.arrives = action == "kept"
+            case _:
+                sink.busy, sink.arrives = action == "busy", action == "idle"
+    assert [True for report in sink.reports if ENDED in report.counts] == ended
+
+
+def test_the_end_of_a_task_is_not_kept_for_an_actor_that_was_never_there() -> None:
+    """In a run that is over before its actor starts, idle processes soon ask for it no more."""
+    clock = FakeClock()
+    flusher, sink = HandFlusher(clock), Sink()
+    sink.busy = True
+    with flusher.sending_outcome(Reporter(0), sink):
+        pass
+    clock.advance(END_DELAY_S)
+    flusher.flush()
+    sink.busy = False
+    clock.advance(RESEND_AFTER_S)
+    flusher.flush()
+    assert sink.reports == []

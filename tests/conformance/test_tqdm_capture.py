@@ -188,3 +188,35 @@ def test_a_dataset_run_shows_the_bars_of_datasets(backend: str, recorder: Record
     assert sorted(datasets.load_from_disk(out)["n"]) == list(range(1, 101, 2))
     lines = {line.name: (line.done, line.total) for line in recorder.last.lines}
     assert (lines["Filter"], lines["Map"]) == ((100, 100), (50, 50))
+
+
+def go_through_bars_of_ray(rows: range) -> None:
+    """Loop over a bar of Ray's, move another by hand, and read what they say."""
+    from ray.experimental import tqdm_ray
+
+    assert list(tqdm_ray.tqdm(rows, desc="Embed")) == list(rows)
+    bar = tqdm_ray.tqdm(total=20, desc="Load", unit="kB")
+    for _ in range(20):
+        bar.update(1)
+    bar.set_description("loaded")
+    assert (bar.n, bar.total) == (20, 20)
+    bar.close()
+
+
+def test_bars_of_ray_count_as_those_of_tqdm(
+    backend: str, recorder: Recorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Bars of ``ray.experimental.tqdm_ray`` are summed by their names, end exactly, and draw nothing."""
+    multi_process(
+        go_through_bars_of_ray,
+        SHARDS,
+        backend=backend,
+        num_workers=2,
+        total_items=len,
+        progress=recorder,
+    )
+    assert [(line.name, line.done, line.total, line.unit) for line in recorder.last.lines] == [
+        ("Embed", 1_000, 1_000, "items"),
+        ("Load", 80, 80, "kB"),
+    ]
+    assert not any(sign in "".join(capfd.readouterr()) for sign in (*DRAWING, "Embed", "ray_tqdm"))

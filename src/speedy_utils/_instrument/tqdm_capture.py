@@ -4,17 +4,21 @@ While a task runs, a few methods of tqdm do a little more: a new bar is made sil
 :class:`~.tqdm_bar.CapturedBar` that reads what it has counted. None of these methods is called for an
 item. tqdm counts by itself, and its ``n`` is read by the thread that sends the task's counts. So a loop costs
 what it costs with tqdm alone, and the bar behaves as ever.
+
+Bars of ``ray.experimental.tqdm_ray`` are captured too, once that module is imported.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
+import wrapt
 from tqdm import std
 
 from .._interrupts import after_fork_in_child
@@ -25,11 +29,15 @@ from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter, Tally
 from . import tqdm_bar
 from .batches import may_be_all
+from .ray_bars import MODULE, RayBar
 from .tqdm_bar import MAX_STAGES, CapturedBar, stage_name
 from .tqdm_silence import draws_elsewhere, is_silenced, options_by_name, silence_bar
 
 _ATTRIBUTE = "_speedy_utils_captured"
 """The attribute of a bar that holds its :class:`CapturedBar`."""
+
+_VIEW = "_speedy_utils_view"
+"""The attribute of a bar of Ray's that holds its :class:`RayBar`."""
 
 _FILE_BARS = (
     "Computing checksums",
@@ -137,6 +145,11 @@ def _captured(bar: Any) -> CapturedBar | None:
     return captured if isinstance(captured, CapturedBar) else None
 
 
+def _view(bar: Any) -> Any:
+    """Return what reads like a bar of tqdm."""
+    return vars(bar).get(_VIEW, bar)
+
+
 def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
     here = _task_here()
     options = options_by_name(args, kwargs)
@@ -163,13 +176,13 @@ def _reads_or_writes_files(bar: Any, desc: Any) -> bool:
 
 def _iter(original: Callable[[Any], Iterator[Any]], bar: Any) -> Iterator[Any]:
     if (captured := _captured(bar)) is not None:
-        captured.start(bar)
+        captured.start(_view(bar))
     return original(bar)
 
 
 def _set_description(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
     if (captured := _captured(bar)) is not None:
-        captured.sample(bar)  # what it has counted by now, it has counted under the old description
+        captured.sample(_view(bar))  # what it has counted by now, it has counted under the old description
     original(bar, *args, **kwargs)
 
 
@@ -183,8 +196,23 @@ def _reset(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -
 
 def _close(original: Callable[[Any], None], bar: Any) -> None:
     if (captured := _captured(bar)) is not None:
-        captured.close(bar)
+        captured.close(_view(bar))
     original(bar)
+
+
+def _init_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    original(bar, *args, **kwargs)
+    here = _task_here()
+    if here and _captured(bar) is None:
+        task, tally = here
+        view = RayBar(bar)
+        setattr(bar, _VIEW, view)
+        setattr(bar, _ATTRIBUTE, task.capture(view, tally, silent=False, leave=True))
+
+
+def _draw_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    if _captured(bar) is None and not _forked_by_task:
+        original(bar, *args, **kwargs)
 
 
 _METHODS: dict[str, Callable[..., Any]] = {
@@ -197,8 +225,20 @@ _METHODS: dict[str, Callable[..., Any]] = {
 }
 """What runs in place of methods of tqdm: each is called with the original, and then like it."""
 
+_RAY_BAR_METHODS: dict[str, Callable[..., Any]] = {
+    "__init__": _init_ray_bar,
+    "__iter__": _iter,
+    "_dump_state": _draw_ray_bar,  # which each of its methods calls, once an item at the most
+    "close": _close,
+    "set_description": _set_description,
+}
+"""The same for the bars of Ray."""
+
 _patches: set[object] = set()
 """The functions that were put in place of methods of tqdm."""
+
+_waits_for_ray_bars = threading.Lock()
+"""Taken once, by the thread that has the bars of Ray patched when their module is imported."""
 
 
 def _patch_tqdm() -> None:
@@ -210,11 +250,24 @@ def _patch_tqdm() -> None:
     Code that patches tqdm as well may remove ours with its own patch, or hide it. It is then put on top once
     more. That it may be there twice changes nothing: each of :data:`_METHODS` may run twice for a call.
     """
-    for name, method in _METHODS.items():
-        if vars(std.tqdm)[name] not in _patches:
-            patch = _while_tasks_run(method, getattr(std.tqdm, name))
+    _patch(std.tqdm, _METHODS)
+    if (ray_bars := sys.modules.get(MODULE)) is not None:
+        _patch_ray_bars(ray_bars)
+    elif _waits_for_ray_bars.acquire(blocking=False):
+        wrapt.register_post_import_hook(_patch_ray_bars, MODULE)
+
+
+def _patch_ray_bars(module: Any) -> None:
+    if getattr(module, "tqdm", None) is not None:  # another thread may be importing it
+        _patch(module.tqdm, _RAY_BAR_METHODS)
+
+
+def _patch(bars: type, methods: Mapping[str, Callable[..., Any]]) -> None:
+    for name, method in methods.items():
+        if name in vars(bars) and vars(bars)[name] not in _patches:
+            patch = _while_tasks_run(method, getattr(bars, name))
             _patches.add(patch)  # before it can be seen by another thread that comes here
-            setattr(std.tqdm, name, patch)
+            setattr(bars, name, patch)
 
 
 def _while_tasks_run(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:

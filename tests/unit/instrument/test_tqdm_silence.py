@@ -112,3 +112,14 @@ def test_a_bar_in_a_notebook_has_all_its_parts(
     bar.close()
     assert (sink.stages, sink.totals) == ({"A": 6}, {"A": 6})
     assert capfd.readouterr() == ("", "")
+
+
+def test_bars_compare_as_those_of_tqdm(sink: RecordingSink) -> None:
+    """Each silent bar equals itself alone, and those that were made later are greater: lists find them."""
+    bars = [std.tqdm(desc=name) for name in "ABC"]
+    assert bars.index(bars[1]) == 1
+    assert bars[0] < bars[1] < bars[2]
+    removed = bars[1]
+    bars.remove(removed)
+    assert [bar.desc for bar in bars] == ["A", "C"]
+    assert removed not in bars

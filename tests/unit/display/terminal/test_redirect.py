@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import logging
 import sys
+from collections import deque
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import chain, starmap
 
 import pytest
 from support.screen import a_bar, a_pseudo_terminal, a_terminal, constant
@@ -117,6 +120,23 @@ def test_a_proxy_is_otherwise_the_wrapped_stream() -> None:
             sys.stdout.fileno()
         with pytest.raises(TypeError):
             sys.stdout.write(b"bytes")
+        screen.finish(1, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("write", ["said\n"]), ("writelines", [["said", "\n"]]), ("flush", [])]
+)
+def test_a_proxy_may_be_called_from_c(name: str, arguments: list[object]) -> None:
+    """Where no Python code calls a proxy, as at the end of the interpreter, it answers all the same."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        done = _thread.allocate_lock()
+        done.acquire()
+        calls = starmap(getattr(sys.stdout, name), [arguments])
+        # The thread begins with a function of C, and so does what it calls.
+        _thread.start_new_thread(deque, (chain(calls, starmap(done.release, [()])),))
+        assert done.acquire(timeout=240)
+        assert terminal.lines() == [*["said"] * (name != "flush"), "a"]
         screen.finish(1, None)
 
 

@@ -30,7 +30,8 @@ def is_child_process() -> bool:
 def in_ray_worker() -> bool:
     """Return whether this process is a Ray worker, without importing Ray."""
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    # It may lack all of that: another thread is importing it.
+    if ray is None or not getattr(ray, "is_initialized", bool)():
         return False
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.forks import in_fork
@@ -29,6 +31,12 @@ def test_main_process_is_no_child() -> None:
     assert not is_child_process()
     assert not in_ray_worker()
     assert in_fork(child) == 0
+
+
+def test_a_ray_that_another_thread_is_importing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks in threads may import Ray at once: the module is there before what is in it."""
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    assert not in_ray_worker()
 
 
 def whose() -> tuple[bool, bool]:

@@ -142,7 +142,8 @@ def _catch_writes(proxy: StreamProxy) -> None:
     file: Any = proxy.wrapped
     if type(file) is not TextIOWrapper or type(file.buffer) not in (BufferedWriter, FileIO):
         return
-    if "write" in vars(file.buffer) or os.linesep != "\n":
+    # Others may have put a function of their own in place of one of them, to keep what the program prints.
+    if "write" in vars(file) or "write" in vars(file.buffer) or os.linesep != "\n":
         return
     # The stream looks the method up at each write, also for code that has kept the stream's own.
     write = file.buffer.write

@@ -219,3 +219,21 @@ def test_a_bar_made_before_on_the_stream_itself_keeps_its_row() -> None:
         screen.finish(1, None)
         bar.close()
         assert terminal.rows == ["said", "epoch 1/3"]
+
+
+def test_who_has_wrapped_the_write_of_a_stream_gets_all_that_is_printed() -> None:
+    """A package that keeps what the program prints, by a ``write`` of its own, misses no line."""
+    with a_pseudo_terminal() as (terminal, screen):
+        stream, seen = sys.stdout, []
+        write = stream.write
+
+        def note_and_write(text: str) -> int:
+            seen.append(text)
+            return write(text)
+
+        stream.write = note_and_write
+        screen.show(1, constant("a"))
+        print("printed")
+        assert terminal.rows == ["printed", "a"]
+        screen.finish(1, None)
+        assert sum("printed\n" in text for text in seen) == 1

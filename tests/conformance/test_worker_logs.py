@@ -1,4 +1,4 @@
-"""Whose printed lines a driver shows, on each backend."""
+"""What a driver shows of what its workers print and log, on each backend: whose lines, whole and in order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 from support.backends import BACKENDS
 
 PROGRAM = """
-import os, sys, threading, time, uuid
+import logging, os, sys, threading, time
 from pathlib import Path
-os.environ["RAY_DEDUP_LOGS"] = "0"
-os.environ["RAY_COLOR_PREFIX"] = "0"
 from speedy_utils import multi_process
 
 here = Path.cwd()
@@ -31,44 +29,17 @@ def work(item, run, together):
     if together:  # two workers are there, whatever the order in which they come
         until(lambda: len(list(here.glob(f"{{run}} *"))) > 1)
     for n in range(3):
-        print("out", run, who, item, n, "end")
-        print("err", run, who, item, n, "end", file=sys.stderr)
+        for name, stream in (("out", sys.stdout), ("err", sys.stderr)):  # each line at once: threads may mix
+            print(f"{{name}} {{run}} {{who}} {{item}} {{n}} end\\n", end="", file=stream)
     return who
 
 def shard(dataset, path, **kwargs):
     work(dataset[0]["n"], **kwargs)
     return dataset
 
-class Heard:
-    # Shows what is printed, in whole lines, as Ray's thread may write between a print and its line's end.
-    def __init__(self, stream):
-        self.stream, self.text = stream, ""
-        self.lock, self.own = threading.Lock(), threading.local()
-    def write(self, text):
-        whole, end, self.own.rest = (getattr(self.own, "rest", "") + text).rpartition("\\n")
-        with self.lock:
-            self.text += whole + end
-            self.stream.write(whole + end)
-        return len(text)
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-def shows(who):
-    return all(f"{{who}} 0 2 end" in heard.text for heard in (sys.stdout, sys.stderr))
-
-def settle():
-    # Ray reads its files in turn: once lines of later tasks are there, twice, so are the former.
-    for _ in range(2):
-        mark = uuid.uuid4().hex
-        workers = multi_process(work, [0, 0], num_workers=2, run=mark, together=True, progress=False)
-        until(lambda: all(shows(f"{{mark}} {{who}}") for who in workers))
-
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = Heard(sys.stdout), Heard(sys.stderr)
     backend, together = {backend!r}, {backend!r} != "seq"
 {body}
-    if backend == "ray":
-        settle()
 """
 
 IN_TURN = """
@@ -110,6 +81,52 @@ def test_a_run_shows_the_lines_that_it_is_asked_for(
             items = list(dict.fromkeys(item for item, _ in own))
             assert own == [[item, str(number)] for item in items for number in range(3)]
         assert choice != "all" or len(lines["out"]) == 12
+
+
+ALIKE = """
+    logging.basicConfig(format="<%(levelname)s|%(name)s> %(message)s", level=logging.INFO)
+    logging.getLogger("su.library").setLevel(logging.ERROR)
+
+    def task(number):
+        for line in range(40):
+            print(f"saved shard {{number}}, line {{line}}\\n", end="")
+        logging.getLogger("su.task").info("logged by %d", number)
+        logging.getLogger("su.library").warning("not shown")
+
+    def with_its_own(number):
+        logging.basicConfig(format="own %(message)s", level=logging.ERROR)
+        logging.getLogger("su.task").warning("not shown")
+        logging.getLogger("su.task").error("error of %d", number)
+
+    for function in (task, with_its_own)[: 1 + (backend == "ray")]:
+        multi_process(function, range(8), backend=backend, num_workers=8)
+        print("driver goes on")
+        print("driver goes on", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_lines_that_look_alike_are_all_shown_before_the_program_goes_on(
+    driver: Callable[..., subprocess.CompletedProcess[str]], name: str
+) -> None:
+    """None is taken for a repetition, each stands whole and plain in a file, and in its task's order.
+
+    The program's levels and format hold for what tasks log, unless the task sets up its own.
+    """
+    done = driver(PROGRAM.format(backend=name, body=ALIKE.format()))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "\x1b" not in done.stdout + done.stderr
+    printed, after, rest = done.stdout.partition("driver goes on\n")
+    assert (after, "saved" in rest) == ("driver goes on\n", False)
+    lines = [line.partition("saved shard ")[2].split(", line ") for line in printed.splitlines()]
+    assert len(lines) == 320
+    for number in range(8):
+        assert [int(line) for of, line in lines if of == str(number)] == list(range(40))
+    assert "not shown" not in done.stderr
+    logged, own, *_ = done.stderr.split("driver goes on\n")
+    for number in range(8):
+        assert logged.count(f"<INFO|su.task> logged by {number}\n") == 1
+        assert own.count(f"own error of {number}\n") == (name == "ray")
 
 
 SEVERAL = """

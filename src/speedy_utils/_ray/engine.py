@@ -29,7 +29,7 @@ from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .cluster.nodes import Nodes
 from .cluster.silence import SilenceWatch
-from .logs import choose_logs
+from .logs import RunLogs, choose_logs
 from .relay import plan_relays, start_relays
 
 ACTOR_DELAY_S = 0.2
@@ -86,6 +86,7 @@ class RayEngine:
         self._actors: list[Any] = []
         self._actors_ready: list[Any] = []
         self._reader: ActorReader | None = None
+        self._logs: RunLogs | None = None
         self._attempts: dict[Any, Attempt] = {}
         self._item_refs: dict[Any, Any] = {}
         self._shared_refs: list[Any] = []
@@ -126,7 +127,9 @@ class RayEngine:
         task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
         task.options(**options)  # a bad option is an error before anything starts
         connect(work.workers)
-        options["name"] = choose_logs(options["name"], work.worker_logs)
+        self._logs = choose_logs(options["name"], work.worker_logs)
+        if self._logs is not None:
+            options["name"] = self._logs.task_name
         self.phase = WAITING
         if cpus_of_ray := own_cpus():
             # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
@@ -222,6 +225,8 @@ class RayEngine:
             return self._outcome_of_lost(ref)
         self._item_refs.pop(ref, None)
         self._given_up.pop(ref, None)
+        if self._logs is not None:
+            self._logs.expect(*sent.printed)
         # Many workers have the same name otherwise: once is enough.
         new = {name: text for name, text in sent.differences if name not in self._differences}
         self._differences |= new.keys()
@@ -324,6 +329,8 @@ class RayEngine:
         if self._reader is not None:
             self._reader.close()
         try:
+            if self._logs is not None:
+                self._logs.wait()
             if self._actors:
                 self._end_actors()
         finally:

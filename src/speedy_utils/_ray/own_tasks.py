@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -168,28 +170,40 @@ class ProgressPoller(Poller):
     """
 
     def __init__(self, source: Any, display: Any, poll_interval: float = 0.3) -> None:
+        # A warning would be printed into the line of a tqdm bar.
+        self._aside = getattr(display, "external_write_mode", nullcontext)
         super().__init__(
-            source if hasattr(source, "snapshot") else _ActorSource(source),
+            source if hasattr(source, "snapshot") else _ActorSource(source, self._aside),
             display if hasattr(display, "show") else UserBarDisplay(display),
             poll_interval,
         )
+
+    def _warn(self, what: str, error: Exception) -> None:
+        with self._aside():
+            super()._warn(what, error)
 
 
 ProgressPoller.__module__ = "speedy_utils"
 
 
 class _ActorSource:
-    """Makes snapshots of what a progress actor has counted."""
+    """Makes snapshots of what a progress actor has counted.
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    Args:
+        actor: The actor.
+        aside: Makes a context in which a warning may be printed.
+    """
+
+    def __init__(self, actor: Any, aside: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._actor, self._aside = actor, aside
         self._warned = False
 
     def snapshot(self) -> Snapshot:
         state = read_progress(self._actor)
         if state["left_out"] and not self._warned:
             self._warned = True
-            warn_of_left_out(state["left_out"][0])
+            with self._aside():
+                warn_of_left_out(state["left_out"][0])
         stages = tuple(StageSnapshot(name, done, None) for name, done in state["stages"].items())
         run_line = StageSnapshot(
             state["desc"],

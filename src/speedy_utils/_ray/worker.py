@@ -21,6 +21,7 @@ from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .._worker import context
 from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
+from .logs import log_sizes, whole_lines
 from .own_tasks import set_progress_context
 
 STORED_BYTES_PER_S = 20_000_000
@@ -102,6 +103,7 @@ def run_shared_attempt(
 ) -> Sent:
     """Run an attempt at a task; the arguments are those of :func:`run_in_worker`."""
     attempt = Attempt(*fields)
+    before = log_sizes()
     try:
         shared = _shared_by(shared_refs)
     except ray.exceptions.RayError:
@@ -112,7 +114,7 @@ def run_shared_attempt(
     # of this task would find two tasks to count for.
     set_progress_context(None)
     reporter = attempt.reporter()
-    with shared.surroundings.applied(), program_main():
+    with whole_lines(), shared.surroundings.applied(), program_main():
         try:
             item = Packed(*packed).load() if packed is not None else item
         except OSError as error:  # from a path that the item leads to, such as that of a dataset's rows
@@ -142,7 +144,8 @@ def run_shared_attempt(
     if shared.warnings:  # once: with the first outcome of this worker
         sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))
         shared.warnings.clear()
-    return sent._replace(differences=take_differences())
+    out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
+    return sent._replace(differences=take_differences(), printed=(os.getpid(), out, err))
 
 
 def _storing_time(sent: Sent) -> float:
@@ -198,7 +201,12 @@ def _for_this_worker(program: Surroundings) -> Surroundings:
     def keeps(name: str) -> bool:
         return name in variables or _is_of_ray(name) or (bool(own_code) and name in _SEARCHED)
 
-    return program.without(keeps, folder="working_dir" in settings, paths=bool(own_code))
+    return program.without(
+        keeps,
+        folder="working_dir" in settings,
+        paths=bool(own_code),
+        logs="worker_process_setup_hook" in settings,
+    )
 
 
 _SEARCHED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import io
+import logging
 from typing import Any
 
 import pytest
+from support.emulator import Emulator
 from support.threads import in_thread
 from support.waiting import wait_until
 from tqdm import tqdm
@@ -273,3 +275,24 @@ def test_given_bar_shows_counters_and_stays_open() -> None:
         assert "tokens=1200" in file.getvalue()
         bar.update(5)
         assert bar.n == 10
+
+
+class SilentSource:
+    """An actor that does not answer."""
+
+    def snapshot(self) -> Snapshot:
+        """Raise."""
+        raise TimeoutError("no answer")
+
+
+def test_a_warning_is_not_printed_into_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's bar steps aside for it, and is drawn again below."""
+    monkeypatch.setattr("sys.stderr", screen := io.StringIO())
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler(screen)])
+    with tqdm(total=10, file=screen, desc="Mine") as bar:
+        ProgressPoller(SilentSource(), bar, LONG).poll()
+        emulator = Emulator(80, 6)
+        emulator.feed(screen.getvalue().replace("\n", "\r\n"))
+    warning, drawn = emulator.lines()
+    assert warning == "the progress can't be read (TimeoutError: no answer); the work goes on"
+    assert drawn.startswith("Mine:   0%|")

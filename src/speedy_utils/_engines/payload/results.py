@@ -19,12 +19,14 @@ class Sent(NamedTuple):
         value: What the function returned; None if it failed, or that is plain and in the outcome.
         error: Its exception; None if there was none, or it can't be sent.
         differences: What the worker has otherwise than the program: names, each with a sentence.
+        printed: How much it has printed: its process, and the bytes on stdout and on stderr.
     """
 
     outcome: Outcome
     value: Packed | None = None
     error: Packed | None = None
     differences: tuple[tuple[str, str], ...] = ()
+    printed: tuple[int, int, int] = (0, 0, 0)
 
 
 def pack_outcome(pickler: type[ProjectPickler], outcome: Outcome, address: str) -> Sent:
@@ -53,7 +55,7 @@ def pack_outcome(pickler: type[ProjectPickler], outcome: Outcome, address: str) 
 
 def unpack_outcome(sent: Sent) -> Outcome:
     """Return the outcome that a task has sent, with its value or its exception."""
-    outcome, value, error, _ = sent
+    outcome, value, error, *_ = sent
     failure = outcome.failure
     try:
         if failure is None and value is not None:

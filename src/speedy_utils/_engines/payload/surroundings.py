@@ -1,10 +1,11 @@
-"""The program's folder, environment and import path, for its tasks in other processes.
+"""The program's folder, environment, import path and logging, for its tasks in other processes.
 
 A worker process began before the program changed them, or on another machine. So they travel with the work::
 
     Surroundings(folder="/home/me/project",
                  variables={"MODEL_DIR": "/data/models", "http_proxy": None},     # set, removed
-                 paths=SearchPath(first=("/home/me/lib",), between=(), last=()))
+                 paths=SearchPath(first=("/home/me/lib",), between=(), last=()),
+                 logs=LoggingSettings(levels={"": 20}, ...))
 
 and hold while a task runs. Then the worker gets its own back, as its next task may be another run's, or one
 that has nothing to do with this package.
@@ -23,6 +24,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from ..logging_settings import LoggingSettings
 
 _VARIABLES_AT_IMPORT = dict(os.environ)
 
@@ -112,12 +115,14 @@ class Surroundings:
             be secrets: the ``repr`` leaves them out, and no message may show a value.
         paths: The entries of ``sys.path``.
         own_paths_first: Whether the worker's own ``sys.path`` comes first.
+        logs: The levels and the format of its logging.
     """
 
     folder: str | None = None
     variables: Variables = field(default_factory=dict, repr=False)
     paths: SearchPath = field(default_factory=SearchPath)
     own_paths_first: bool = False
+    logs: LoggingSettings = field(default_factory=LoggingSettings)
 
     @classmethod
     def of_program(cls) -> Surroundings:
@@ -126,21 +131,26 @@ class Surroundings:
         _changed_names.update(_changed(initial, os.environ))
         # Also those that are again what they were: workers may have begun in the meantime.
         variables = {name: os.environ.get(name) for name in sorted(_changed_names)}
-        return cls(_current_folder(), variables, SearchPath.of(sys.path))
+        paths, logs = SearchPath.of(sys.path), LoggingSettings.of_program()
+        return cls(_current_folder(), variables, paths, logs=logs)
 
-    def without(self, keeps: Callable[[str], bool], *, folder: bool, paths: bool) -> Surroundings:
+    def without(
+        self, keeps: Callable[[str], bool], *, folder: bool, paths: bool, logs: bool = False
+    ) -> Surroundings:
         """Return what a worker with settings of its own takes over.
 
         Args:
             keeps: Returns whether the worker keeps its own value of an environment variable.
             folder: Whether it keeps its own folder.
             paths: Whether its own ``sys.path`` comes first.
+            logs: Whether it keeps its own logging.
         """
         return replace(
             self,
             folder=None if folder else self.folder,
             variables={name: value for name, value in self.variables.items() if not keeps(name)},
             own_paths_first=paths,
+            logs=LoggingSettings() if logs else self.logs,
         )
 
     def missing_folder(self) -> str | None:
@@ -164,7 +174,8 @@ class Surroundings:
                     os.chdir(self.folder)
             _set_variables(self.variables)
             sys.path[:] = merged
-            yield
+            with self.logs.applied():
+                yield
         finally:
             added = {*merged} - {*own}
             sys.path[:] = own if sys.path == merged else [each for each in sys.path if each not in added]

@@ -198,9 +198,14 @@ def test_a_ray_that_the_user_has_started_is_chosen_from(
 
 
 OTHERWISE = """
+    import io
+    os.environ["RAY_DEDUP_LOGS"] = "0"
     import ray._private.ray_logging
     del ray._private.ray_logging.global_worker_stdstream_dispatcher
+    heard = sys.stdout = io.StringIO()
     multi_process(work, range(4), num_workers=2, worker_logs="none", run="one", together=True)
+    until(lambda: heard.getvalue().count(" end\\n") == 12)  # the run can't wait for them
+    sys.__stdout__.write(heard.getvalue())
 """
 
 

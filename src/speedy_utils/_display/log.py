@@ -119,7 +119,7 @@ class LogDisplay:
     def _has_news(self, snapshot: Snapshot, now: float) -> bool:
         """Return whether the run has come to a phase or stage that no line has named."""
         running = [stage.name for stage in snapshot.stages if not stage.finished]
-        kinds = {_kind(text) for text in (snapshot.phase, *running) if text}
+        kinds = {_kind(text) for text in (snapshot.phase, *format_waiting(snapshot)[:1], *running) if text}
         self._since = {kind: self._since.get(kind, now) for kind in kinds}
         new = (since for kind, since in self._since.items() if kind not in self._said)
         return self._news_left > 0 and now - min(new, default=inf) >= NEWS_DELAY_S

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.lines import steady
 
-from speedy_utils import Snapshot, StageSnapshot
+from speedy_utils import Snapshot, StageSnapshot, TaskSnapshot
 from speedy_utils._display import log as log_module
 from speedy_utils._display.log import MAX_NEWS, LogDisplay, log_every, logger
 from speedy_utils.testing import FakeClock
@@ -151,6 +151,9 @@ def test_a_new_phase_or_stage_has_a_line_once_it_has_lasted(lines: pytest.LogCap
         )
     ]
     assert said(replace(busy, stages=(replace(read, name="Read 2"),))) == []
+    slow = TaskSnapshot(4, "shard 4 (rows 20-29)", attempt=1, done=3, total=10)
+    (line,) = said(replace(WAITING, phase="", waiting_for=slow))
+    assert line == "Packing: 0% 0/21,566, 0/64 shards, waiting for shard 4 of 64: rows 20-29, 30 %"
 
 
 def test_news_do_not_flood(lines: pytest.LogCaptureFixture) -> None:

@@ -55,9 +55,7 @@ class LoggingSettings:
         loguru: The lowest level that loguru shows on the console; None if loguru is not in use.
 
     Example:
-        >>> settings = LoggingSettings(levels={"": logging.INFO})
-        >>> with settings.applied():
-        ...     logging.root.level == logging.INFO
+        >>> LoggingSettings.of_program().levels[""] == logging.root.level
         True
     """
 

@@ -165,13 +165,13 @@ ROWS = (
     Row(
         "error of the end that is shown, from the middle on, one of 64 shards with 20 times the work",
         "eta",
-        "at most {uneven_percent:.0f} %",
+        "at most {uneven_percent:.1f} %",
         "by the mean rate {uneven_mean_rate_percent:.0f} %",
     ),
     Row(
         "the same with heavy-tailed shards",
         "eta",
-        "at most {tailed_percent:.0f} %",
+        "at most {tailed_percent:.1f} %",
         "by the mean rate {tailed_mean_rate_percent:.0f} %",
     ),
     Row(

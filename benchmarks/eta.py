@@ -6,7 +6,9 @@ work, and heavy-tailed ones. A run reads their counts on a simulated clock; one 
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import itertools
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,9 @@ from speedy_utils._state.timings import StageTimings
 from .table import Table, results_of
 
 WORKERS, SHARDS, ROWS = 8, 64, 1_000
+
+PARTS = 20
+"""In how many parts of a shard its pace changes."""
 
 SECONDS = 60.0
 """How long a shard takes on a simulated clock, if it is one of the usual."""
@@ -73,20 +78,40 @@ def shapes(shards: int, seconds: float) -> Mapping[str, list[float]]:
     return {"even": even, "one of 20×": uneven, "heavy-tailed": tailed}
 
 
+class Shard:
+    """How far a shard is, some seconds after it began: parts of it take up to three times as long as others.
+
+    Args:
+        number: Its number.
+        seconds: How long it takes.
+    """
+
+    def __init__(self, number: int, seconds: float) -> None:
+        chance = random.Random(number)
+        costs = [chance.uniform(0.5, 1.5) for _ in range(PARTS)]
+        ends = itertools.accumulate(costs, initial=0.0)
+        self._ends = [seconds * end / sum(costs) for end in ends]  # of its parts
+
+    def rows(self, seconds: float) -> int:
+        part = min(bisect.bisect_right(self._ends, seconds), PARTS) - 1
+        begin, end = self._ends[part : part + 2]
+        return int(ROWS / PARTS * (part + min((seconds - begin) / (end - begin), 1.0)))
+
+
 class Feed(LocalFeed):
     """What the shards in flight report on a simulated clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now, self.steps = 0.0, 0
-        self.running: dict[int, tuple[float, float]] = {}  # when each began, and how long it takes
+        self.running: dict[int, tuple[float, Shard]] = {}  # with the time when each began
 
     def collect(self) -> tuple[list[Report], StageTimings]:
         self.steps += 1
         started = Key(None, Metric.TASKS_STARTED)
         reports = [
-            Report(shard, 1, {started: 1, RUN_ITEMS: int(ROWS * (self.now - began) / takes)}, self.steps)
-            for shard, (began, takes) in self.running.items()
+            Report(number, 1, {started: 1, RUN_ITEMS: shard.rows(self.now - began)}, self.steps)
+            for number, (began, shard) in self.running.items()
         ]
         return reports, {None: (self.now, 0.0)}
 
@@ -116,7 +141,7 @@ def simulate(name: str, seconds: Sequence[float], step: float) -> Curve:
             at, starts, shard = events.pop(0)
             if starts:
                 run.attempt(shard, 1, total=ROWS)
-                feed.running[shard] = at, seconds[shard]
+                feed.running[shard] = at, Shard(shard, seconds[shard])
             else:
                 del feed.running[shard]
                 run.commit(shard, {RUN_ITEMS: ROWS}, total=ROWS, timings={})
@@ -171,6 +196,7 @@ def run(quick: bool) -> list[Table]:
     table.notes = [
         f"{WORKERS} workers do {SHARDS} shards of {ROWS:,} rows in order, in {SECONDS:.0f} s each; the "
         "counts are read every second of a simulated clock.",
+        "Each twentieth of a shard takes another time, by a factor of up to three.",
         f"Really: {REAL_SHARDS} shards in threads, {REAL_SECONDS:.0f} s each.",
         "From the middle of the run on: how far the shown end is from the true one, as a share of it.",
         "The mean rate: what is left over the mean rate of the run.",

@@ -33,9 +33,9 @@ from ..running import RunningTask
 from ..snapshot import StageSnapshot
 from .pace import RECENT_S, STILL_S, Pace
 
-SECONDS_PER_TASK = 0.001
-"""Seconds between two estimates, for each task in flight: with 10,000 tasks one is made every ten seconds, as
-it takes some 80 ms. In between the time left is counted down."""
+MIN_SECONDS_PER_TASK, MAX_SECONDS_PER_TASK = 0.001, 0.01
+"""Seconds between two estimates, for each task in flight: the larger number once a run has lasted for ten
+times as long. One takes some 10 µs a task: 0.1 % of a core. In between the time left is counted down."""
 
 STARTED = Key(None, Metric.TASKS_STARTED)
 
@@ -264,6 +264,7 @@ class TimeLeft:
         self._since: dict[_Attempt, float] = {}  # when workers began with the tasks in flight
         self._worked = self._read_at = 0.0
         self._lines: dict[tuple[Stage, str], _Line] = {}
+        self._began: float | None = None
         self._next = -inf
 
     def read(
@@ -290,7 +291,9 @@ class TimeLeft:
         """
         work = None
         if now >= self._next and not final:
-            self._next = now + SECONDS_PER_TASK * len(running)
+            self._began = now if self._began is None else self._began
+            pause = max((now - self._began) / 10, MIN_SECONDS_PER_TASK * len(running))
+            self._next = now + min(pause, MAX_SECONDS_PER_TASK * len(running))
             work = self._work(running, ended, now)
         lines: dict[Stage, StageSnapshot] = {}
         for stage, line in [(None, run_line), *((each.name, each) for each in stages)]:

@@ -31,6 +31,9 @@ class Pace:
         memory: Seconds; None for a quarter of the time since it began, between :data:`MIN_MEMORY_S` and
             :data:`MAX_MEMORY_S`: what will take hours is judged by minutes.
 
+    Attributes:
+        longest: The longest time between two movements.
+
     Example:
         >>> pace = Pace(0.0)
         >>> for second in range(1, 61):
@@ -41,7 +44,7 @@ class Pace:
         (True, True)
     """
 
-    __slots__ = ("_began", "_done", "_items", "_longest", "_memory", "_moved", "_seconds", "_work")
+    __slots__ = ("_began", "_done", "_items", "_memory", "_moved", "_seconds", "_work", "longest")
 
     def __init__(
         self, now: float, done: int = 0, work: float | None = None, *, memory: float | None = None
@@ -49,7 +52,7 @@ class Pace:
         self._began = self._moved = now
         self._done, self._memory = done, memory
         self._work = now if work is None else work
-        self._items = self._seconds = self._longest = 0.0
+        self._items = self._seconds = self.longest = 0.0
 
     def note(self, now: float, done: int, work: float | None = None) -> None:
         """Note a reading of the count. What was taken back counts again from there on.
@@ -68,7 +71,7 @@ class Pace:
             weight = exp(-seconds / memory)
             self._items = items + weight * self._items
             self._seconds = max(worked, 0.0) + weight * self._seconds
-            self._longest = max(self._longest, seconds)
+            self.longest = max(self.longest, seconds)
             self._done, self._moved, self._work = done, now, work
 
     @property
@@ -86,4 +89,4 @@ class Pace:
 
     def stands(self, now: float) -> bool:
         """Return whether it has not moved for twice as long as it ever took, and for a while."""
-        return now - self._moved > max(STILL_S, 2 * self._longest)
+        return now - self._moved > max(STILL_S, 2 * self.longest)

@@ -10,9 +10,10 @@ reckoned as it comes about, worker by worker:
   seconds that all workers together have worked, over the items counted in them.
 - What is still to start takes the same seconds an item, in tasks of equal size, each begun by the worker
   that is free first (list scheduling).
-- What stands still can't be foreseen: a task that has not moved for twice as long as it ever took, or that
-  has taken twice its expected time. It is taken to stand for as long again as it has stood. If the run
-  would wait for it then, or if all tasks stand, the time left is not known.
+- What stands still can't be foreseen: a task that has not moved for twice as long as it ever took, or for
+  longer than all its items should have taken, or that counts nothing and has taken twice its expected time.
+  It is taken to stand for as long again as it has stood. If the run would wait for it then, or if all tasks
+  stand, the time left is not known.
 
 A run that doesn't know how many items its tasks have is as far as its tasks: one in flight has as many items
 as its loops declare, or as tasks had that ended, and what is still to start takes as long as these. Where a
@@ -36,6 +37,9 @@ from .pace import RECENT_S, STILL_S, Pace
 MIN_SECONDS_PER_TASK, MAX_SECONDS_PER_TASK = 0.001, 0.01
 """Seconds between two estimates, for each task in flight: the larger number once a run has lasted for ten
 times as long. One takes some 10 µs a task: 0.1 % of a core. In between the time left is counted down."""
+
+OVERDUE_S = 2.0
+"""Seconds after which a task stands that has counted nothing since, and should have counted all by then."""
 
 STARTED = Key(None, Metric.TASKS_STARTED)
 
@@ -223,11 +227,13 @@ class _Line:
             pace.note(now, done)
             if size is not None and done >= size:
                 return _Ahead(0.0)
+            idle = pace.idle(now)
             if size is not None and pace.stands(now):
-                return _Ahead(pace.idle(now), size - done, stands=True)
+                return _Ahead(idle, size - done, stands=True)
             if size is not None and pace.seconds_each:
-                seconds = max((size - done) * pace.seconds_each - pace.idle(now), 0.0)
-                return _Ahead(seconds, size - done)
+                left = (size - done) * pace.seconds_each - idle
+                overdue = left < -OVERDUE_S and idle > pace.longest
+                return _Ahead(idle if overdue else max(left, 0.0), size - done, stands=overdue)
         if seconds is None or (size is None and not self._by_tasks):
             return None
         expected = seconds * (1.0 if self._by_tasks else size or 0.0)

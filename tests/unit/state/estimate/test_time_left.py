@@ -88,6 +88,13 @@ def test_a_hang_is_no_time(hung: int) -> None:
     assert {etas[second] for second in range(80, 400)} == {None}
 
 
+def test_a_hang_at_the_end_is_not_the_last_second() -> None:
+    """A task that hangs with a second left has no time left soon after that, and never zero for long."""
+    run = SimulatedRun([100.0] * 8, 8, hang={3: 99.0})
+    zeros = [reading.now for reading in run.readings(until=400.0) if reading.eta == 0]
+    assert len(zeros) < 10
+
+
 def test_one_hang_among_many_tasks_to_start_leaves_their_time() -> None:
     """A task that has stood for a minute doesn't hide that the others will take ten."""
     run = SimulatedRun([10.0] * 500, 8, hang={3: 5.0})

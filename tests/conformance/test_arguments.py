@@ -42,6 +42,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "interval as text": ({"poll_interval": "1"}, TypeError, ["poll_interval", "'1'"]),
     "interval is no number": ({"poll_interval": math.nan}, ValueError, ["poll_interval", "nan"]),
     "endless interval": ({"poll_interval": math.inf}, ValueError, ["poll_interval", "inf"]),
+    "stalled at once": ({"stall_after": 0}, ValueError, ["stall_after", "0"]),
+    "stalled before": ({"stall_after": -1.5}, ValueError, ["stall_after", "-1.5"]),
+    "stalled after no number": ({"stall_after": math.nan}, ValueError, ["stall_after", "nan"]),
+    "stalled after True": ({"stall_after": True}, TypeError, ["stall_after", "True"]),
+    "stalled after a text": ({"stall_after": "300"}, TypeError, ["stall_after", "'300'"]),
     "desc is no text": ({"desc": 3}, TypeError, ["desc", "3"]),
     "unknown worker_logs": (
         {"worker_logs": "last"},

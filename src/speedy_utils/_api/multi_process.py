@@ -34,6 +34,7 @@ def multi_process(
     worker_logs: WorkerLogs = "all",
     on_error: Literal["raise", "continue"] = "raise",
     max_retries: int = 3,
+    stall_after: float | None = 300.0,
     ray_options: Mapping[str, Any] | None = None,
     **func_kwargs: Any,
 ) -> list[Any]:
@@ -67,6 +68,8 @@ def multi_process(
             the result and goes on.
         max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
             are never retried.
+        stall_after: Seconds after which a task that has counted nothing meanwhile is named beside the bar,
+            and once in the log with the stack of the thread that works on it. None for never.
         ray_options: Options of Ray for the tasks, such as ``{"num_gpus": 1}``; other backends ignore them.
         **func_kwargs: Sent to the workers once, not with each task.
 
@@ -102,6 +105,7 @@ def multi_process(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
+        stall_after=stall_after,
         ray_options=remote_options | checked_ray_options(ray_options),
     )
     total, totals = None, None
@@ -128,6 +132,7 @@ def multi_process(
         display=options.display(),
         feed=engine,
         poll_interval=options.poll_interval,
+        stall_after=options.stall_after,
     )
     results: list[Any] = [None] * len(items)
 
@@ -142,7 +147,7 @@ def multi_process(
 
     def attempt(task: int, number: int) -> Attempt:
         task_total = None if totals is None else totals[task]
-        return Attempt(task, number, task_total, options.adopt_tqdm)
+        return Attempt(task, number, task_total, options.adopt_tqdm, stall_after=options.stall_after)
 
     with options.ending_on_sigterm(), run:
         drive(engine, run, items, attempt, finish, max_retries=options.max_retries)

@@ -56,6 +56,7 @@ def multi_process_dataset(
     adopt_tqdm: bool = True,
     worker_logs: WorkerLogs = "all",
     max_retries: int = 3,
+    stall_after: float | None = 300.0,
     resume: bool | Literal["trust"] = True,
     overwrite: bool = False,
     ray_options: Mapping[str, Any] | None = None,
@@ -104,6 +105,8 @@ def multi_process_dataset(
             prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
             files keep them all.
         max_retries: How often a shard is started again after its worker was lost.
+        stall_after: Seconds after which a shard that has counted nothing meanwhile is named beside the bar,
+            and once in the log with the stack of the thread that works on it. None for never.
         resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
             ``"trust"`` keeps its finished shards although these have changed; False starts over.
         overwrite: Allows a dataset at ``output_path`` to be replaced, once the new one is whole, and an
@@ -155,6 +158,7 @@ def multi_process_dataset(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
+        stall_after=stall_after,
         ray_options=remote_options | checked_ray_options(ray_options),
     )
     num_shards = checked_optional(num_shards, "num_shards", least=1)
@@ -228,6 +232,7 @@ def multi_process_dataset(
             display=options.display(),
             feed=engine,
             poll_interval=options.poll_interval,
+            stall_after=options.stall_after,
         )
         try:
             with run:
@@ -297,6 +302,7 @@ def _process(
             specs[task].num_rows,
             adopt_tqdm=options.adopt_tqdm,
             total_is_rows=True,
+            stall_after=options.stall_after,
         )
 
     def finish(ended: Attempt, outcome: Outcome) -> bool:

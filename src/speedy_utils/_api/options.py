@@ -70,6 +70,7 @@ class RunOptions:
     adopt_tqdm: bool = True
     worker_logs: WorkerLogs = "all"
     max_retries: int = 3
+    stall_after: float | None = 300.0
     ray_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +83,9 @@ class RunOptions:
             "unit": checked_name(self.unit, "unit"),
             "poll_interval": checked_interval(self.poll_interval),
             "max_retries": checked_count(self.max_retries, "max_retries"),
+            "stall_after": None
+            if self.stall_after is None
+            else checked_interval(self.stall_after, "stall_after"),
             "ray_options": checked_ray_options(self.ray_options),
         }
         for name, value in checked.items():

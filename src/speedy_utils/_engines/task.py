@@ -32,6 +32,7 @@ class Attempt:
         total: Its items; None if that is not known.
         adopt_tqdm: Whether tqdm bars that the task makes count for it.
         total_is_rows: Whether its items are the rows of a dataset.
+        stall_after: Seconds without a count after which it is said to stand; None for never.
     """
 
     task: int
@@ -39,6 +40,7 @@ class Attempt:
     total: int | None
     adopt_tqdm: bool = True
     total_is_rows: bool = False
+    stall_after: float | None = None
 
     def reporter(self) -> Reporter:
         """Return a reporter for this attempt."""
@@ -47,6 +49,8 @@ class Attempt:
             self.attempt,
             total=self.total,
             total_is_rows=self.total_is_rows,
+            # Earlier than it is needed, as reports of tasks that don't move are rare.
+            stack_after=None if self.stall_after is None else self.stall_after / 2,
         )
 
 

@@ -205,7 +205,7 @@ class ActorReader:
         """
         import ray
 
-        actor = self._actor
+        actor, self.answered = self._actor, False
         if actor is None:
             self._call = None
             return (), {}

@@ -93,6 +93,7 @@ class RayEngine:
         self._differences: set[str] = set()
         self._reading = threading.Lock()
         self._unread: dict[Task, Report] = {}
+        self.answered, self._answers = False, 0
         self._silence: SilenceWatch | None = None
         self._looked_at = 0.0
         self._given_up: dict[Any, tuple[str, float]] = {}
@@ -299,6 +300,8 @@ class RayEngine:
         timings = self._read()
         with self._reading:
             unread, self._unread = self._unread, {}
+            answers = 0 if self._reader is None else self._reader.answers
+            self.answered, self._answers = answers > self._answers, answers
         return unread.values(), timings
 
     def _read(self) -> StageTimings:

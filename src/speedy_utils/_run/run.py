@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from types import TracebackType
 from typing import Protocol
 
@@ -16,10 +17,11 @@ from .._state.estimate.last_tasks import LastTasks
 from .._state.estimate.time_left import TimeLeft
 from .._state.finishing import FinishingTasks, has_counted_all
 from .._state.ledger import Count, Key, Ledger, Location, Metric, Report, Task
-from .._state.running import RunningTasks
+from .._state.running import RunningTask, RunningTasks
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
 from .._state.stages import Stages
+from .._state.stalls import Stalls
 from .._state.timings import StageClock, StageTimings
 from .._worker.context import in_task
 from .._worker.process import in_ray_worker, is_child_process
@@ -36,6 +38,10 @@ WAITING = "waiting for workers"
 
 MAX_STAGES = 50
 """Named stages of a run that have a line each, about as many as a terminal has rows."""
+
+
+MIN_READINGS = 4
+"""In how many readings at least a task must not have moved before it is said to stand."""
 
 
 FIRST_DRAW_TIMEOUT_S = 1.0
@@ -55,6 +61,11 @@ class Feed(Protocol):
         """What keeps tasks from ending, such as a node that is silent; empty if nothing is known to."""
         ...
 
+    @property
+    def answered(self) -> bool:
+        """Whether the last :meth:`collect` has got all that workers had sent."""
+        ...
+
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
         """Return what has changed, and how long ago work on items started and last moved, by stage."""
         ...
@@ -68,6 +79,7 @@ class LocalFeed:
     """Reads the reporters of this process."""
 
     phase = trouble = ""
+    answered = True
 
     def __init__(self) -> None:
         self._reporters: dict[Reporter, None] = {}
@@ -115,6 +127,7 @@ class Run:
         display: Shows it.
         feed: Live counts, and what the work waits for; None for those of this process.
         poll_interval: Seconds between two readings.
+        stall_after: Seconds without a count after which a task is said to stand; None for never.
         clock: Monotonic clock, in seconds.
     """
 
@@ -136,6 +149,7 @@ class Run:
         display: Display,
         feed: Feed | None = None,
         poll_interval: float = 0.3,
+        stall_after: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed: Feed = LocalFeed() if feed is None else feed
@@ -150,9 +164,12 @@ class Run:
         self._stage_clock = StageClock(clock)
         self._stage_limit = StageLimit(MAX_STAGES)
         self._running = RunningTasks(task_numbers)
+        self._longest_step = inf if stall_after is None else stall_after / MIN_READINGS
+        self._seen = self._seen_at = clock()
+        self._stalls = Stalls(stall_after, task_unit, unit)
         self._last_tasks = LastTasks(tasks - tasks_done, workers)
         self._time_left = TimeLeft(tasks - tasks_done, task_unit)
-        self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks, numbers=task_numbers)
+        self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks)
         self._lock = threading.Lock()  # the driver commits while the poller reads
         self._ended: float | None = None
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
@@ -177,7 +194,7 @@ class Run:
         with self._lock:
             self._retries += attempt > 1
             self._ledger.merge([Report(task, attempt, {})])
-            self._running.start(task, attempt, total, item, self._clock())
+            self._running.start(task, attempt, total, item, self._seen_time(self._clock()))
 
     def commit(
         self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
@@ -191,15 +208,18 @@ class Run:
             timings: How long ago its stages started, and last moved.
         """
         self._warn_of_left_out(counts)
+        messages: list[str] = []
         if total is not None and not has_counted_all(counts, total):
             # What it did not report counts only now, and not when it last reported something.
             since_start, _ = timings.get(None, (0.0, 0.0))
             timings = {**timings, None: (since_start, 0.0)}
         with self._lock:
-            self._close(
-                task, self._stages.task_succeeded(task, self._stage_limit.counts(counts), total), timings
-            )
+            final = self._stages.task_succeeded(task, self._stage_limit.counts(counts), total)
+            known = self._close(task, final, timings)
+            if known is not None:
+                messages = self._stalls.task_succeeded(known, counts, self._seen_time(self._clock()))
             self._done += 1
+        _warn(messages)
         self._advice.task_succeeded(task, counts, total)
 
     def fail(
@@ -251,8 +271,12 @@ class Run:
             sums = self._ledger.sums
             now = self._clock() if self._ended is None else self._ended
             tasks_left = self._tasks - self._done - self._failed
-            self._running.read(self._ledger.running(), now)
+            if self._feed.answered:
+                self._seen = self._seen_time(now)
+            self._seen_at, seen = now, self._seen
+            self._running.read(self._ledger.running(), seen)
             running = [*self._running]
+            messages = self._stalls.read(running, seen)
             self._finishing.read(running, tasks_left=tasks_left, now=now)
             reading = self._stages.read(sums, self._stage_clock, now, all_counted=self._finishing.all_counted)
             shared = [line for line in reading.lines if line not in reading.stages]
@@ -266,10 +290,10 @@ class Run:
                 final=self._final,
             )
             by_name = {line.name: line.with_plain_name() for line in lines}
-            slowest = self._running.slowest(now)
-            phase = self._current_phase(sums, now)
+            slowest = self._running.slowest(seen)
+            phase = self._current_phase(sums, now, seen)
             waiting_for = self._last_tasks.waits_for(slowest, tasks_left=tasks_left, now=now)
-            return Snapshot(
+            snapshot = Snapshot(
                 run_line.with_plain_name(),
                 tuple(by_name[stage.name] for stage in reading.stages),
                 show_run_line=reading.show_run_line,
@@ -287,7 +311,10 @@ class Run:
                 stage_lines=tuple(by_name[line.name] for line in reading.lines),
                 slowest=slowest,
                 waiting_for=None if phase or self._final else waiting_for,
+                stalled=self._running.snapshots(self._stalls.tasks, seen),
             )
+        _warn(messages)
+        return snapshot
 
     def _stop_tasks(self) -> None:
         """Let the tasks that are still running at the end count for what they have done."""
@@ -296,13 +323,24 @@ class Run:
             self._ledger.commit(report.task, self._stages.task_failed(report.task, report.counts, sums))
             self._running.end(report.task)
 
-    def _current_phase(self, sums: Mapping[Key, Count], now: float) -> str:
+    def _seen_time(self, now: float) -> float:
+        """Return the time by a clock that stands while the driver can't see whether tasks move.
+
+        What happens between two readings is not known: a driver that was stopped for an hour itself, or whose
+        channel did not answer meanwhile, has seen no task stand for an hour.
+        """
+        return self._seen + min(now - self._seen_at, self._longest_step)
+
+    def _current_phase(self, sums: Mapping[Key, Count], now: float, seen: float) -> str:
         if self._final:
             return ""
-        if phase := self._phase or self._feed.trouble:
+        if self._phase:
+            return self._phase
+        finishing, standing = self._finishing.phase(now), self._stalls.phase(seen)
+        if self._stalls.tasks and not finishing:
+            return standing
+        if phase := self._feed.trouble or finishing or standing:
             return phase
-        if finishing := self._finishing.phase(now):
-            return finishing
         if None in self._stage_clock:  # items are worked on
             return ""
         phase = self._feed.phase
@@ -311,11 +349,11 @@ class Run:
         started = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
         return f"{WAITING} {started:,}/{self._workers:,}" if started < self._workers else ""
 
-    def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> None:
+    def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> RunningTask | None:
         self._ledger.commit(task, counts)
-        self._running.end(task)
         self._stage_clock.merge(self._stage_limit.timings(timings))
         self._feed.forget(task)
+        return self._running.end(task)
 
     def _warn_of_left_out(self, counts: Mapping[Key, Count]) -> None:
         """Warn of what a task reported and can't be counted, once in a run."""
@@ -359,6 +397,11 @@ class Run:
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
                 format_excess(self._stages.excess),
             )
+
+
+def _warn(messages: Iterable[str]) -> None:
+    for message in messages:
+        logger.warning("%s", message)
 
 
 def warn_of_left_out(text: str) -> None:

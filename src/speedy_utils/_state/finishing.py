@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .ledger import RUN_ITEMS, Count, Key, Metric, Task
 from .lines.sums import sums_by_stage
-from .running import RunningTask
+from .running import MAX_NAMED, RunningTask, format_duration, format_tasks
 
 PAUSE_S = 1.0
 """Seconds for which no task must have had anything to count before that is said in the middle of a run, or if
@@ -14,9 +14,6 @@ it is only known of stages: the pause between two short tasks, or two stages, is
 
 LONG_S = 60.0
 """Seconds after which tasks are named, and for how long they have had nothing to count."""
-
-MAX_NAMED = 3
-"""How many tasks are named, at most."""
 
 _STARTED = Key(None, Metric.TASKS_STARTED)
 
@@ -56,8 +53,6 @@ class FinishingTasks:
         verb: What such a task does: ``"saving"``.
         unit: What a task is called: ``"shards"``.
         tasks: How many the run has; 0 for none.
-        numbers: What each task is called by, if not by its own number: a run that was interrupted has shards
-            3 and 7 left, which are its tasks 0 and 1.
 
     Attributes:
         all_counted: Whether nothing is left to count in the whole run.
@@ -71,9 +66,9 @@ class FinishingTasks:
         ('saving 1 of 64 shards', 'saving shard 4, 6 min')
     """
 
-    def __init__(self, verb: str, unit: str, *, tasks: int, numbers: Sequence[int] = ()) -> None:
-        self._verb, self._unit, self._tasks, self._numbers = verb, unit, tasks, numbers
-        self._since: dict[tuple[Task, int], float] = {}  # by task and attempt
+    def __init__(self, verb: str, unit: str, *, tasks: int) -> None:
+        self._verb, self._unit, self._tasks = verb, unit, tasks
+        self._since: dict[tuple[Task, int], float] = {}  # by name and attempt
         self._paused_since: float | None = None  # since when no task that has started has anything to count
         self.all_counted = False
 
@@ -86,7 +81,7 @@ class FinishingTasks:
             now: The time.
         """
         self._since = {
-            (each.task, each.attempt): self._since.get((each.task, each.attempt), now)
+            (each.name, each.attempt): self._since.get((each.name, each.attempt), now)
             for each in running
             if has_counted_all(each.counts, each.total)
         }
@@ -113,18 +108,11 @@ class FinishingTasks:
         if self._paused_since is None or not (self.all_counted or self._has_paused(now)):
             return ""
         ages = [now - since for since in self._since.values()]
-        many, long = len(ages) > MAX_NAMED, f", {_duration(max(ages))}" if max(ages) >= LONG_S else ""
+        many, long = len(ages) > MAX_NAMED, f", {format_duration(max(ages))}" if max(ages) >= LONG_S else ""
         if not self._tasks:
             return f"{self._verb}{long}"
         if many or not long:
             of = f" of {self._tasks:,}" * (self._unit != "tasks")
             unit = self._unit if of or len(ages) > 1 else self._unit.removesuffix("s")
             return f"{self._verb} {len(ages):,}{of} {unit}{long}"
-        names = [str(self._numbers[int(task)] if self._numbers else task) for task, _ in self._since]
-        unit = self._unit if names[1:] else self._unit.removesuffix("s")
-        return f"{self._verb} {unit} {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}{long}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+        return f"{self._verb} {format_tasks(self._unit, [name for name, _ in self._since])}{long}"

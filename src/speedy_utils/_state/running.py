@@ -19,7 +19,18 @@ MIN_SECONDS = 1.0
 ITEM_COLUMNS = 80
 """How long an item in short may be."""
 
+MAX_NAMED = 3
+"""How many tasks are named, at most, where they are not listed."""
+
 _ESTIMATED, _TOTAL = Key(None, Metric.ESTIMATED), Key(None, Metric.TOTAL)
+
+
+def has_counted(counts: Mapping[Key, Count]) -> bool:
+    """Return whether a task has counted anything."""
+    return any(
+        count and key.metric in (Metric.ITEMS, Metric.COUNTER, Metric.ESTIMATED)
+        for key, count in counts.items()
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +45,12 @@ class RunningTask:
         started: When it was handed to a worker.
         moved: When it was first seen to have counted what it has; ``started`` before it has counted anything.
         heard: When its worker was last heard of; ``started`` before the first report.
+        first_count: Seconds from ``started`` until it was first seen to have counted anything; None before.
         counts: What it has counted so far.
         reading: The number of the report with that; 0 before the first.
         location: Where it runs; None before that is known.
-        stack: Where its code was when it was last looked at; empty if it was not.
+        stack: Where its code is, if its worker has looked; else empty.
+        number: What the task is called by, if not by its own number.
     """
 
     task: Task
@@ -47,10 +60,12 @@ class RunningTask:
     started: float = 0.0
     moved: float = 0.0
     heard: float = 0.0
+    first_count: float | None = None
     counts: Mapping[Key, Count] = field(default_factory=dict)
     reading: int = 0
     location: Location | None = None
     stack: str = ""
+    number: int | None = None
     _item_in_short: str | None = None
 
     def read(self, report: Report, now: float) -> None:
@@ -59,8 +74,15 @@ class RunningTask:
             return
         if report.counts != self.counts:
             self.moved = now
+            if self.first_count is None and has_counted(report.counts):
+                self.first_count = now - self.started
         self.heard, self.reading, self.counts = now, report.reading, report.counts
         self.location, self.stack = report.location or self.location, report.stack
+
+    @property
+    def name(self) -> Task:
+        """What the task is called by."""
+        return self.task if self.number is None else self.number
 
     @property
     def done(self) -> int:
@@ -81,6 +103,13 @@ class RunningTask:
         declared = self.counts.get(_TOTAL)
         return None if declared is None else int(declared)
 
+    @property
+    def item_in_short(self) -> str:
+        """Its item as text."""
+        if self._item_in_short is None:
+            self._item_in_short = shorten(self.item, ITEM_COLUMNS)
+        return self._item_in_short
+
     def seconds_left(self, now: float) -> float:
         """Return how long it is expected to take from now on.
 
@@ -89,28 +118,21 @@ class RunningTask:
         elapsed, done, total = now - self.started, self.done, self.known_total
         return elapsed * (total - done) / done if done and total is not None else elapsed
 
-    def snapshot(self, number: int, now: float) -> TaskSnapshot:
-        """Return a frozen reading.
-
-        Args:
-            number: What the task is called by.
-            now: The time.
-        """
-        if self._item_in_short is None:
-            self._item_in_short = shorten(self.item, ITEM_COLUMNS)
+    def snapshot(self, now: float) -> TaskSnapshot:
+        """Return a frozen reading."""
         node, pid, _ = self.location or Location("", 0)
         return TaskSnapshot(
-            number,
-            self._item_in_short,
+            int(self.name),
+            self.item_in_short,
             self.attempt,
             self.done,
             self.known_total,
-            since=now - self.moved,
+            since=max(0.0, now - self.moved),
             node=node,
             pid=pid or None,
             stack=self.stack,
-            elapsed=now - self.started,
-            unheard=now - self.heard,
+            elapsed=max(0.0, now - self.started),
+            unheard=max(0.0, now - self.heard),
         )
 
 
@@ -140,11 +162,14 @@ class RunningTasks:
 
     def start(self, task: Task, attempt: int, total: int | None, item: object, now: float) -> None:
         """Note that an attempt at a task was handed to a worker."""
-        self._tasks[task] = RunningTask(task, attempt, total, item, started=now, moved=now, heard=now)
+        number = self._numbers[task] if self._numbers and isinstance(task, int) else None
+        self._tasks[task] = RunningTask(
+            task, attempt, total, item, started=now, moved=now, heard=now, number=number
+        )
 
-    def end(self, task: Task) -> None:
-        """Forget a task that has ended."""
-        self._tasks.pop(task, None)
+    def end(self, task: Task) -> RunningTask | None:
+        """Forget a task that has ended, and return what was known of it."""
+        return self._tasks.pop(task, None)
 
     def read(self, reports: Iterable[Report], now: float) -> None:
         """Take in the last report of each task.
@@ -160,15 +185,38 @@ class RunningTasks:
                 known = self._tasks[report.task]
             known.read(report, now)
 
-    def snapshots(self, tasks: Iterable[RunningTask], now: float) -> tuple[TaskSnapshot, ...]:
-        """Return frozen readings of some of the tasks."""
-        return tuple(
-            each.snapshot(self._numbers[each.task] if self._numbers else each.task, now)
-            for each in tasks
-            if isinstance(each.task, int)
-        )
+    @staticmethod
+    def snapshots(tasks: Iterable[RunningTask], now: float) -> tuple[TaskSnapshot, ...]:
+        """Return frozen readings of some tasks."""
+        return tuple(each.snapshot(now) for each in tasks if isinstance(each.task, int))
 
     def slowest(self, now: float) -> tuple[TaskSnapshot, ...]:
         """Return readings of the tasks that will take longest, as far as is known, the slowest first."""
         long = [each for each in self if now - each.started >= MIN_SECONDS]
         return self.snapshots(heapq.nlargest(MAX_SLOWEST, long, key=lambda each: each.seconds_left(now)), now)
+
+
+def format_tasks(unit: str, numbers: Sequence[Task]) -> str:
+    """Return the names of tasks: ``"shard 7"``, ``"tasks 0, 1 and 2"``, or ``"64 tasks"`` if there are many.
+
+    Args:
+        unit: What they are called, in the plural.
+        numbers: Their numbers.
+    """
+    if len(numbers) > MAX_NAMED:
+        return f"{len(numbers):,} {unit}"
+    *names, last = map(str, numbers)
+    return (
+        f"{unit if names else unit.removesuffix('s')} {' and '.join(filter(None, [', '.join(names), last]))}"
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in one unit: ``"12 s"``, ``"12 min"``, ``"3 h"``.
+
+    Example:
+        >>> [format_duration(seconds) for seconds in (59.9, 60.0, 7_199.0, 7_200.0)]
+        ['59 s', '1 min', '119 min', '2 h']
+    """
+    minutes = int(seconds // 60)
+    return f"{int(seconds)} s" if not minutes else f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"

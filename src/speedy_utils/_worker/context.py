@@ -24,18 +24,18 @@ flusher = Flusher()
 """The flusher of this process."""
 
 
-_active: dict[Reporter, int] = {}
-"""The tasks under way, each with the thread it started in."""
+_active: dict[Reporter, None] = {}
+"""The tasks under way."""
 
 
 def tally_here() -> Tally | None:
     """Return the tally that counts what happens here; None outside a run."""
     tally = current.get()
     if tally is None and len(_active) == 1:
-        for reporter, thread in list(_active.items()):
+        for reporter in list(_active):
             # The task's own thread always has a tally, unless the task is a suspended generator: then the
             # running code is its consumer, which must not be counted.
-            if thread != threading.get_ident():
+            if reporter.thread != threading.get_ident():
                 return reporter.own
     return tally
 
@@ -94,7 +94,8 @@ def unbind(reporter: Reporter) -> None:
 
 
 def _activate(reporter: Reporter) -> None:
-    _active[reporter] = threading.get_ident()
+    reporter.thread = threading.get_ident()
+    _active[reporter] = None
     mark_children(of_tasks=True)
 
 

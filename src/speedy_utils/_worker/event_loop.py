@@ -54,11 +54,12 @@ _LOOP_PACKAGES = frozenset({"asyncio", "concurrent", "selectors", "uvloop"})
 class _Call:
     """An awaitable that a thread waits for."""
 
-    __slots__ = ("awaitable", "ended", "given_up", "task")
+    __slots__ = ("awaitable", "ended", "given_up", "task", "thread")
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self.awaitable = awaitable
         self.task: asyncio.Task[Any] | None = None
+        self.thread = 0  # that of the loop
         self.given_up = False
         self.ended: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -80,6 +81,15 @@ class _Call:
 
 _call_here: ContextVar[_Call | None] = ContextVar("speedy_utils_call", default=None)
 """The call whose coroutine this is or which has started this, as an asyncio task or in a thread."""
+
+
+_calls_by_thread: dict[int, _Call] = {}
+"""The awaitable that each thread waits for."""
+
+
+def call_of(thread: int) -> _Call | None:
+    """Return what a thread waits for in :meth:`EventLoop.run`; None if it is not there."""
+    return _calls_by_thread.get(thread)
 
 
 def is_awaited_by_worker() -> bool:
@@ -127,6 +137,9 @@ class EventLoop:
             Cancelled: All that runs in the loop was cancelled.
         """
         call = _Call(awaitable)
+        thread = threading.get_ident()
+        outer = _calls_by_thread.get(thread)
+        _calls_by_thread[thread] = call
         try:
             loop = self._start()
             loop.call_soon_threadsafe(self._begin, call, context=copy_context())
@@ -134,6 +147,11 @@ class EventLoop:
         except BaseException:
             self._cancel_call(call)
             raise
+        finally:
+            if outer is None:
+                _calls_by_thread.pop(thread, None)
+            else:
+                _calls_by_thread[thread] = outer
         if self._cancelled:
             raise Cancelled
         if error is not None:
@@ -239,6 +257,7 @@ class EventLoop:
             call.end(None, Cancelled())
             return
         _call_here.set(call)
+        call.thread = threading.get_ident()
         try:
             own = call.awaitable if inspect.iscoroutine(call.awaitable) else _awaiting(call.awaitable)
             call.task = asyncio.get_running_loop().create_task(own)

@@ -20,6 +20,7 @@ from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.timings import StageClock, StageTimings
 from .input_rows import InputRows
 from .left_out import describe
+from .stacks import stack_of
 from .user_code import calling_line
 
 _key = functools.lru_cache(maxsize=1024)(Key)
@@ -28,6 +29,10 @@ _key = functools.lru_cache(maxsize=1024)(Key)
 
 _MOST = sys.float_info.max
 """Counters stop there: beyond it there is only infinity, and nothing can be taken back from that."""
+
+
+MIN_STACK_INTERVAL_S = 2.0
+"""Seconds between two looks at where the code of a task is, at the least."""
 
 
 class Part(Protocol):
@@ -203,6 +208,8 @@ class Reporter:
         total: Items of the task, if that is known: its counts stop there.
         total_is_rows: Whether these items are the rows of a dataset.
         declare_lengths: Whether unnamed loops declare how long they are, if the task's items are not known.
+        stack_after: Seconds without a movement after which reports say where the task's code is; None for
+            never.
         clock: Monotonic clock, in seconds.
 
     Attributes:
@@ -211,6 +218,7 @@ class Reporter:
         input: The rows of the input that the task works on; None if it works on something else.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
+        thread: The thread that works on the task; None before it has started.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
     """
 
@@ -222,6 +230,7 @@ class Reporter:
         total: int | None = None,
         total_is_rows: bool = False,
         declare_lengths: bool = True,
+        stack_after: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
@@ -246,6 +255,9 @@ class Reporter:
         self.strict = self.counts_a_part = False
         self.input: InputRows | None = None
         self.take_backs = 0
+        self.thread: int | None = None
+        self._stack_after = stack_after
+        self._stack, self._stack_at = "", 0.0
         self._readings = itertools.count(1)
         self._left_out: str | None = None
         self._another_loop = ""
@@ -360,7 +372,7 @@ class Reporter:
             )
         self._reported = take_backs, counts
         counts |= self._estimated(counts)
-        return Report(self.task, self.attempt, counts, reading)
+        return Report(self.task, self.attempt, counts, reading, stack=self._stack_if_idle())
 
     def capped_counts(self) -> dict[Key, Count]:
         """Return what was counted, in each stage at most its total."""
@@ -461,6 +473,15 @@ class Reporter:
     def _last_movement(self) -> float:
         """Return when the task last counted anything, as far as is known; at the earliest, when it began."""
         return max(self._created, self._stage_clock.moved(None), *list(self._moved.values()))
+
+    def _stack_if_idle(self) -> str:
+        """Return where the task's code is if it has not moved for a while; else nothing."""
+        after, now = self._stack_after, self._clock()
+        if after is None or self.thread is None or now - self._last_movement() < after:
+            self._stack = ""
+        elif not self._stack or now - self._stack_at >= max(after / 5, MIN_STACK_INTERVAL_S):
+            self._stack, self._stack_at = stack_of(self.thread), now
+        return self._stack
 
     def _take_movements(self) -> Mapping[Stage, float]:
         """Return when the stages have moved since the last reading, as far as that was marked.

@@ -28,7 +28,7 @@ class Feed:
     """Live counts that the test gives."""
 
     def __init__(self) -> None:
-        self.phase = self.trouble = ""
+        self.phase, self.trouble, self.answered = "", "", True
         self.reports: list[Report] = []
         self.timings: StageTimings = {}
         self.forgotten: list[Any] = []
@@ -494,3 +494,38 @@ def test_only_the_outermost_run_draws() -> None:
         assert isinstance(display_here(True), NullDisplay)
         display_here(seen.append).show(snapshot)
     assert seen == [snapshot]
+
+
+@pytest.mark.parametrize(
+    ("answered", "gap", "named"), [(True, 2.5, True), (False, 2.5, False), (True, 60.0, False)]
+)
+def test_a_driver_that_could_not_look_calls_no_task_stalled(
+    clock: FakeClock, feed: Feed, *, answered: bool, gap: float, named: bool
+) -> None:
+    """If it was stopped itself, or its channel did not answer, nothing is known of the time between."""
+    run = a_run(100, feed=feed, tasks=1, clock=clock, stall_after=10.0)
+    run.attempt(0, 1, total=100)
+    feed.reports = [Report(0, 1, items(5), 1)]
+    feed.answered = answered
+    run.snapshot()
+    for _ in range(4 if gap < 10.0 else 2):
+        clock.advance(gap)
+        snapshot = run.snapshot()
+    assert bool(snapshot.stalled) is named
+    assert ("waiting for task 0" in snapshot.phase) is named
+
+
+def test_what_stalls_is_logged(clock: FakeClock, feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and once more as it ends."""
+    run = a_run(100, feed=feed, tasks=1, clock=clock, stall_after=10.0, task_numbers=[4], task_unit="shards")
+    run.attempt(0, 1, total=100, item="rows")
+    for reading in range(1, 10):
+        feed.reports = [Report(0, 1, items(5), reading, stack="File 'a.py'")]
+        snapshot = run.snapshot()
+        clock.advance(2.5)
+    assert [task.index for task in snapshot.stalled] == [4]
+    (said,) = caplog.messages
+    assert said.startswith("shard 4 has counted nothing for 10 s: item 'rows', attempt 1, 5 of 100 items")
+    run.commit(0, items(100), total=100, timings={})
+    assert caplog.messages[1:] == ["shard 4 has ended, after it stood for 22 s"]
+    assert run.snapshot().stalled == ()

@@ -121,14 +121,6 @@ def test_where_another_stage_or_loop_may_follow_it_is_said_after_a_while(
         assert (finishing.all_counted, finishing.phase(now)) == (said, "finishing 1 task" * said)
 
 
-def test_shards_are_named_by_their_own_numbers() -> None:
-    """The tasks of a run that goes on with an interrupted one are the shards that were missing."""
-    finishing = FinishingTasks("saving", "shards", tasks=9, numbers=[3, 7])
-    for now in (0.0, 60.0):
-        finishing.read(full(1), tasks_left=1, now=now)
-    assert finishing.phase(60.0) == "saving shard 7, 1 min"
-
-
 def test_nothing_is_said_while_a_task_counts() -> None:
     """A task that counts has something left to count; and for a moment, one that waits for its worker."""
     finishing = FinishingTasks("saving", "shards", tasks=64)

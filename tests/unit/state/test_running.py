@@ -9,7 +9,7 @@ from support.counts import estimated, items, own_total
 
 from speedy_utils import TaskSnapshot
 from speedy_utils._state.ledger import Count, Key, Location, Metric, Report
-from speedy_utils._state.running import MAX_SLOWEST, RunningTask, RunningTasks
+from speedy_utils._state.running import MAX_SLOWEST, RunningTask, RunningTasks, format_tasks
 
 HERE = Location("gpu-3", 4_711, "1f2e")
 
@@ -19,10 +19,17 @@ def report(task: int, done: int, reading: int = 1, attempt: int = 1) -> Report:
     return Report(task, attempt, items(done), reading, HERE)
 
 
+def started(*tasks: int, total: int | None = 100, attempt: int = 1) -> RunningTasks:
+    """Return tasks that were handed to workers at ten seconds."""
+    running = RunningTasks()
+    for task in tasks:
+        running.start(task, attempt, total, "c.json", now=10.0)
+    return running
+
+
 def test_a_task_is_read_with_all_that_is_known_of_it() -> None:
     """How far it is, since when, where it runs and what it works on."""
-    tasks = RunningTasks()
-    tasks.start(7, attempt=2, total=100, item="c.json", now=10.0)
+    tasks = started(7, attempt=2)
     tasks.read([report(7, 20, attempt=2)], now=12.0)
     assert tasks.slowest(now=15.0) == (
         TaskSnapshot(7, "'c.json'", 2, 20, 100, since=3.0, node="gpu-3", pid=4_711, elapsed=5.0, unheard=3.0),
@@ -31,8 +38,7 @@ def test_a_task_is_read_with_all_that_is_known_of_it() -> None:
 
 def test_a_task_that_sent_nothing_stands_since_it_was_handed_out() -> None:
     """Nothing else is known of it: neither its node nor its process."""
-    tasks = RunningTasks()
-    tasks.start(7, attempt=1, total=None, item=None, now=10.0)
+    tasks = started(7)
     tasks.read([Report(7, 1, {})], now=12.0)
     (task,) = tasks.slowest(now=15.0)
     assert (task.since, task.unheard, task.elapsed, task.node, task.pid) == (5.0, 5.0, 5.0, "", None)
@@ -40,26 +46,35 @@ def test_a_task_that_sent_nothing_stands_since_it_was_handed_out() -> None:
 
 def test_unchanged_counts_are_word_from_the_worker_but_no_movement() -> None:
     """A later reading with the same counts says that the worker is there."""
-    tasks = RunningTasks()
-    tasks.start(7, attempt=1, total=100, item=None, now=0.0)
-    for now, reading, done in [(2.0, 1, 20), (4.0, 2, 20), (6.0, 3, 20), (8.0, 3, 20)]:
+    tasks = started(7)
+    for now, reading, done in [(12.0, 1, 20), (14.0, 2, 20), (16.0, 3, 20), (18.0, 3, 20)]:
         tasks.read([report(7, done, reading)], now)
-    (task,) = tasks.slowest(now=9.0)
-    assert (task.since, task.unheard) == (7.0, 3.0)
-    tasks.read([report(7, 19, reading=4)], now=9.5)
-    assert [task.since for task in tasks.slowest(now=10.0)] == [0.5]
+    (task,) = tasks.slowest(now=18.0)
+    assert (task.since, task.unheard) == (6.0, 2.0)
+    tasks.read([report(7, 19, reading=4)], now=18.5)
+    assert [task.since for task in tasks.slowest(now=18.5)] == [0.0]
+
+
+def test_it_is_known_when_a_task_first_counted() -> None:
+    """That a task has started is no count."""
+    tasks = started(7)
+    tasks.read([Report(7, 1, {Key(None, Metric.TASKS_STARTED): 1, **items(0)}, 1)], now=12.0)
+    assert [task.first_count for task in tasks] == [None]
+    for reading in (2, 3):
+        tasks.read([report(7, reading, reading)], now=12.0 + reading)
+    assert [task.first_count for task in tasks] == [4.0]
 
 
 def test_a_new_attempt_starts_anew_and_a_task_that_ended_is_gone() -> None:
     """What the lost attempt had counted, and when, says nothing of the next."""
-    tasks = RunningTasks()
-    tasks.start(7, attempt=1, total=100, item="c", now=0.0)
-    tasks.read([report(7, 20)], now=2.0)
-    tasks.start(7, attempt=2, total=100, item="c", now=5.0)
-    (task,) = tasks.slowest(now=9.0)
+    tasks = started(7)
+    tasks.read([report(7, 20)], now=12.0)
+    tasks.start(7, attempt=2, total=100, item="c", now=15.0)
+    tasks.read([], now=19.0)
+    (task,) = tasks.slowest(now=19.0)
     assert (task.attempt, task.done, task.since, task.node) == (2, 0, 4.0, "")
     tasks.end(7)
-    assert tasks.slowest(now=9.0) == ()
+    assert tasks.slowest(now=19.0) == ()
 
 
 def test_shards_are_called_by_their_own_numbers() -> None:
@@ -105,3 +120,18 @@ def test_how_far_a_task_is(
     """By what it counts in no named stage, or else by what has gone through all its stages."""
     task = RunningTask(0, 1, total, counts=counts)
     assert (task.done, task.known_total) == (done, known_total)
+
+
+@pytest.mark.parametrize(
+    ("unit", "numbers", "text"),
+    [
+        ("shards", [7], "shard 7"),
+        ("tasks", [0, 1], "tasks 0 and 1"),
+        ("tasks", [0, 1, 12], "tasks 0, 1 and 12"),
+        ("tasks", [*range(1_200)], "1,200 tasks"),
+        ("sheep", [3], "sheep 3"),
+    ],
+)
+def test_a_few_tasks_are_named_and_many_are_counted(unit: str, numbers: list[int], text: str) -> None:
+    """Up to three have room in a line."""
+    assert format_tasks(unit, numbers) == text

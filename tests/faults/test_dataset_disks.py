@@ -26,19 +26,44 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return the folder of a file system of four megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)):
+        yield folder
+
+
+@contextlib.contextmanager
+def mounted(*arguments: str) -> Iterator[None]:
+    """Mount a file system, the last argument being its folder, or skip the test where that is not allowed."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if mount is None or umount is None:
         pytest.skip("there is no mount on this system")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([mount, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run([umount, "--lazy", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([umount, "--lazy", arguments[-1]], check=True)
+
+
+def test_an_input_on_a_read_only_mount(backend: str, tmp_path: Path) -> None:
+    """It is cut, mapped, filtered and shuffled as any other; nothing has to be written beside it."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    saved(numbered(40), source)
+
+    def process(dataset: Any) -> Any:
+        kept = dataset.filter(lambda row: row["id"] % 2).map(lambda row: {"text": row["text"].upper()})
+        return kept.shuffle(seed=1)
+
+    with mounted("--bind", str(source), str(source)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(source)], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (source / "cache").touch()
+        multi_process_dataset(
+            source, process, out, num_workers=2, num_shards=4, seed=1, backend=backend, progress=False
+        )
+    result = load_from_disk(str(out))
+    assert sorted(result["id"]) == list(range(1, 40, 2))
+    assert all(row["text"] == f"ROW {row['id']}" for row in result)
 
 
 @pytest.mark.parametrize("returned", [True, False], ids=["saved for it", "saved by it"])

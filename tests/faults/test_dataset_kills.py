@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import runpy
@@ -243,6 +244,42 @@ def test_a_killed_worker_runs_its_shard_again(
 
 
 @pytest.mark.ray
+def test_a_killed_worker_lists_each_bad_row_once(
+    ray_session: None, recorder: Recorder, tmp_path: Path
+) -> None:
+    """Rows that a killed attempt had skipped are skipped and listed by the next one, and counted once."""
+    out = tmp_path / "out"
+
+    def unreadable(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if bad := [i for i in batch["id"] if i in (3, 12, 14, 25)]:
+            raise OSError(f"image {bad[0]} is truncated")
+        return batch
+
+    def process(dataset: Any) -> Any:
+        for row in track(dataset, on_bad_row="skip"):
+            mark = tmp_path / f"died-{row['id']}"
+            if row["id"] in (17, 29) and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield {"id": row["id"]}
+
+    multi_process_dataset(
+        numbered(40).with_transform(unreadable),
+        process,
+        out,
+        num_workers=2,
+        num_shards=4,
+        poll_interval=0.05,
+        progress=recorder,
+    )
+    assert list(load_from_disk(str(out))["id"]) == [i for i in range(40) if i not in (3, 12, 14, 25)]
+    listed = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text("utf-8").splitlines()]
+    assert [line["row"] for line in listed] == [3, 12, 14, 25]
+    assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (40, 40, 2)
+    assert recorder.last.run_line.counters == {"bad_rows": 4}
+
+
+@pytest.mark.ray
 def test_a_shard_that_always_kills_its_worker_fails_alone(
     ray_session: None, recorder: Recorder, tmp_path: Path
 ) -> None:
@@ -296,6 +333,62 @@ def test_an_output_that_is_its_own_input_survives_a_killed_swap(kept: str, tmp_p
     run()
     assert list(load_from_disk(str(out))["id"]) == list(range(1, 31))
     assert os.listdir(tmp_path) == ["out"]
+
+
+STORY = """
+import pathlib
+from datasets import Dataset
+from speedy_utils import multi_process_dataset, track
+
+def score(row):
+    return row["id"] // (row["id"] - 21)
+
+def process(dataset):
+    pathlib.Path(f"started-{dataset[0]['id']}").touch()
+    for row in track(dataset):
+        yield {"id": row["id"], "score": score(row)}
+
+def main(**options):
+    rows = Dataset.from_dict({"id": list(range(32))})
+    multi_process_dataset(rows, process, "out", num_workers=2, num_shards=16, **options)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.ray
+def test_after_a_bug_was_corrected_one_shard_runs(driver: Callable[..., Any], tmp_path: Path) -> None:
+    """The script is refused with the line that has changed, and with "trust" keeps the other 15 shards."""
+
+    def started() -> list[str]:
+        found = sorted(path.name for path in tmp_path.glob("started-*"))
+        for name in found:
+            (tmp_path / name).unlink()
+        return found
+
+    done = driver(STORY)
+    assert "1 of 16 shards failed; 15 of 16 shards are finished, and kept in" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    assert len(started()) == 16
+    corrected = STORY.replace("//", "/").replace("(row[", "(0.5 + row[")
+    corrected = corrected.replace(
+        "    rows =", "    # A comment, and a print.\n    print('begun')\n    rows ="
+    )
+    done = driver(corrected)
+    assert (
+        "score has `return row['id'] / (0.5 + row['id'] - 21)`; it was `return row['id'] // (row['id'] - 21)`"
+        in (done.stderr)
+    )
+    assert started() == []
+    done = driver(corrected.replace("    main()", "    main(resume='trust')"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resumed: 15 of 16 shards kept from \d\d:\d\d, 1 to run", done.stderr)
+    assert started() == ["started-20"]
+    result = load_from_disk(str(tmp_path / "out"))
+    assert str(result.features["score"].dtype) == "float64"  # those of the other shards were integers
+    assert result["id"][:] == list(range(32))
+    assert result["score"][:] == [i // (i - 21) if i not in (20, 21) else i / (i - 20.5) for i in range(32)]
 
 
 KILLED_MERGES = """

@@ -18,6 +18,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from inspect import unwrap
+from itertools import pairwise
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -243,19 +244,19 @@ def _follows(cls: type, key: str, value: Any) -> bool:
 @functools.lru_cache(maxsize=4_096)
 def attributes_read(code: CodeType) -> dict[str, frozenset[str] | None]:
     """Return the attributes that code reads of each global; None for one that is used in another way too."""
-    found: dict[str, frozenset[str] | None] = {}
+    reads: list[tuple[str, frozenset[str] | None]] = []
     instructions = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
-    for place, each in enumerate(instructions):
-        if not each.opname.endswith(("_GLOBAL", "_GLOBALS")) and each.opname != "LOAD_NAME":
-            continue
-        key = str(each.argval)
-        after = instructions[place + 1]  # no code ends here
-        read = frozenset({str(after.argval)}) if after.opname in _READ_ATTRIBUTE else None
-        found[key] = _both(found.get(key, frozenset()), read)
+    for each, after in pairwise(instructions):  # no code ends by reading a global
+        if each.opname.endswith(("_GLOBAL", "_GLOBALS")) or each.opname == "LOAD_NAME":
+            attribute = frozenset({str(after.argval)}) if after.opname in _READ_ATTRIBUTE else None
+            reads.append((str(each.argval), attribute))
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            for key, read in attributes_read(constant).items():
-                found[key] = _both(found.get(key, frozenset()), read)
+            reads += attributes_read(constant).items()
+    found: dict[str, frozenset[str] | None] = {}
+    for key, read in reads:
+        before = found.get(key, frozenset())
+        found[key] = None if before is None or read is None else before | read
     return found
 
 
@@ -271,22 +272,14 @@ def show(value: Any, width: int = 100) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozenset[str] | None:
-    return None if first is None or second is None else first | second
-
-
 def _are_plain_attributes(value: Any, names: Iterable[str]) -> bool:
     """Return whether reading attributes of an object runs no code, and reads nothing but these."""
-    kind = type(value)
+    kind: Any = type(value)
     return (
-        _attribute(kind, "__getattribute__") is _attribute(object, "__getattribute__")
+        kind.__getattribute__ is object.__getattribute__
         and type(getattr(value, "__dict__", None)) is dict
         and all(name in vars(value) and not hasattr(getattr(kind, name, None), "__set__") for name in names)
     )
-
-
-def _attribute(kind: type, name: str) -> Any:
-    return getattr(kind, name)
 
 
 def _own_values(module: ModuleType) -> dict[str, Any]:

@@ -89,34 +89,18 @@ class _Plain(ast.NodeTransformer):
     def __init__(self) -> None:
         self._in_class = False
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return self._visit_function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._visit_function(node)
-
-    def _visit_function(self, node: _Function) -> ast.AST:
-        node.returns = None
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        return self._visit_inside(node, in_class=False)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return self._visit_inside(node, in_class=True)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if self._in_class:
-            return self.generic_visit(node)
-        if node.value is None:
-            return ast.Pass()
-        return ast.Assign([node.target], self.visit(node.value))
-
-    def _visit_inside(self, node: ast.AST, *, in_class: bool) -> ast.AST:
-        before, self._in_class = self._in_class, in_class
-        self.generic_visit(node)
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        before = self._in_class
+        if isinstance(node, (_Function, ast.ClassDef)):
+            self._in_class = isinstance(node, ast.ClassDef)
+        if isinstance(node, _Function):
+            node.returns = None
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        super().generic_visit(node)
         self._in_class = before
+        if isinstance(node, ast.AnnAssign) and not self._in_class:
+            return ast.Pass() if node.value is None else ast.Assign([node.target], node.value)
         return node

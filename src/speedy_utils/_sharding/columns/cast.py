@@ -9,7 +9,7 @@ caller asks for a narrower float.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
@@ -89,18 +89,14 @@ def fits(columns: Features, wanted: Features) -> bool:
     return columns == wanted or (columns.arrow_schema == wanted.arrow_schema and not holds(wanted, is_label))
 
 
-# What a feature's own cast, or Arrow's, raises for a value that does not fit.
-def _cant_cast() -> tuple[type[Exception], ...]:
-    import pyarrow as pa
-
-    return (CastError, pa.ArrowException, TypeError, ValueError, OverflowError, KeyError)
-
-
 def _cast_rows(array: pa.Array, feature: Any, column: str, first_row: int, encoded: bool) -> pa.Array:
     """Cast the rows of a column; the error names the first row that can't be cast."""
+    import pyarrow as pa
+
     try:
         return _cast(array, feature, column, encoded)
-    except _cant_cast() as error:
+    # What a feature's own cast, or Arrow's, raises for a value that does not fit.
+    except (CastError, pa.ArrowException, TypeError, ValueError, OverflowError, KeyError) as error:
         # Half of the rows again and again, until one is left.
         if len(array) > 1:
             middle = len(array) // 2
@@ -122,7 +118,7 @@ def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array
     if array.null_count == len(array):
         return _nulls(len(array), target)
     if is_json(feature):
-        if encoded and _is_text(array.type):
+        if encoded and _kind(array.type) == _kind(pa.string()):
             return pa.ExtensionArray.from_storage(target, array.cast(target.storage_type))
         return _to_json(array, target, column)
     if isinstance(array, pa.ExtensionArray):
@@ -138,7 +134,7 @@ def _cast(array: pa.Array, feature: Any, column: str, encoded: bool) -> pa.Array
     if pa.types.is_struct(target) and pa.types.is_struct(array.type):
         return _cast_struct(array, feature, target, column, encoded)
     parts = list_parts(feature)
-    if parts and _is_list(array.type):
+    if parts and re.match(r"(large_|fixed_size_)?list<", str(array.type)):
         return _cast_list(array, parts.item, target, column, encoded)
     if isinstance(array, pa.DictionaryArray):
         return _cast(array.dictionary_decode(), feature, column, encoded)
@@ -179,33 +175,18 @@ def _cast_list(array: Any, item: Any, target: pa.DataType, column: str, encoded:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    values = _cast(array.flatten(), item, f"{column}[]", encoded)  # without what lies below a null
     lengths = pc.list_value_length(array)
-    values = _cast(
-        array.flatten(), item, f"{column}[]", encoded
-    )  # flatten() leaves out what lies below a null
-    missing = array.is_null()
-    if pa.types.is_fixed_size_list(target):
-        size = target.list_size
-        wrong = pc.any(pc.not_equal(lengths, size)).as_py()
-        if wrong:
-            raise CastError(column, f"a list must have {size} values")
-        if array.null_count:  # Arrow keeps room for the values of a list that is null
-            starts = pc.subtract(
-                pc.cumulative_sum(pc.if_else(missing, 0, size)), pc.if_else(missing, 0, size)
-            )
-            rows = [
-                None if start is None else start + place
-                for start in pc.if_else(missing, None, starts).to_pylist()
-                for place in range(size)
-            ]
-            values = values.take(pa.array(rows, pa.int64()))
-        return pa.FixedSizeListArray.from_arrays(values, type=target, mask=missing)
-    large = pa.types.is_large_list(target)
     ends = pc.cumulative_sum(pc.fill_null(pc.cast(lengths, pa.int64()), 0))
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
-    if large:
-        return pa.LargeListArray.from_arrays(offsets, values, type=target, mask=missing)
-    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), values, type=target, mask=missing)
+    if pa.types.is_list(target):
+        return pa.ListArray.from_arrays(offsets.cast(pa.int32()), values, type=target, mask=array.is_null())
+    if pa.types.is_fixed_size_list(target) and pc.any(pc.not_equal(lengths, target.list_size)).as_py():
+        raise CastError(column, f"a list must have {target.list_size} values")
+    plain = pa.LargeListArray.from_arrays(
+        offsets, values, type=pa.large_list(target.value_field), mask=array.is_null()
+    )
+    return pc.cast(plain, target)
 
 
 def _to_json(array: pa.Array, target: Any, column: str) -> pa.Array:
@@ -234,18 +215,9 @@ def _cast_values(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kinds: list[Callable[[pa.DataType], bool]] = [
-        _is_number,
-        _is_text,
-        _is_bytes,
-        pa.types.is_date,
-        pa.types.is_time,
-        pa.types.is_timestamp,
-        pa.types.is_duration,
-        pa.types.is_decimal,
-    ]
+    kinds = [_kind(array.type), _kind(target)]
     zones = getattr(array.type, "tz", None) is None, getattr(target, "tz", None) is None
-    if not any(kind(array.type) and kind(target) for kind in kinds) or zones[0] != zones[1]:
+    if kinds[0] is None or kinds[0] != kinds[1] or zones[0] != zones[1]:
         raise CastError(column, f"{array.type} can't become {target} without changing values")
     if pa.types.is_boolean(target):
         raise CastError(column, f"{array.type} can't become {target} without changing values")
@@ -261,26 +233,17 @@ def _cast_values(array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
     return cast
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return str(kind) in ("string", "large_string", "string_view")
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return str(kind) in ("binary", "large_binary", "binary_view") or pa.types.is_fixed_size_binary(kind)
+_KINDS = (
+    r"u?int\d+|halffloat|float|double|bool",
+    r"(large_)?string(_view)?",
+    r"(large_)?binary(_view)?|fixed_size_binary.*",
+    *("date.*", r"time(32|64).*", "timestamp.*", "duration.*", "decimal.*"),
+)
+"""Patterns of the names of types within which a value may be cast."""
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+def _kind(stored: pa.DataType) -> str | None:
+    return next((kind for kind in _KINDS if re.fullmatch(kind, str(stored))), None)
 
 
 def arrow_type(feature: Any) -> pa.DataType:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._validation import shorten
 from .cast import CastError, as_json, cast_table, check_name, feature_of
-from .unify import MisfitError, is_json, list_parts, make_list, unify
+from .unify import MisfitError, is_json, is_value, leaves, list_parts, make_list, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -184,7 +184,8 @@ def _convert_one_by_one(values: Any, name: str, feature: Any, first_row: int) ->
             common = unify(common, kind, name)
         except MisfitError as misfit:
             other = next(place for place, each in enumerate(kinds) if _clash(each, kind))
-            raise TwoRowsError(misfit, first_row + other, values[other], row, value) from None
+            shown = shorten(values[other], 120), shorten(value, 120)
+            raise TwoRowsError(misfit, first_row + other, shown[0], row, shown[1]) from None
         arrays.append(array)
         kinds.append(kind)
     if feature is not None:
@@ -218,30 +219,18 @@ class TwoRowsError(Exception):
     Args:
         misfit: The types.
         row: The number of the one row.
-        value: What its column holds.
+        shown: What its column holds, as text.
         other_row: The number of the other.
-        other_value: What the column holds there.
+        other_shown: What the column holds there.
     """
 
-    def __init__(
-        self, misfit: MisfitError, row: int, value: object, other_row: int, other_value: object
-    ) -> None:
-        super().__init__(misfit, row, value, other_row, other_value)
-        self.text = (
-            f"{misfit}: row {row:,} holds {shorten(value, 120)}, and row {other_row:,} "
-            f"{shorten(other_value, 120)}"
-        )
-
-    def __str__(self) -> str:
-        return self.text
+    def __init__(self, misfit: MisfitError, row: int, shown: str, other_row: int, other_shown: str) -> None:
+        super().__init__(f"{misfit}: row {row:,} holds {shown}, and row {other_row:,} {other_shown}")
 
 
 def _is_encoded(feature: Any) -> bool:
     """Return whether values of a feature are stored in another form: images, class labels, JSON, arrays."""
-    if isinstance(feature, dict):
-        return any(map(_is_encoded, feature.values()))
-    parts = list_parts(feature)
-    return _is_encoded(parts.item) if parts else type(feature).__name__ != "Value"
+    return not all(map(is_value, leaves(feature)))
 
 
 def _encode(value: Any, feature: Any) -> Any:

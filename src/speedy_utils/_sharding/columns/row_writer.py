@@ -51,7 +51,7 @@ class RowWriter:
         self._columns_without_rows = self._features
         self._gathered: list[Mapping[str, Any]] = []
         self._gathered_bytes = 0
-        self._samples: dict[str, tuple[int, object]] = {}
+        self._samples: dict[str, tuple[int, str]] = {}
 
     def add(self, item: Any) -> None:
         """Write a row, or a table of any library.
@@ -143,9 +143,9 @@ class RowWriter:
                 self._samples[name] = self._rows + found[0], shorten(found[1], 120)
 
     def _two_rows(self, misfit: MisfitError, table: pa.Table) -> Exception:
-        row, value = self._samples.get(misfit.name, (0, None))
-        found = first_value(table.column(misfit.name)) or (0, None)
-        return TwoRowsError(misfit, row, _Shown(value), self._rows + found[0], found[1])
+        row, shown = self._samples.get(misfit.name, (0, "None"))
+        place, value = first_value(table.column(misfit.name)) or (0, None)
+        return TwoRowsError(misfit, row, shown, self._rows + place, shorten(value, 120))
 
     def _close_file(self) -> None:
         if self._open is not None:
@@ -182,16 +182,6 @@ class RowWriter:
         """Close the files without writing what is left. Idempotent."""
         self._gathered = []
         self._close_file()
-
-
-class _Shown:
-    """A value as text, which needs no more quotes."""
-
-    def __init__(self, text: object) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return str(self._text)
 
 
 class _ArrowFile:

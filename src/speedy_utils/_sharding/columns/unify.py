@@ -12,24 +12,19 @@ A join says which type; whether each value keeps is seen when it is cast, see :m
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._validation import shorten
 
 if TYPE_CHECKING:
     from datasets import Features
 
-_WIDER = {
-    ("string", "large_string"): "large_string",
-    ("binary", "large_binary"): "large_binary",
-}
-
 _INTEGER = re.compile(r"(u?)int(8|16|32|64)")
 _FLOAT = re.compile(r"float(16|32|64)")
 _TIME = re.compile(r"(timestamp|duration)\[(s|ms|us|ns)(.*)\]")
+_SAID_BY_JSON = re.compile(r"u?int\d+|float\d+|bool|(large_)?string")
 _UNITS = ["s", "ms", "us", "ns"]
 _DECIMAL = re.compile(r"decimal(128|256)\((\d+), (-?\d+)\)")
 
@@ -90,7 +85,8 @@ def unify(ours: Any, theirs: Any, column: str = "") -> Any:
     if is_null(ours):
         return theirs
     for one, other in ((ours, theirs), (theirs, ours)):
-        if (is_json(one) and _is_said_by_json(other)) or (_is_media(one) and _is_stored_media(other)):
+        said = is_json(one) and all(map(_is_said_by_json, leaves(other)))
+        if said or (_is_media(one) and _is_stored_media(other)):
             return one
     if isinstance(ours, dict) and isinstance(theirs, dict):
         null = Value("null")
@@ -104,7 +100,7 @@ def unify(ours: Any, theirs: Any, column: str = "") -> Any:
         length = ours_list.length if ours_list.length == theirs_list.length else -1
         return make_list(item, length, large=ours_list.large or theirs_list.large)
     dtype = _wider(getattr(ours, "dtype", None), getattr(theirs, "dtype", None))
-    if dtype is None or not (_is_value(ours) and _is_value(theirs)):
+    if dtype is None or not (is_value(ours) and is_value(theirs)):
         raise MisfitError(column, ours, theirs)
     return type(ours)(dtype)
 
@@ -113,9 +109,8 @@ def _wider(ours: Any, theirs: Any) -> str | None:
     """Return the name of the type that holds two, for example ``int64`` for ``int32`` and ``uint32``."""
     if not (isinstance(ours, str) and isinstance(theirs, str)):
         return None
-    found = _WIDER.get((ours, theirs)) or _WIDER.get((theirs, ours))
-    if found:
-        return found
+    if f"large_{ours}" == theirs or ours == f"large_{theirs}":
+        return max(ours, theirs, key=len)
     times = _TIME.fullmatch(ours), _TIME.fullmatch(theirs)
     if times[0] and times[1] and times[0].group(1, 3) == times[1].group(1, 3):
         kind, zone = times[0].group(1, 3)
@@ -148,8 +143,7 @@ def _wider_decimal(ours: re.Match[str], theirs: re.Match[str]) -> str | None:
     return f"decimal{bits}({precision}, {scale})" if precision <= 76 else None
 
 
-@dataclasses.dataclass(frozen=True)
-class ListParts:
+class ListParts(NamedTuple):
     """A list feature of any version of ``datasets``."""
 
     item: Any
@@ -198,12 +192,20 @@ def is_label(feature: Any) -> bool:
     return type(feature).__name__ == "ClassLabel"
 
 
+def leaves(feature: Any) -> Iterator[Any]:
+    """Yield the features in a struct, a list or columns that hold no others, or the feature itself."""
+    if isinstance(feature, dict):
+        for each in feature.values():
+            yield from leaves(each)
+    elif parts := list_parts(feature):
+        yield from leaves(parts.item)
+    else:
+        yield feature
+
+
 def holds(feature: Any, kind: Callable[[Any], bool]) -> bool:
     """Return whether there is a feature of a kind in another one, or in columns."""
-    if isinstance(feature, dict):
-        return any(holds(each, kind) for each in feature.values())
-    parts = list_parts(feature)
-    return holds(parts.item, kind) if parts else kind(feature)
+    return any(map(kind, leaves(feature)))
 
 
 def may_change(ours: Any, wanted: Any) -> bool:
@@ -216,28 +218,23 @@ def may_change(ours: Any, wanted: Any) -> bool:
     if ours_list and wanted_list:
         shorter = wanted_list.length not in (-1, ours_list.length) or ours_list.large > wanted_list.large
         return shorter or may_change(ours_list.item, wanted_list.item)
-    if not (_is_value(ours) and _is_value(wanted)) or _wider(ours.dtype, wanted.dtype) != wanted.dtype:
+    if not (is_value(ours) and is_value(wanted)) or _wider(ours.dtype, wanted.dtype) != wanted.dtype:
         return True
     if _TIME.fullmatch(wanted.dtype) or wanted.dtype == "uint64":
         return not str(ours.dtype).startswith("uint")
     return wanted.dtype == "float64" and ours.dtype in ("int64", "uint64")
 
 
-def _is_value(feature: Any) -> bool:
+def is_value(feature: Any) -> bool:
+    """Return whether a feature is a plain value."""
     return type(feature).__name__ == "Value"
 
 
 def _is_said_by_json(feature: Any) -> bool:
-    if isinstance(feature, dict):
-        return all(_is_said_by_json(each) for each in feature.values())
-    parts = list_parts(feature)
-    if parts:
-        return _is_said_by_json(parts.item)
     if is_json(feature) or is_null(feature):
         return True
     dtype = str(getattr(feature, "dtype", ""))
-    number = _INTEGER.fullmatch(dtype) or _FLOAT.fullmatch(dtype)
-    return _is_value(feature) and (bool(number) or dtype in ("bool", "string", "large_string"))
+    return is_value(feature) and bool(_SAID_BY_JSON.fullmatch(dtype))
 
 
 def _is_media(feature: Any) -> bool:
@@ -257,4 +254,4 @@ def _is_stored_media(feature: Any) -> bool:
 
 def show_type(feature: Any) -> str:
     """Return the name of a type for an error message."""
-    return str(feature.dtype) if _is_value(feature) else shorten(feature)
+    return str(feature.dtype) if is_value(feature) else shorten(feature)

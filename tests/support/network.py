@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from support.programs import environment
@@ -107,14 +109,14 @@ class Network:
         return "\n".join(f"{file.name}:\n{file.read_text()[-3000:]}" for file in files)
 
     def __exit__(self, *exception: object) -> None:
-        for program in reversed(self._programs):
-            program.terminate()
+        for machine in ADDRESSES:  # Ray would take half a minute to leave a cluster that it can't reach
+            namespace = self._prefix + machine
+            found = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, check=False)
+            for pid in found.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         for program in self._programs:
-            try:
-                program.wait(20)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
+            program.wait()
         for name in [*ADDRESSES, "r"]:
             subprocess.run(["ip", "netns", "del", self._prefix + name], capture_output=True, check=False)
 

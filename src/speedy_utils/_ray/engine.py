@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -27,10 +28,14 @@ from .._state.timings import StageTimings
 from .._validation import shorten
 from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
+from .cluster.idle import end_idle_worker
 from .cluster.nodes import Nodes
-from .cluster.silence import SilenceWatch
+from .cluster.silence import LostAttempt, SilenceWatch
 from .logs import RunLogs, choose_logs
 from .relay import plan_relays, start_relays
+
+logger = logging.getLogger("speedy_utils")
+
 
 ACTOR_DELAY_S = 0.2
 """Seconds that a run lasts before its actors are started; see ``RayEngine._start_actors``."""
@@ -65,7 +70,7 @@ READ_INTERVAL_S = 2.0
 
 
 GIVE_UP_TIMEOUT_S = 5.0
-"""Seconds that Ray has to end a task whose answer was lost."""
+"""Seconds that Ray has to give up a task that is lost."""
 
 
 _fields = attrgetter(*(each.name for each in fields(Attempt)))
@@ -96,7 +101,7 @@ class RayEngine:
         self.answered, self._answers = False, 0
         self._silence: SilenceWatch | None = None
         self._looked_at = 0.0
-        self._given_up: dict[Any, tuple[str, float]] = {}
+        self._given_up: dict[Any, tuple[LostAttempt, float]] = {}
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -203,22 +208,30 @@ class RayEngine:
             # Those that Ray has heard of are not lost, but large: they are being fetched.
             for ref in ray.wait([*late], num_returns=len(late), timeout=0, fetch_local=False)[0]:
                 silence.end(late[ref])
-        for task, reason, on_dead_node in silence.check():
-            ref = refs[task]
-            if on_dead_node:
-                self._given_up[ref] = reason, now
-            elif ref not in self._given_up:
-                # It runs no more, but Ray thinks so and keeps its worker for it. This sends something on the
-                # connection that it waits for, and Ray finds that broken.
-                ray.cancel(ref, force=True)
-                self._given_up[ref] = reason, now + GIVE_UP_TIMEOUT_S
+        for lost in silence.check():
+            ref = refs[lost.task]
+            if ref not in self._given_up:
+                if lost.idle:
+                    end_idle_worker(lost.idle)
+                if lost.dead_node:
+                    ray.cancel(ref, force=True)  # it may wait in a queue, and must not run there too
+                at_once = not (lost.idle or lost.dead_node)
+                self._given_up[ref] = lost, now + (0 if at_once else GIVE_UP_TIMEOUT_S)
         over = [ref for ref, (_, deadline) in self._given_up.items() if now >= deadline]
         return [(self._attempts.pop(ref), self._outcome_of_lost(ref)) for ref in over]
 
     def _outcome_of_lost(self, ref: Any) -> Outcome:
         self._item_refs.pop(ref, None)
-        reason, _ = self._given_up.pop(ref)
-        return Outcome(failure=Failure(f"the worker was lost: {reason}", worker_lost=True))
+        (task, reason, _, dead_node), _ = self._given_up.pop(ref)
+        if dead_node:
+            # No retry. Ray may wait for that node to take tasks of this kind, and start no other until then.
+            text = f"task {task} starts again: {reason}"
+            if self._nodes.leave_out(dead_node, text):
+                self._task = self._remote.options(**self._nodes.options())
+            else:
+                logger.warning(text)
+        failure = Failure(f"the worker was lost: {reason}", worker_lost=True, unsuited_node=dead_node)
+        return Outcome(failure=failure)
 
     def _outcome(self, ref: Any) -> Outcome:
         sent = _sent_by(ref, self._item_refs.get(ref))

@@ -6,7 +6,7 @@ And an answer that was under way may be lost for good although the network is ba
 
 What is known here is when a worker was last heard of, as one that is well sends word every two seconds; which
 attempts their workers have called ended; and Ray's own table of nodes, which tells that a node is dead after
-some 30 s. From then on its workers can't answer any more: Ray ends those that come back.
+a minute or so. From then on its workers can't answer any more: Ray ends those that come back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from ..._state.ledger import ENDED, Location, Report, Task
@@ -37,11 +38,14 @@ Together with the interval of readings it is less than 15 s.
 
 
 ASK_AFTER_S = 5.0
-"""Seconds without a word from some worker after which Ray is asked which nodes are dead."""
+"""Seconds without a word of some attempt after which Ray is asked which nodes are dead, and asked again."""
 
 
-ASK_INTERVAL_S = 2.0
-"""Seconds between two such questions."""
+UNHEARD_AFTER_S = 60.0
+"""Seconds after which an attempt that never sent word is taken to be on a node that has died meanwhile.
+
+It may also wait for a CPU, or import what its function needs.
+"""
 
 
 LATE_AFTER_S = 5.0
@@ -62,12 +66,14 @@ class LostAttempt(NamedTuple):
     Attributes:
         task: The task.
         reason: What is known of it, in one line.
-        on_dead_node: Whether its node is dead. If not, its answer is lost, and Ray has to give it up.
+        idle: The process that has ended it, and that Ray keeps for it; None if there is none.
+        dead_node: The id of a node that has died, if nothing but that speaks for the loss: it may also wait.
     """
 
     task: Task
     reason: str
-    on_dead_node: bool
+    idle: Location | None = None
+    dead_node: str = ""
 
 
 @dataclass
@@ -118,7 +124,8 @@ class SilenceWatch:
         self._now = 0.0  # time in which there were readings: without any, no worker is silent
         self._asked_at = 0.0
         self._question: threading.Thread | None = None
-        self._dead: set[str] = set()
+        self._dead: set[str] | None = None  # not asked yet
+        self._died: tuple[str, float] = "", -inf  # the last node that has died in this run, and when
         self._troubles: dict[Task, _Trouble] = {}  # by the id of a node, or by task: late answers
 
     def start(self, task: Task, attempt: int) -> None:
@@ -167,22 +174,27 @@ class SilenceWatch:
         with self._lock:
             ended = [each for each in self._tasks if ENDED in each.counts]
             working = [each for each in self._tasks if each.location and ENDED not in each.counts]
-            if any(self._now - each.heard >= ASK_AFTER_S for each in working):
+            if any(self._now - each.heard >= ASK_AFTER_S for each in self._tasks):
                 self._ask()
             self._note_troubles(self._silent(working) | self._late(ended))
-            reason = "Ray calls its node dead, and it was not heard of for {:.0f} s"
-            lost = [
-                LostAttempt(each.task, reason.format(self._now - each.heard), on_dead_node=True)
-                for each in self._tasks
-                if each.location and each.location.node_id in self._dead
-            ]
-            reason = "it has ended, and its result did not come within {:.0f} s: it was lost on the way"
-            return lost + [
-                LostAttempt(each.task, reason.format(self._now - each.moved), on_dead_node=False)
-                for each in ended
-                if each.location and each.location.node_id not in self._dead
-                if self._now - each.moved >= LOST_AFTER_S
-            ]
+            return [lost for each in self._tasks if (lost := self._lost(each))]
+
+    def _lost(self, task: RunningTask) -> LostAttempt | None:
+        unheard, (dead_node, died_at) = self._now - task.heard, self._died
+        if task.location is None:
+            if task.started > died_at or unheard < UNHEARD_AFTER_S:
+                return None
+            reason = (
+                f"it has sent no word for {unheard:.0f} s, and may be on node {dead_node[:8]}, which has died"
+            )
+            return LostAttempt(task.task, reason, dead_node=dead_node)
+        if task.location.node_id in (self._dead or ()):
+            return LostAttempt(task.task, f"Ray calls its node dead, which was silent for {unheard:.0f} s")
+        late = self._now - task.moved
+        if ENDED not in task.counts or late < LOST_AFTER_S:
+            return None
+        reason = f"it has ended, and its result did not come within {late:.0f} s: it was lost on the way"
+        return LostAttempt(task.task, reason, idle=task.location)
 
     def text(self) -> str:
         """Return who is silent: ``"no word from node-2 for 15 s: 3 tasks wait for it"``; or nothing."""
@@ -228,7 +240,9 @@ class SilenceWatch:
         for key, trouble in troubles.items():
             before = self._troubles.get(key)
             if before is None or (trouble.whole and not before.whole):
-                logger.warning(trouble.text.format(_duration(self._now - trouble.since)))
+                text = trouble.text.format(_duration(self._now - trouble.since))
+                next_step = "; what it has runs again elsewhere once Ray calls it dead" * trouble.whole
+                logger.warning("%s%s", text, next_step)
         for key, trouble in self._troubles.items():
             if key not in troubles:
                 logger.warning("%s: heard again", trouble.name)
@@ -237,7 +251,7 @@ class SilenceWatch:
     def _ask(self) -> None:
         """Ask Ray which nodes are dead, in a thread: nothing says when it answers."""
         busy = self._question is not None and self._question.is_alive()
-        if busy or self._now - self._asked_at < ASK_INTERVAL_S:
+        if busy or self._now - self._asked_at < ASK_AFTER_S:
             return
         self._asked_at = self._now
         self._question = threading.Thread(target=self._answer, name="speedy_utils-nodes", daemon=True)
@@ -245,9 +259,14 @@ class SilenceWatch:
 
     def _answer(self) -> None:
         try:
-            self._dead = self._dead_nodes()
+            dead = self._dead_nodes()
         except Exception as error:  # Ray raises many things; it is asked again
             logger.debug("Ray does not say which nodes are dead: %s", error)
+            return
+        with self._lock:
+            if self._dead is not None and (died := dead - self._dead):
+                self._died = died.pop(), self._now
+            self._dead = dead
 
 
 def _silence(name: str, tasks: list[RunningTask], *, whole: bool = False) -> _Trouble:

@@ -14,6 +14,7 @@ from speedy_utils._ray.cluster.silence import (
     LOST_AFTER_S,
     MAX_PAUSE_S,
     PROCESS_SILENT_AFTER_S,
+    UNHEARD_AFTER_S,
     SilenceWatch,
 )
 from speedy_utils._state.ledger import ENDED, Location, Report
@@ -123,7 +124,12 @@ def test_tasks_of_a_dead_node_are_lost_at_once(cluster: Cluster) -> None:
     cluster.silent = {cluster.places[1], cluster.places[2]}
     cluster.dead = {AWAY, "long ago"}
     cluster.run(ASK_AFTER_S)
-    wait_until(lambda: cluster.lost() == [1, 2])
+
+    def lost() -> bool:
+        cluster.run(1)
+        return cluster.lost() == [1, 2]
+
+    wait_until(lost)
     for task in (1, 2):
         cluster.watch.end(task)
     assert (cluster.lost(), cluster.watch.text()) == ([], "")
@@ -154,8 +160,8 @@ def test_an_ended_task_without_an_answer_is_named_and_then_lost(
     text = "task 2 has ended on node-2, and its result has not come for 6 s"
     assert (cluster.watch.text(), cluster.lost()) == (text, [])
     cluster.run(LOST_AFTER_S)
-    ((task, reason, on_dead_node),) = cluster.watch.check()
-    assert (task, on_dead_node) == (2, False)
+    ((task, reason, idle, dead_node),) = cluster.watch.check()
+    assert (task, idle, dead_node) == (2, cluster.places[2], "")
     assert reason.endswith("it was lost on the way")
     assert [record.message.partition(" for ")[0] for record in caplog.records] == [
         "task 2 has ended on node-2, and its result has not come"
@@ -172,12 +178,25 @@ def test_without_readings_no_worker_is_silent(cluster: Cluster) -> None:
     assert cluster.watch.text() == ""
 
 
-def test_tasks_that_never_spoke_are_not_silent() -> None:
-    """They may wait for a free CPU."""
+def test_tasks_that_never_spoke_are_not_silent_and_lost_only_if_a_node_has_died() -> None:
+    """They may wait for a free CPU; or they were handed to a node that was cut off before they spoke."""
     cluster = Cluster()
+    cluster.dead = {"long ago"}
     cluster.watch.start(0, 1)
-    cluster.run(100)
+    cluster.run(UNHEARD_AFTER_S)
     assert (cluster.watch.text(), cluster.lost()) == ("", [])
+    cluster.dead = {"long ago", AWAY}
+
+    def lost() -> bool:
+        cluster.run(1)
+        return bool(cluster.lost())
+
+    wait_until(lost)
+    cluster.watch.start(1, 1)  # after that node was dead
+    cluster.run(UNHEARD_AFTER_S + 1)
+    ((task, reason, idle, dead_node),) = cluster.watch.check()
+    assert (task, idle, dead_node) == (0, None, AWAY)
+    assert reason.endswith(f"may be on node {AWAY}, which has died")
 
 
 def test_a_ray_that_cannot_say_which_nodes_are_dead_is_asked_again(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -98,13 +98,11 @@ class LoggingSettings:
         if logging.root.handlers:
             yield
             return
-        manager, changed = logging.root.manager, []
+        manager = logging.root.manager
         former = logging.lastResort, manager.disable
-        for name, level in self.levels.items():
-            known = logging.getLogger(name or None)
-            if known.level != level:
-                changed.append((known, known.level, level))
-                known.setLevel(level)
+        loggers = [(logging.getLogger(name or None), level) for name, level in self.levels.items()]
+        changed = [(known, known.level, level) for known, level in loggers if known.level != level]
+        _set_levels([(known, level) for known, _, level in changed])
         handler = logging.lastResort
         if self.formatter is not None:
             # What logging uses where there is no handler. Were it one of the root's, basicConfig() in a task
@@ -118,9 +116,15 @@ class LoggingSettings:
                 logging.lastResort = former[0]
             if manager.disable == disabled:
                 manager.disable = former[1]
-            for known, before, level in changed:
-                if known.level == level:
-                    known.setLevel(before)
+            _set_levels([(known, before) for known, before, level in changed if known.level == level])
+
+
+def _set_levels(levels: Sequence[tuple[logging.Logger, int]]) -> None:
+    """Set the levels of loggers. ``setLevel`` empties a cache of each logger that there is: once, here."""
+    for known, level in levels:
+        known.level = level
+    if levels:
+        logging.root.setLevel(logging.root.level)
 
 
 def _console(handler: logging.Handler) -> str:

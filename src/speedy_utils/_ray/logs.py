@@ -70,8 +70,8 @@ class RunLogs:
         self.name, self.task_name = name, task_name
         self._filter = LogFilter(choice)
         self._waits = choice != "none"
-        self._printed: Counter[tuple[int, bool]] = Counter()  # bytes, by process and whether it is stderr
-        self._arrived: Counter[tuple[int, bool]] = Counter()
+        self._printed: Counter[tuple[str, bool]] = Counter()  # bytes, by process and whether it is stderr
+        self._arrived: Counter[tuple[str, bool]] = Counter()
         self._last_arrival = 0.0
 
     def allows(self, batch: Batch) -> bool:
@@ -81,13 +81,13 @@ class RunLogs:
     def arrived(self, batch: Batch) -> None:
         """Note that lines have come, and are printed if they are shown."""
         size = sum(len(line.encode(errors="replace")) + 1 for line in batch["lines"])
-        self._arrived[batch.get("pid") or 0, bool(batch.get("is_err"))] += size
+        self._arrived[str(batch.get("pid")), bool(batch.get("is_err"))] += size
         self._last_arrival = time.monotonic()
 
     def expect(self, pid: int, out: int, err: int) -> None:
         """Note how much an attempt that has ended has printed: its process, and the bytes."""
-        self._printed[pid, False] += out
-        self._printed[pid, True] += err
+        self._printed[str(pid), False] += out
+        self._printed[str(pid), True] += err
 
     def wait(self) -> None:
         """Wait until all that was expected has come, or for a moment: it may come late, or not at all."""

@@ -164,7 +164,7 @@ def test_a_run_waits_for_what_its_tasks_have_printed(
     dispatcher.emit("work", 1, "two")
     dispatcher.emit("work", 2, "two")  # on the other stream
     assert waiting.is_alive()
-    dispatcher.emit("work", 2, "two", is_err=True)
+    dispatcher.emit("work", "2", "two", is_err=True)  # as Ray passes the number
     waiting.join(60)
     assert not waiting.is_alive()
     assert capsys.readouterr().err == "(work pid=2) two\n"

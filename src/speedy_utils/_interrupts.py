@@ -29,6 +29,8 @@ between two bytecodes, so never within one call of a C function, and at the late
   bound in a context, or a thread, of its own.
 - :func:`keeping_ctrl_c` notes a KeyboardInterrupt while a library runs, and raises it again if that swallows
   it.
+- :func:`delaying_ctrl_c` raises it after the block: for imports, as a package that is half imported can't be
+  imported again in this process, and for Ray's start, which may crash.
 - :func:`release_locks` releases tqdm's lock before a run that was interrupted waits for its last reading:
   tqdm's own code may have been interrupted while it held it. And that wait is a short one, as there are
   other locks.
@@ -227,6 +229,35 @@ def _end_by(number: int) -> None:
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     raise SystemExit(128 + number)  # the process with the number 1 is left alone by it
+
+
+@contextmanager
+def delaying_ctrl_c(*, once: bool = False) -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block.
+
+    Args:
+        once: Whether a second Ctrl-C does not wait.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed, here = 0, os.getpid()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if os.getpid() != here or (once and pressed > 1):
+            pressed = 0
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(signal.SIGINT, sys._getframe())
 
 
 _OURS = __name__.partition(".")[0]

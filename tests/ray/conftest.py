@@ -16,17 +16,22 @@ from typing import NamedTuple
 
 import pytest
 
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 2}
+"""The environment of a driver that the Ray below accepts."""
+
 
 class Head(NamedTuple):
     """A Ray that runs on this machine, which drivers can join.
 
     Attributes:
         address: What RAY_ADDRESS must be.
+        token: What else must be in the environment, as this Ray asks for a token.
         folder: What RAY_TMPDIR must be, for a driver to find it without an address.
     """
 
     address: str
     folder: str
+    token: dict[str, str] = TOKEN
 
 
 def free_port() -> int:
@@ -49,7 +54,7 @@ def head() -> Iterator[Head]:
     ]
     with Path(folder, "log").open("w") as log:
         process = subprocess.Popen(
-            command, env=env | {"RAY_TMPDIR": folder}, stdout=log, stderr=log, start_new_session=True
+            command, env=env | TOKEN | {"RAY_TMPDIR": folder}, stdout=log, stderr=log, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 240

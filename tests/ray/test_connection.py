@@ -80,7 +80,9 @@ def test_runs_in_threads_share_the_ray_that_the_first_starts(driver: Driver, in_
 
 def test_ray_address_is_obeyed_and_that_ray_left_running(head: Any, driver: Driver) -> None:
     """The Ray at RAY_ADDRESS runs the tasks, and still runs for the next program."""
-    first, second = (driver(NODES, env={"RAY_ADDRESS": head.address, "HERE": "1"}) for _ in range(2))
+    first, second = (
+        driver(NODES, env={"RAY_ADDRESS": head.address, "HERE": "1", **head.token}) for _ in range(2)
+    )
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[1] == "2"
     assert second.stdout == first.stdout
@@ -89,9 +91,35 @@ def test_ray_address_is_obeyed_and_that_ray_left_running(head: Any, driver: Driv
 @pytest.mark.parametrize(("env", "cpus"), [({"HERE": "1"}, "2"), ({"RAY_ADDRESS": "local"}, "3")])
 def test_a_ray_of_this_machine_is_found(head: Any, driver: Driver, env: dict[str, str], cpus: str) -> None:
     """One that ``ray start`` has started is used without an address, and not with RAY_ADDRESS=local."""
-    done = driver(NODES, env={"RAY_TMPDIR": head.folder} | env)
+    done = driver(NODES, env={"RAY_TMPDIR": head.folder} | head.token | env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == cpus
+
+
+@pytest.mark.parametrize(
+    ("env", "cure"),
+    [
+        ({"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": None}, "set RAY_AUTH_MODE=token in the environment"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, "put that Ray's token into"),
+    ],
+)
+def test_a_ray_that_wants_a_token_says_how_to_send_it(
+    head: Any, driver: Driver, env: dict[str, str | None], cure: str
+) -> None:
+    """A driver without the token of the Ray at RAY_ADDRESS fails with one sentence, and soon."""
+    if not hasattr(pytest.importorskip("ray").exceptions, "AuthenticationError"):
+        pytest.skip("this Ray has no tokens")
+    done = driver(
+        "from speedy_utils import multi_process\nmulti_process(abs, [1])",
+        env={"RAY_ADDRESS": head.address, **env},
+    )
+    assert done.returncode == 1
+    (last,) = done.stderr.strip().splitlines()[-1:]
+    assert last.startswith(
+        f"ConnectionError: the Ray at RAY_ADDRESS={head.address} does not accept the token"
+    )
+    assert cure in last
+    assert done.stderr.count("Authentication token is missing or incorrect") <= 1  # one line of Ray's own
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -174,6 +202,31 @@ print(os.waitstatus_to_exitcode(status) == -signal.SIGINT)
 """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_ctrl_c_waits_for_the_import_of_ray(driver: Driver) -> None:
+    """A Ctrl-C while a call imports Ray ends the call, and Ray is there for the next one."""
+    done = driver(
+        """
+import os, signal, sys
+from speedy_utils import multi_process
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ray._private.worker":
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+try:
+    multi_process(abs, [1], num_workers=1, progress=False)
+except KeyboardInterrupt:
+    sys.meta_path.pop(0)
+    import ray
+    print(ray.is_initialized())
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_a_local_ray_starts_quietly(driver: Driver) -> None:

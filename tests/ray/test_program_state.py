@@ -98,7 +98,7 @@ def test_a_package_that_runs_as_a_program(head: Any, driver: Driver, tmp_path: P
         (tmp_path / "project" / f"{name}.py").write_text(text)
     done = driver(
         "import subprocess, sys; subprocess.run([sys.executable, '-m', 'project.main'], check=True)",
-        env={"RAY_ADDRESS": head.address},
+        env={"RAY_ADDRESS": head.address, **head.token},
     )
     assert done.returncode == 0, done.stderr
     *lines, error = done.stdout.splitlines()

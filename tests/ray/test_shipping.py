@@ -214,7 +214,7 @@ if __name__ == "__main__":
 
 def test_tracked_functions_of_the_program_reach_the_workers(head: Any, driver: Driver) -> None:
     """Tracked functions, methods and generators that the program itself defines run in workers."""
-    done = driver(TRACKED, env={"RAY_ADDRESS": head.address})
+    done = driver(TRACKED, env={"RAY_ADDRESS": head.address, **head.token})
     assert done.returncode == 0, done.stderr
     signature = "(words: list[str], *, mark: str = '!') -> list[str] upper Shout."
     assert done.stdout.splitlines() == [

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from support.threads import held
 from speedy_utils._interrupts import (
     Terminated,
     after_fork_in_child,
+    delaying_ctrl_c,
     ending_on_sigterm,
     holding,
     interruptible,
@@ -264,12 +265,29 @@ def test_errors_pass_and_users_handlers_are_called(ctrl_c: Callable[[], None]) -
     assert pressed == [signal.SIGINT]
 
 
-def test_other_threads_handle_no_signals() -> None:
+@pytest.mark.parametrize(("once", "presses"), [(False, 3), (True, 1)])
+def test_ctrl_c_can_wait_for_the_end_of_a_block(ctrl_c: Callable[[], None], once: bool, presses: int) -> None:
+    """It is raised after the block, however often it was pressed; or a second one is raised at once."""
+    handler, inside = signal.getsignal(signal.SIGINT), []
+
+    def block() -> None:
+        for _ in range(3):
+            ctrl_c()
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    with pytest.raises(KeyboardInterrupt), delaying_ctrl_c(once=once):
+        block()
+    assert len(inside) == presses
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("block_of", [keeping_ctrl_c, delaying_ctrl_c])
+def test_other_threads_handle_no_signals(block_of: Callable[[], AbstractContextManager[None]]) -> None:
     """In another thread the block changes nothing: only the main thread may set handlers."""
     handler, inside = signal.getsignal(signal.SIGINT), []
 
     def block() -> None:
-        with keeping_ctrl_c():
+        with block_of():
             inside.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=block)

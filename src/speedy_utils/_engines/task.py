@@ -139,6 +139,8 @@ def _run_attempt(
             raise
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
+            if _is_of_ray(error):  # in a signal handler, as it takes the worker's resources away
+                reason = "Ray ended the worker"
             failure = Failure(reason, _without_us(error), worker_lost=True)
         except ValueLostError as error:
             failure = Failure(str(error), error=error, worker_lost=True)
@@ -176,6 +178,12 @@ def _reason(error: BaseException) -> str:
         return next(line for line in lines if not line.startswith(" ")).strip()
     except Exception:  # formatting calls methods of the exception, which are user code
         return type(error).__name__
+
+
+def _is_of_ray(error: BaseException) -> bool:
+    """Return whether an exception was raised by code of Ray."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return str(innermost.f_globals.get("__name__")).startswith("ray.")
 
 
 _OURS = {__name__, awaited.__module__}

@@ -22,6 +22,7 @@ from .._engines.payload.results import Sent, first_line, unpack_outcome
 from .._engines.payload.shipment import PLAIN_TYPES, Shipment, UnsentValueError
 from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
+from .._interrupts import delaying_ctrl_c
 from .._run.run import WAITING
 from .._state.ledger import Report, Task
 from .._state.timings import StageTimings
@@ -83,9 +84,12 @@ class RayEngine:
     """
 
     def __init__(self, work: WorkSpec) -> None:
-        self.phase = "starting Ray"
+        ray = sys.modules.get("ray")
+        running = ray is not None and ray.is_initialized()
+        self.phase = WAITING if running else "starting Ray"
         self.workers = work.workers
         self._work = work
+        self._connection: Any = None
         self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
         self._relays, self._sinks = plan_relays(self._name, work.workers)
         self._actors: list[Any] = []
@@ -107,9 +111,7 @@ class RayEngine:
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
         """Return the CPUs of the Ray that is running, or of this machine if none can be."""
         if "ray" in sys.modules or os.environ.get("RAY_ADDRESS"):
-            from .runtime import running_cpus
-
-            return running_cpus() or cpus()
+            return _import_connection().running_cpus() or cpus()
         return cpus()
 
     def start(self) -> None:
@@ -121,9 +123,12 @@ class RayEngine:
             ValueError: An option has a value that Ray does not allow.
         """
         surroundings = Surroundings.of_program()  # first: Ray changes the environment
+        connection = _import_connection()
         import ray
 
-        from .runtime import connect, own_cpus
+        from .cluster.demand import Demand
+        from .cluster.resources import RayCluster
+        from .cluster.shortage import needs_of
         from .worker import RayPickler, run_in_worker
 
         work = self._work
@@ -132,17 +137,20 @@ class RayEngine:
         once = {name: options.pop(name) for name in ("max_calls",) if name in options}  # not for .options()
         task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
         task.options(**options)  # a bad option is an error before anything starts
-        connect(work.workers)
+        self._connection = connection
+        connection.connect(work.workers, self)
         self._logs = choose_logs(options["name"], work.worker_logs)
         if self._logs is not None:
             options["name"] = self._logs.task_name
         self.phase = WAITING
-        if cpus_of_ray := own_cpus():
+        if cpus_of_ray := connection.own_cpus():
             # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
             # ten-thousandths of a CPU.
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
         self._remote, self._nodes = task, Nodes(options)
         self._task = task.options(**options)
+        needs = needs_of(options)
+        self._demand = Demand(needs, RayCluster(needs, options), asked=not work.may_grow)
         self._shipment = Shipment(RayPickler)
         with _sending("func can't be sent to Ray workers", work.function):
             function = ray.put(self._shipment.define(work.function))
@@ -155,6 +163,7 @@ class RayEngine:
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Start a Ray task."""
+        self._check_ray()
         packed = None
         if not is_ref(item) and type(item) not in PLAIN_TYPES:
             packed, item = self._packed(attempt.task, item), None
@@ -162,6 +171,7 @@ class RayEngine:
         self._attempts[ref] = attempt
         if self._silence is not None:
             self._silence.start(attempt.task, attempt.attempt)
+        self._demand.submitted(attempt)
         if is_ref(item):
             self._item_refs[ref] = item
 
@@ -180,10 +190,12 @@ class RayEngine:
         """Wait for a task to end, half a second at most, and return all that have."""
         import ray
 
+        self._check_ray()
         if self._reader is None and time.monotonic() - self._started_at >= ACTOR_DELAY_S:
             self._start_actors()
         timeout = ACTOR_DELAY_S if self._reader is None else WAIT_TIMEOUT_S
         ready, _ = ray.wait(list(self._attempts), timeout=timeout)
+        self._check_ray()
         if ready:
             ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
         ended = [(self._attempts.pop(ref), self._outcome(ref)) for ref in ready]
@@ -191,7 +203,17 @@ class RayEngine:
         if self._silence is not None:
             for attempt, _ in ended:
                 self._silence.end(attempt.task)
+        self._look(ended)
         return self._locate_lost(ended)
+
+    def _look(self, ended: list[tuple[Attempt, Outcome]]) -> None:
+        """Show what Ray does not give, and let the workers follow the CPUs that join."""
+        for attempt, _ in ended:
+            self._demand.ended(attempt)
+        in_flight = len(self._attempts) + len(ended)  # others will take the place of these
+        failed = any(outcome.failure for _, outcome in ended)
+        self.workers = max(self.workers, self._demand.look(in_flight, at_once=failed))
+        self.phase = self._demand.phase or WAITING
 
     def _end_unanswered(self) -> list[tuple[Attempt, Outcome]]:
         """Return the attempts that won't be answered, each as the loss of its worker."""
@@ -302,7 +324,7 @@ class RayEngine:
         return bool(running)
 
     def _unfinished(self, timeout: float) -> list[Any]:
-        if not (refs := list(self._attempts)):
+        if not (refs := list(self._attempts)) or self._death():
             return []  # perhaps Ray was not even imported
         import ray
 
@@ -320,11 +342,12 @@ class RayEngine:
     def _read(self) -> StageTimings:
         """Read the actor, for the bar and for what is known of silent workers."""
         with self._reading:
-            if self._reader is None or self._silence is None:
+            if self._reader is None or self._silence is None or self._death():
                 return {}
             answers = self._reader.answers
             reports, timings = self._reader.collect()
             reports = list(reports)
+            self._demand.begun(reports)
             self._unread.update((report.task, report) for report in reports)
             if self._reader.answers > answers:
                 self._silence.hear(reports)
@@ -345,9 +368,10 @@ class RayEngine:
         if self._reader is not None:
             self._reader.close()
         try:
-            if self._logs is not None:
+            dead = self._death()
+            if self._logs is not None and not dead:
                 self._logs.wait()
-            if self._actors:
+            if self._actors and not dead:
                 self._end_actors()
         finally:
             # Handles and references are dropped now, and not when the garbage collector finds this engine:
@@ -355,6 +379,20 @@ class RayEngine:
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
             self._actors, self._actors_ready, self._shared_refs, self._attempts = [], [], [], {}
             self._item_refs, self._given_up = {}, {}
+            if self._connection is not None:
+                self._connection.release(self)
+
+    def _death(self) -> str:
+        """Return what has died of Ray; empty if all lives, it was not started by us, or not at all."""
+        return "" if self._connection is None else str(self._connection.own_death())
+
+    def _check_ray(self) -> None:
+        """Raise a ConnectionError if the Ray of this run has died: a call of it would end the program."""
+        if death := self._death():
+            raise ConnectionError(
+                f"the local Ray of this program has died ({death}), and with it what its tasks had done: "
+                "the next call starts a new one"
+            )
 
     def _end_actors(self) -> None:
         import ray
@@ -365,6 +403,16 @@ class RayEngine:
         finally:
             for actor in self._actors:
                 ray.kill(actor)
+
+
+def _import_connection() -> Any:
+    """Import Ray, and return the module that connects to it.
+
+    A Ctrl-C within the import would leave half a Ray in this process, where it can't be imported again.
+    """
+    with delaying_ctrl_c():
+        from .cluster import connection
+    return connection
 
 
 @contextmanager

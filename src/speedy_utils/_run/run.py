@@ -53,7 +53,7 @@ class Feed(Protocol):
 
     @property
     def phase(self) -> str:
-        """What the tasks wait for, shown until items are worked on; empty if they don't wait."""
+        """What the tasks wait for; empty if they don't wait. :data:`WAITING` until items are worked on."""
         ...
 
     @property
@@ -341,9 +341,9 @@ class Run:
             return standing
         if phase := self._feed.trouble or finishing or standing:
             return phase
-        if None in self._stage_clock:  # items are worked on
-            return ""
         phase = self._feed.phase
+        if phase == WAITING and None in self._stage_clock:  # items are worked on
+            return ""
         if phase != WAITING or not self._workers:
             return phase
         started = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed

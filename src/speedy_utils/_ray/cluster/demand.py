@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..._engines.task import Attempt
 from ..._state.ledger import Report, Task
-from .shortage import Node, Shortage, find_shortage
+from .shortage import NEVER, Node, Shortage, find_shortage
 
 logger = logging.getLogger("speedy_utils")
 
@@ -34,11 +34,7 @@ class Cluster(Protocol):
     """What Ray says of its nodes, and of tasks with the needs of a run's."""
 
     def obstacle(self) -> Shortage | None:
-        """Return what keeps the tasks from all nodes.
-
-        Raises:
-            RuntimeError: They will never run.
-        """
+        """Return what keeps the tasks from all nodes."""
         ...
 
     def nodes(self) -> list[Node]:
@@ -113,17 +109,25 @@ class Demand:
             return 0
         late_after = 0 if self.phase else LATE_AFTER_S  # what is shown stays as tasks take turns
         late = sum(now - since >= late_after for since in list(self._not_begun.values()))
-        shortage = self._cluster.obstacle() or find_shortage(
-            self._needs,
-            self._cluster.nodes(),
-            in_flight=in_flight,
-            waiting=min(late, self._cluster.pending() if late else 0),
-            asked=self._asked,
-        )
+        try:
+            shortage = self._find(in_flight, late)
+            cpus = 0 if self._asked else self._cluster.cpus()
+        except Exception as error:  # Ray does not answer, or has other internals: the work goes on
+            logger.debug("what Ray lacks is not known: %s", error)
+            shortage, cpus = None, 0
         self._next_look = now + (LOOK_INTERVAL_S if self._not_begun or shortage else CALM_INTERVAL_S)
+        if shortage is not None and shortage.kind == NEVER:
+            raise RuntimeError(shortage.reason)
         self.phase = shortage.phase if shortage else ""
         self._log(shortage, now)
-        return 0 if self._asked else self._cluster.cpus()
+        return cpus
+
+    def _find(self, in_flight: int, late: int) -> Shortage | None:
+        if obstacle := self._cluster.obstacle():
+            return obstacle
+        nodes = self._cluster.nodes()
+        waiting = min(late, self._cluster.pending()) if late else 0
+        return find_shortage(self._needs, nodes, in_flight=in_flight, waiting=waiting, asked=self._asked)
 
     def _log(self, shortage: Shortage | None, now: float) -> None:
         if shortage is None:

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray._private import state
 
-from .shortage import Node, Shortage, amounts
+from .shortage import NEVER, Node, Shortage, amounts
 
 
 class RayCluster:
@@ -35,7 +35,8 @@ class RayCluster:
         table = ray.util.placement_group_table(self._group)
         name = f"the placement group {table.get('name') or self._group.id.hex()!r}"
         if table.get("state", "REMOVED") == "REMOVED":
-            raise RuntimeError(f"{name}, in which the tasks run, was removed: no task can start in it now")
+            reason = f"{name}, in which the tasks run, was removed: no task can start in it now"
+            return Shortage(NEVER, "", reason)
         if table["state"] == "CREATED":
             return None
         bundles = "; ".join(amounts(bundle) for bundle in table["bundles"].values())

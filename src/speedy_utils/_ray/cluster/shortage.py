@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 GIB = 1024**3
 
+NEVER = "never"
+"""The kind of a shortage that does not end."""
+
 TINY = 1e-6
 """Ray counts in ten-thousandths; sums of floats are less exact."""
 
@@ -29,7 +32,7 @@ class Shortage(NamedTuple):
     """Why tasks of a run wait.
 
     Attributes:
-        kind: Which kind it is: each is logged once in a run.
+        kind: Which kind it is: each is logged once in a run; after :data:`NEVER` there is none.
         phase: For the line: ``"no node has 1 GPU"``.
         reason: For the log: the same, with what each task needs and what the nodes have.
     """

@@ -6,7 +6,7 @@ import pytest
 
 from speedy_utils._engines.task import Attempt
 from speedy_utils._ray.cluster.demand import Demand
-from speedy_utils._ray.cluster.shortage import Node, Shortage
+from speedy_utils._ray.cluster.shortage import NEVER, Node, Shortage
 from speedy_utils._state.ledger import Report
 
 
@@ -96,6 +96,19 @@ def test_what_keeps_the_tasks_from_all_nodes_comes_first(cluster: FakeRay) -> No
     """A placement group that has no place is said, and not what the nodes have."""
     cluster.group = Shortage("group", "no place", "no place for it")
     assert phases(cluster, demand_of(cluster), 1) == ["no place"]
+
+
+def test_what_never_ends_fails_the_run(cluster: FakeRay) -> None:
+    """A placement group that was removed is an error with the reason."""
+    cluster.group = Shortage(NEVER, "", "it was removed")
+    with pytest.raises(RuntimeError, match="it was removed"):
+        demand_of(cluster).look(2)
+
+
+def test_a_ray_that_does_not_say_lacks_nothing(cluster: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work goes on if Ray does not answer."""
+    monkeypatch.setattr(cluster, "nodes", lambda: 1 / 0)
+    assert phases(cluster, demand_of(cluster), 3) == [""] * 3
 
 
 def test_the_cpus_of_the_cluster_are_returned_if_the_workers_follow_them(cluster: FakeRay) -> None:

@@ -126,3 +126,35 @@ def test_ctrl_c_while_ray_starts(
     until(lambda: "starting Ray" in program.text and len(program.processes()) > 2)
     program.press_ctrl_c()
     ends_well(program, until, within=here(15))
+
+
+@pytest.mark.parametrize(
+    ("pressed_at", "call"),
+    [
+        ("ray._private.worker", "multi_process(abs, [1], num_workers=1, progress=False)"),
+        ("datasets.features", "multi_process_dataset('nowhere', print, 'out', backend='seq')"),
+    ],
+)
+def test_ctrl_c_waits_for_an_import(driver: Callable[..., Any], pressed_at: str, call: str) -> None:
+    """A package that a call imports is whole after a Ctrl-C: half of it could not be imported again."""
+    done = driver(
+        f"""
+import importlib, os, signal, sys
+from speedy_utils import multi_process, multi_process_dataset
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == {pressed_at!r}:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+try:
+    {call}
+except KeyboardInterrupt:
+    sys.meta_path.pop(0)
+    package = importlib.import_module({pressed_at!r}.partition(".")[0])
+    print(hasattr(package, "init") or hasattr(package, "Dataset"))
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -204,31 +204,6 @@ print(os.waitstatus_to_exitcode(status) == -signal.SIGINT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
-def test_ctrl_c_waits_for_the_import_of_ray(driver: Driver) -> None:
-    """A Ctrl-C while a call imports Ray ends the call, and Ray is there for the next one."""
-    done = driver(
-        """
-import os, signal, sys
-from speedy_utils import multi_process
-
-class Press:
-    def find_spec(self, name, path=None, target=None):
-        if name == "ray._private.worker":
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Press())
-try:
-    multi_process(abs, [1], num_workers=1, progress=False)
-except KeyboardInterrupt:
-    sys.meta_path.pop(0)
-    import ray
-    print(ray.is_initialized())
-"""
-    )
-    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
-
-
 def test_a_local_ray_starts_quietly(driver: Driver) -> None:
     """A Ray that is started says nothing: stdout is the program's, stderr has the lines of the bar only."""
     done = driver(

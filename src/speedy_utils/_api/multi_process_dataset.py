@@ -23,7 +23,7 @@ from .._sharding.merge import ColumnWatch, columns_error, merge_shards
 from .._sharding.resume import checked_resume
 from .._sharding.saved_dataset import silence_datasets
 from .._sharding.shard_worker import BAD_ROWS_FILE, process_shard
-from .._sharding.shards import LazyShards, default_shards, resolve_dataset
+from .._sharding.shards import LazyShards, default_shards, import_datasets, resolve_dataset
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, NotSharedError, ShardError, TaskError
@@ -170,6 +170,7 @@ def multi_process_dataset(
         )
     kwargs = dict(process_func_kwargs or {})
     checked_choice(on_column_mismatch, "on_column_mismatch", ("raise", "warn"))
+    import_datasets()
     features = checked_features(features)
     resume = checked_resume(resume)
     if not isinstance(dataset, (str, os.PathLike)):

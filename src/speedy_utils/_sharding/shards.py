@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from .._interrupts import keeping_ctrl_c
+from .._interrupts import delaying_ctrl_c, keeping_ctrl_c
 from .saved_dataset import in_parts, silence_datasets
 
 if TYPE_CHECKING:
@@ -228,6 +228,12 @@ class LazyShards(Sequence[ShardTask]):
 
 
 @keeping_ctrl_c()
+def import_datasets() -> None:
+    """Import ``datasets``, which takes seconds; Ctrl-C waits for that."""
+    with delaying_ctrl_c():
+        import datasets  # noqa: F401 - it is there for later imports
+
+
 def resolve_dataset(dataset: object) -> Dataset:
     """Turn what a caller passed as ``dataset`` into a ``datasets.Dataset``.
 

@@ -336,17 +336,20 @@ class Run:
             return ""
         if self._phase:
             return self._phase
+        at_work = int(sums.get(Key(None, Metric.TASKS_STARTED), 0))
+        phase = self._feed.phase
+        if phase not in ("", WAITING) and not (at_work or self._feed.trouble):
+            return phase  # no task has begun, so none hangs
         finishing, standing = self._finishing.phase(now), self._stalls.phase(seen)
         if self._stalls.tasks and not finishing:
             return standing
-        if phase := self._feed.trouble or finishing or standing:
-            return phase
-        phase = self._feed.phase
+        if found := self._feed.trouble or finishing or standing:
+            return found
         if phase == WAITING and None in self._stage_clock:  # items are worked on
             return ""
         if phase != WAITING or not self._workers:
             return phase
-        started = int(sums.get(Key(None, Metric.TASKS_STARTED), 0)) + self._done - self._before + self._failed
+        started = at_work + self._done - self._before + self._failed
         return f"{WAITING} {started:,}/{self._workers:,}" if started < self._workers else ""
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> RunningTask | None:

@@ -152,12 +152,14 @@ def format_tasks(snapshot: Snapshot) -> str:
 
 
 def format_remarks(snapshot: Snapshot) -> list[str]:
-    """Return the remarks on a run: ``31/64 shards``, ``27 kept``, ``1 failed``, ``2 retried``."""
+    """Return the remarks on a run: ``31/64 shards``, ``27 kept``, ``2 of 8 workers``, ``1 failed``."""
     texts = []
     if snapshot.tasks_total and snapshot.unit != snapshot.task_unit and tasks_as_line(snapshot) is None:
         texts.append(format_tasks(snapshot))
     if snapshot.tasks_kept:
         texts.append(f"{snapshot.tasks_kept:,} kept")
+    if snapshot.workers_at_work is not None:
+        texts.append(f"{snapshot.workers_at_work:,} of {format_quantity(snapshot.workers, 'workers')}")
     if snapshot.tasks_failed:
         texts.append(f"{snapshot.tasks_failed:,} failed")
     if snapshot.retries:

@@ -174,7 +174,7 @@ class Run:
         self._ended: float | None = None
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
         self._failed = self._retries = 0
-        self._final = self._complete = False
+        self._final = self._complete = self._has_warned_of_excess = False
         self._warned_of_left_out = threading.Lock()  # taken once, by the thread that warns
         self._advice = CountingAdvice(unit)
         for number, (counts, items) in enumerate(kept):
@@ -304,6 +304,7 @@ class Run:
                 tasks_kept=self._before,
                 kept_from=self._kept_from,
                 workers=self._workers,
+                workers_at_work=self._running.workers_at_work(self._workers, now),
                 retries=self._retries,
                 phase=phase,
                 final=self._final,
@@ -391,14 +392,26 @@ class Run:
             if self._ended is None:
                 self._ended = self._clock()
             self._final = True
+            self._stages.read(self._ledger.sums, self._stage_clock, self._ended)  # it notes what is too much
+        # While the lines are there: after them, the warning could continue a line that the program has begun.
+        self._warn_of_excess()
         self._poller.stop(timeout)
-        if self._stages.excess is not None and not self._advice.has_warned_of_another_loop:
+        self._warn_of_excess()
+
+    def _warn_of_excess(self) -> None:
+        """Warn once if more was reported than there is."""
+        excess, warned = (
+            self._stages.excess,
+            self._has_warned_of_excess or self._advice.has_warned_of_another_loop,
+        )
+        if excess is not None and not warned:
+            self._has_warned_of_excess = True
             from .._display.format import format_excess  # needs tqdm
 
             logger.warning(
                 "%s: counted as no more than that. If items pass through several steps, name them: "
                 'track(rows, desc="Tokenize") or report_progress(n, desc="Tokenize").',
-                format_excess(self._stages.excess),
+                format_excess(excess),
             )
 
 

@@ -22,6 +22,11 @@ ITEM_COLUMNS = 80
 MAX_NAMED = 3
 """How many tasks are named, at most, where they are not listed."""
 
+LATE_S, LATE_S_PER_WORKER = 5.0, 0.01
+"""Seconds after which a task of which nothing was heard waits for a worker, or seconds for each worker of the
+run, if these are more: many workers report less often."""
+
+_STARTED = Key(None, Metric.TASKS_STARTED)
 _ESTIMATED, _TOTAL = Key(None, Metric.ESTIMATED), Key(None, Metric.TOTAL)
 
 
@@ -184,6 +189,19 @@ class RunningTasks:
                 self.start(report.task, report.attempt, None, None, now)
                 known = self._tasks[report.task]
             known.read(report, now)
+
+    def workers_at_work(self, workers: int, now: float) -> int | None:
+        """Return how many workers work, if fewer than asked for do, and tasks wait for the others; else None.
+
+        Args:
+            workers: How many were asked for.
+            now: The time.
+        """
+        late = max(LATE_S, LATE_S_PER_WORKER * workers)
+        if not any(not each.reading and now - each.started > late for each in self):
+            return None
+        working = sum(_STARTED in each.counts for each in self)
+        return working if 0 < working < workers else None
 
     @staticmethod
     def snapshots(tasks: Iterable[RunningTask], now: float) -> tuple[TaskSnapshot, ...]:

@@ -171,6 +171,7 @@ class Snapshot:
         tasks_kept: Tasks among those done that an earlier call had finished: the shards of a resumed call.
         kept_from: When that was, ``"09:35"`` or ``"2026-11-28 09:35"``; empty if there are none.
         workers: How many tasks may run at once; 0 if the run has none.
+        workers_at_work: How many do, if tasks have waited for the other workers for some seconds; else None.
         slowest: The running tasks that will take longest, five at most, the slowest first: the one of which
             most is left at its own rate. Tasks of less than a second are not among them.
         stalled: All running tasks that have counted nothing for ``stall_after`` seconds.
@@ -203,6 +204,7 @@ class Snapshot:
     tasks_kept: int = 0
     kept_from: str = ""
     workers: int = 0
+    workers_at_work: int | None = None
     slowest: tuple[TaskSnapshot, ...] = ()
     stalled: tuple[TaskSnapshot, ...] = ()
     stage_lines: tuple[StageSnapshot, ...] | None = None

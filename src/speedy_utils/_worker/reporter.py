@@ -397,9 +397,18 @@ class Reporter:
         return self._stage_clock.timings()
 
     def final_timings(self) -> StageTimings:
-        """Return the timings of an attempt that succeeded: work started with it if it reported nothing."""
-        now = self._clock()
-        return {None: (now - self._created, 0.0)} | dict(self._stage_clock.timings())
+        """Return the timings of an attempt that succeeded.
+
+        Work started with it if it reported nothing, or counted nothing before the last moment: what a loop
+        then counts at once was made ready by all that was done before.
+        """
+        since_start = self._clock() - self._created
+        timings = dict(self._stage_clock.timings())
+        if _has_items(self._seen) and not _has_items(self._reported[1]):
+            timings[None] = since_start, timings.get(None, (0.0, 0.0))[1]
+            if len(timings) == 2:
+                timings = {stage: (since_start, moved) for stage, (_, moved) in timings.items()}
+        return {None: (since_start, 0.0)} | timings
 
     def _estimated(self, counts: Mapping[Key, Count]) -> dict[Key, Count]:
         """Return what the task is taken to have finished beyond what was counted."""
@@ -501,3 +510,7 @@ class Reporter:
                     started = moved if stage in self._stage_clock else min(before, moved)
                     self._stage_clock.observe(stage, started, moved)
         self._seen = counts
+
+
+def _has_items(counts: Mapping[Key, Count]) -> bool:
+    return any(done for key, done in counts.items() if key.metric is Metric.ITEMS)

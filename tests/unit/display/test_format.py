@@ -219,6 +219,7 @@ def test_remarks_name_tasks_failures_and_retries() -> None:
     assert format_remarks(replace(run, tasks_kept=5))[1] == "5 kept"
     assert format_remarks(replace(run, task_unit="shards"))[0] == "12/1,064 shards"
     assert format_remarks(replace(run, task_unit="shards", tasks_total=1, tasks_done=0))[0] == "0/1 shard"
+    assert format_remarks(replace(run, workers=8, workers_at_work=2))[1] == "2 of 8 workers"
     assert format_remarks(Snapshot(HALF)) == []
     assert format_remarks(Snapshot(stage(5, 10, unit="tasks"), tasks_total=10, tasks_done=5)) == []
 

@@ -135,3 +135,23 @@ def test_how_far_a_task_is(
 def test_a_few_tasks_are_named_and_many_are_counted(unit: str, numbers: list[int], text: str) -> None:
     """Up to three have room in a line."""
     assert format_tasks(unit, numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("heard", "seconds", "workers", "at_work"),
+    [
+        (2, 4.0, 8, None),  # the others may begin yet
+        (2, 6.0, 8, 2),
+        (0, 6.0, 8, None),  # nothing comes from any
+        (8, 6.0, 8, None),
+        (2, 6.0, 2_000, None),  # such a number reports less often
+    ],
+)
+def test_workers_that_are_missing_are_known(
+    heard: int, seconds: float, workers: int, at_work: int | None
+) -> None:
+    """If tasks have waited for some seconds for a worker, it is known how many workers are at work."""
+    tasks = started(*range(8))
+    counts = {Key(None, Metric.TASKS_STARTED): 1}
+    tasks.read([Report(task, 1, counts, 1, HERE) for task in range(heard)], now=11.0)
+    assert tasks.workers_at_work(workers, now=10.0 + seconds) == at_work

@@ -64,7 +64,7 @@ def test_snapshot_is_json() -> None:
         "rate": 0.0,
     }
     of_tasks = {"tasks_total": 0, "tasks_done": 0, "task_unit": "tasks", "tasks_failed": 0, "retries": 0}
-    of_tasks |= {"tasks_kept": 0, "kept_from": "", "workers": 0}
+    of_tasks |= {"tasks_kept": 0, "kept_from": "", "workers": 0, "workers_at_work": None}
     of_both_names = {"show_run_line": True, "whole": True}
     stages = [{"name": "Read"} | line | of_the_stage]
     others = {"desc": "Run", "stages": stages, "phase": "merging", "final": False, "complete": False}
@@ -92,7 +92,8 @@ def test_old_names_of_arguments_work_with_a_warning() -> None:
     assert [warning.filename for warning in seen] == [__file__] * 2
     assert pickle.loads(pickle.dumps(made)) == made == Snapshot(RUN, (READ,), False)
     assert replace(made, final=True, show_run_line=True) == Snapshot(RUN, (READ,), final=True)
-    with pytest.warns(DeprecationWarning, match="own"):
+    with pytest.warns(DeprecationWarning, match="own") as seen:
         assert replace(made, own=READ).run_line is READ  # type: ignore[call-arg] # the old name
+    assert seen[0].filename == __file__  # Python shows it for a line of the program alone
     with pytest.raises(TypeError, match="run_line"):
         Snapshot()  # type: ignore[call-arg] # it lacks the only argument that has no default

@@ -259,6 +259,26 @@ def test_a_task_that_reports_nothing_has_final_timings() -> None:
     assert (silent.final_timings(), busy.final_timings()) == ({None: (5, 0)}, {None: (1, 1)})
 
 
+@pytest.mark.parametrize("stage", [None, "Pack"])
+@pytest.mark.parametrize(("is_read", "seconds"), [(False, 6), (True, 2)])
+def test_what_is_counted_at_the_last_moment_took_all_the_time(
+    stage: str | None, is_read: bool, seconds: float
+) -> None:
+    """A task that counts nothing before its end has no rate of millions; one that was read has its loop's."""
+    clock = FakeClock()
+    reporter = Reporter(0, total=1_000_000, clock=clock)
+    clock.advance(4)
+    reporter.mark_started(stage)
+    reporter.stage(stage).n += 1
+    clock.advance(1)
+    if is_read:
+        reporter.report()
+    clock.advance(1)
+    reporter.stage(stage).n += 999_999
+    reporter.raw_counts()
+    assert reporter.final_timings() == dict.fromkeys((None, stage), (seconds, 0))
+
+
 @given(
     st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=4), max_size=6),
     st.sets(st.integers(0, 60)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -26,6 +27,14 @@ def called_by_tqdm() -> bool:
         return False
 
 
+def _called_by_logging() -> bool:
+    """Return whether a handler of ``logging`` has called the function that asks."""
+    try:
+        return sys._getframe(2).f_globals is vars(logging)
+    except ValueError:  # as above
+        return False
+
+
 output_filter: ContextVar[Callable[[], bool] | None] = ContextVar("speedy_utils_output_filter", default=None)
 """Returns whether what is printed in this context is shown."""
 
@@ -33,8 +42,8 @@ output_filter: ContextVar[Callable[[], bool] | None] = ContextVar("speedy_utils_
 class StreamWriter(Protocol):
     """Where printed texts go."""
 
-    def write_above(self, stream: StreamProxy, text: str) -> int:
-        """Write a printed text."""
+    def write_above(self, stream: StreamProxy, text: str, *, alone: bool = False) -> int:
+        """Write a printed text; or whole lines alone, which don't continue what this thread has printed."""
         ...
 
     def flush_partial(self, stream: StreamProxy) -> None:
@@ -88,7 +97,7 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
             return self.wrapped.write(text)  # which raises the right error if it is no text
         if called_by_tqdm():
             return writer.write_bar(self, text)
-        return writer.write_above(self, text)
+        return writer.write_above(self, text, alone=text.endswith("\n") and _called_by_logging())
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Pass on several texts."""

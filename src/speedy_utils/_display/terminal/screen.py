@@ -126,13 +126,19 @@ class Screen:
                 self._write(text)
 
     @holding_tqdm_lock
-    def write_above(self, stream: StreamProxy, text: str) -> int:
-        """Write the lines that are complete with a text above the block; keep the rest until it is."""
+    def write_above(self, stream: StreamProxy, text: str, *, alone: bool = False) -> int:
+        """Write the lines that are complete with a text above the block; keep the rest until it is.
+
+        Args:
+            stream: Where it is printed.
+            text: The text.
+            alone: Whether it is whole lines that don't continue what this thread has printed.
+        """
         aside, prompt = self._is_aside(), self._readers.prompt
         if self._block.empty or (aside and prompt is None):  # empty: the program has kept the stream
             write_directly(stream.wrapped, text)
             return len(text)
-        lines = self._block.partial_lines.add(stream, text)
+        lines = text if alone else self._block.partial_lines.add(stream, text)
         if lines and aside:
             write_directly(stream.wrapped, f"\r\x1b[K{lines}{prompt}")
         elif lines:

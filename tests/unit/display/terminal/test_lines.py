@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -187,3 +188,18 @@ def test_each_line_is_there_once_and_whole(
         for owner in list(model.owners):
             screen.finish(owner, None)
         assert [line for line in terminal.lines() if line] == [line for line in model.above + rests if line]
+
+
+def test_a_log_record_stands_alone() -> None:
+    """A warning does not continue what its thread has printed without an end, which goes on after it."""
+    with a_terminal() as (terminal, screen):
+        screen.show(1, constant("a"))
+        handler = logging.StreamHandler()
+        record = logging.LogRecord("x", logging.WARNING, __file__, 1, "warned", (), None)
+        print("working ...", end="", file=sys.stderr, flush=True)
+        handler.handle(record)
+        assert terminal.lines() == ["warned", "working ...", "a"]
+        print(" done", file=sys.stderr)
+        assert terminal.lines() == ["warned", "working ... done", "a"]
+        screen.finish(1, constant("b"))
+        assert terminal.lines() == ["warned", "working ... done", "b"]

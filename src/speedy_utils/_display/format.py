@@ -16,6 +16,9 @@ from .._worker.input_rows import BAD_ROWS
 MIN_BAR_COLUMNS = 8
 """A bar that is narrower between its ends is left out, as the words that it would push out say more."""
 
+MAX_NAME_COLUMNS = 32
+"""A longer name is cut before rate and clock, or a counter, are left out."""
+
 MAX_PENDING_FRACTION = 0.99
 """How much of a bar is filled, at most, while results have yet to come in or to be saved."""
 
@@ -283,8 +286,9 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
 
     Returns:
         A text of no more than ``width`` columns. What has no room is left out in this order: the total in
-        the name, the postfix, the counters and the remarks, each from the last one on, the bar, the rate, the
-        phase, the clock, the end of the name, the whole name. A count is never cut: it is there or not.
+        the name, the end of a long name, the postfix, the counters and the remarks, each from the last one
+        on, the bar, the rate, the phase, the clock, the end of any name, the whole name. A count is never
+        cut: it is there or not.
     """
     dots = "..." if ascii_only else "…"
     phase = [line.phase.replace("…", dots)] * bool(line.phase)
@@ -292,7 +296,10 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
     name = line.stage.name
     # The default name of a run contains its total, and so does the count.
     short_name = name.removesuffix(f" {line.size}") if line.percent else name
-    choices = [(name, 0), *((short_name, shown) for shown in range(len(extras)))]
+    cut_name = short_name
+    if disp_len(short_name) > MAX_NAME_COLUMNS:
+        cut_name = f"{disp_trim(short_name, MAX_NAME_COLUMNS - len(dots))}{dots}"
+    choices = [(name, 0), (short_name, 0), *((cut_name, shown) for shown in range(len(extras)))]
     for title, shown in choices:
         end = f"{line.count} [{', '.join([line.clock, line.rate, *phase, *extras[shown]])}]"
         if not line.percent:
@@ -306,8 +313,8 @@ def format_bar(line: LineView, width: int, *, ascii_only: bool = False) -> str:
     count = f"{line.percent} {line.count}".strip()
     for details in ([line.clock, line.rate, *phase], [line.clock, *phase], [line.clock], []):
         end = f"{count} [{', '.join(details)}]" if details else count
-        if disp_len(f"{short_name}: {end}") <= width:
-            return f"{short_name}: {end}"
+        if disp_len(f"{cut_name}: {end}") <= width:
+            return f"{cut_name}: {end}"
     room = width - disp_len(f"{dots}: {count}")
     if room > 0:
         return f"{disp_trim(short_name, room)}{dots}: {count}"

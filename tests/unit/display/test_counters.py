@@ -61,3 +61,15 @@ def test_a_run_that_ended_with_failures_has_no_time_left() -> None:
     short = StageSnapshot("Pack", 30, 80, elapsed=20.0, eta=12.0)
     ended = Snapshot(READ, (short,), tasks_total=8, tasks_done=4, tasks_failed=4, final=True)
     assert [line.eta for line in format_lines(ended)] == ["", ""]
+
+
+@pytest.mark.parametrize("percent", [True, False])
+def test_a_long_name_is_cut_before_rate_and_clock(percent: bool) -> None:
+    """A finished line of a long name keeps both, in a narrow terminal too."""
+    name = "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE)"
+    done = StageSnapshot(name, 420, 420 if percent else None, elapsed=3.0, counted_in=3.0)
+    (line,) = format_lines(Snapshot(done))
+    text = format_bar(line, 79)
+    assert text.startswith("Capturing CUDA graphs (mixed pr…: ")
+    assert text.endswith("[00:03<00:00, 140 items/s]" if percent else "[00:03, 140 items/s]")
+    assert name in format_bar(line, 120)

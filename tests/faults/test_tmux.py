@@ -30,6 +30,6 @@ def test_a_bar_on_the_top_row_pushes_nothing_into_the_scrollback(tmp_path: Path,
         assert tmux.wait() == 0, tmux.rows
         assert tmux.history == 0
         assert tmux.rows[: 2 * prints] == ["half of Read", "half of Write"][: 2 * prints]
-        assert "60 items" in tmux.rows[-1]
+        assert any("60/60" in row for row in tmux.rows)
     finally:
         tmux.close()

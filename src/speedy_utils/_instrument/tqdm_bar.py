@@ -196,7 +196,7 @@ class CapturedBar:
                     self._declare(0)
                 self._declares = False
                 self._tally.close(self, 0)
-                self._home.reporter.close_bar(self._tally.stage)
+                self._home.reporter.bar_lines.close(self._tally.stage)
                 self._tally = None
 
     def sample(self, bar: Any = None) -> None:
@@ -214,7 +214,7 @@ class CapturedBar:
                 if self._silent:
                     self._lower_miniters(bar)
                 if self._tally is not None and (postfix := short_postfix(bar.postfix)):
-                    self._home.reporter.set_postfix(self._tally.stage, postfix)
+                    self._home.reporter.bar_lines.set_postfix(self._tally.stage, postfix)
                 if reading.done > 0 and self._state == "new":
                     self._begin(bar, self._made_at)
                     reading = self._read(bar)  # in rows, if it goes through batches
@@ -282,7 +282,7 @@ class CapturedBar:
                 if self._declares and self._declared is None:
                     self._home.reporter.declare(self._tally.stage, None, bars=True)
                 self._tally.close(self, self._done)
-                self._home.reporter.close_bar(self._tally.stage)
+                self._home.reporter.bar_lines.close(self._tally.stage)
                 if self._counts_rows or self._done < self._total:
                     self._home.reporter.counts_a_part = True
                 if self._done != before:
@@ -342,7 +342,7 @@ class CapturedBar:
             tally.reporter.set_unit(stage, unit)
         self._tally = tally.bars
         self._tally.open(self)
-        tally.reporter.open_bar(tally.stage, leave=self._leave)
+        tally.reporter.bar_lines.open(tally.stage, leave=self._leave)
         tally.reporter.mark_started(tally.stage, started)
 
     def _count_tables(self, bar: Any) -> None:

@@ -17,6 +17,7 @@ from math import inf
 from typing import Protocol
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
+from .._state.lines.bar_lines import BarLines
 from .._state.timings import StageClock, StageTimings
 from .input_rows import InputRows
 from .left_out import describe
@@ -215,6 +216,7 @@ class Reporter:
     Attributes:
         own: Counts for no named stage.
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
+        bar_lines: What its captured tqdm bars say of the lines of their stages.
         input: The rows of the input that the task works on; None if it works on something else.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
@@ -244,9 +246,7 @@ class Reporter:
         self._declared_by_bars: dict[Stage, Count] = {}
         self._own_declarations = self._own_declarations_by_bars = 0  # how often that was for no named stage
         self._units: dict[Stage, str] = {}
-        self._open_bars: dict[Stage, int] = {}  # of stages for which tqdm bars count
-        self._leave_lines: set[Stage] = set()  # those of them with a bar that leaves its line
-        self._postfixes: dict[Stage, str] = {}
+        self.bar_lines = BarLines()
         self._clock = clock
         self._created = clock()
         self._stage_clock = StageClock(clock)
@@ -293,25 +293,6 @@ class Reporter:
     def set_unit(self, name: Stage, unit: str) -> None:
         """Set the unit of what captured tqdm bars count for a stage, if it is not the run's."""
         self._units[name] = unit
-
-    def open_bar(self, name: Stage, *, leave: bool) -> None:
-        """Note that a captured tqdm bar begins to count for a stage.
-
-        Args:
-            name: The stage.
-            leave: Whether its line stays when it has ended.
-        """
-        self._open_bars[name] = self._open_bars.get(name, 0) + 1
-        if leave:
-            self._leave_lines.add(name)
-
-    def close_bar(self, name: Stage) -> None:
-        """Note that a captured tqdm bar counts no more for a stage."""
-        self._open_bars[name] -= 1
-
-    def set_postfix(self, name: Stage, postfix: str) -> None:
-        """Set what the newest captured tqdm bar of a stage says beside its count."""
-        self._postfixes[name] = postfix
 
     def leave_out(self, error: Exception, place: str = "") -> None:
         """Note that something can't be counted. The first of it in a task travels with the counts.
@@ -437,12 +418,13 @@ class Reporter:
                 counts[_key(stage, Metric.TOTAL)] = total
                 if total != self.total:
                     counts[_key(stage, Metric.TASKS_WITH_OWN_TOTAL)] = 1
-            if self._leaves_nothing(stage):
+            tally = self._stages[stage]
+            if self.bar_lines.leave_nothing(stage) and not (tally.used or tally.n):
                 counts[_key(stage, Metric.LEFT_NOTHING)] = 1
         for measured, unit in list(self._units.items()):
             if measured is not None or not self.own.count_without_bars():
                 counts[_key(measured, Metric.UNIT, unit)] = 1
-        counts |= {Key(name, Metric.POSTFIX, text): 1 for name, text in list(self._postfixes.items())}
+        counts |= self.bar_lines.postfixes()
         for tally in (self.own, *list(self._stages.values())):
             for name, amount in list(tally.counters.items()):
                 counts[_key(tally.stage, Metric.COUNTER, name)] = max(-_MOST, min(amount, _MOST))
@@ -454,11 +436,6 @@ class Reporter:
             counts[_key(None, Metric.ONLY_A_PART)] = 1
         self._note_movements(counts, moved)
         return counts
-
-    def _leaves_nothing(self, stage: str) -> bool:
-        """Return whether only tqdm bars have counted for a stage, and all have ended and leave no line."""
-        tally = self._stages[stage]
-        return self._open_bars.get(stage) == 0 and not (stage in self._leave_lines or tally.used or tally.n)
 
     def _own_total(self, done: int) -> dict[Key, Count]:
         """Return what there is to report of how many items the task has for no named stage.

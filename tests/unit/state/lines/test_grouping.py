@@ -137,7 +137,7 @@ def test_the_runs_line_stays_until_what_is_named_covers_its_items() -> None:
 def leave_nothing(work: Work, task: int, name: str) -> None:
     """Let a bar that leaves no line count two items for a stage of a task."""
     reporter = work.start(task)
-    reporter.open_bar(name, leave=False)
+    reporter.bar_lines.open(name, leave=False)
     count(reporter, name, 0, declared=2)
     reporter.stage(name).bars.n += 2
 
@@ -147,12 +147,12 @@ def test_bars_that_leave_nothing_go_when_they_have_ended() -> None:
     work = Work(None, tasks=3)
     leave_nothing(work, 0, "Load")
     assert shown(work.read()) == ["Run 0/3", "Load 2/2+"]
-    work.reporters[0].close_bar("Load")
+    work.reporters[0].bar_lines.close("Load")
     assert shown(work.read()) == ["Run 0/3"]
     work.finish(work.reporters[0])
     leave_nothing(work, 1, "Load")
     assert shown(work.read()) == ["Run 1/3", "Load 4/4+"]
-    work.reporters[1].close_bar("Load")
+    work.reporters[1].bar_lines.close("Load")
     work.finish(work.reporters[1])
     snapshot = work.read()
     assert (shown(snapshot), snapshot.stages[0].done) == (["Run 2/3"], 4)
@@ -166,9 +166,9 @@ def test_the_newest_postfix_is_shown() -> None:
     work = Work(None, tasks=2)
     for task, text in enumerate(["loss=0.5", "loss=0.3"]):
         count(work.start(task), f"epoch {task}", 1)
-        work.reporters[task].set_postfix(f"epoch {task}", text)
+        work.reporters[task].bar_lines.set_postfix(f"epoch {task}", text)
     assert work.read().lines[1].postfix == "loss=0.3"
-    work.reporters[0].set_postfix("epoch 0", "loss=0.2")
+    work.reporters[0].bar_lines.set_postfix("epoch 0", "loss=0.2")
     assert work.read().lines[1].postfix == "loss=0.2"
     for task in range(2):
         work.finish(work.reporters[task])

@@ -75,12 +75,14 @@ class Grouping:
         named = {name: stage for name, stage in by_stage.items() if name is not None}
         self._shared |= self._kinds_to_share(named)
         line_of = {name: kind if (kind := kind_of(name)) in self._shared else name for name in named}
-        unlike = [name for name, line in line_of.items() if line == name and self._is_of_one_task(name)]
-        if len({self._only_task.get(name) for name in unlike}) > MAX_OF_ONE_TASK_EACH:
-            line_of |= dict.fromkeys(unlike, f"{unlike[0]} and others")
         members: defaultdict[str, list[str]] = defaultdict(list)
         for name, line in line_of.items():
             members[line].append(name)
+        owners = {line: self._owner_of(names) for line, names in members.items()}
+        unlike = [line for line, owner in owners.items() if owner is not None]
+        tasks = len({owners[line] for line in unlike})
+        if tasks > MAX_OF_ONE_TASK_EACH or (tasks > 1 and len(unlike) > MAX_OF_A_KIND):
+            members[f"{unlike[0]} and others"] = [name for line in unlike for name in members.pop(line)]
         return [Line(line, tuple(names), self._sums(names, named)) for line, names in members.items()]
 
     def _kinds_to_share(self, names: Iterable[str]) -> set[str]:
@@ -94,12 +96,17 @@ class Grouping:
             and (
                 kind not in self._several
                 or len(alike) > MAX_OF_A_KIND
+                or kind in alike  # names beyond the limit of a run or a task count for it
                 or len({self._only_task.get(name) for name in alike} - {None}) > 1
             )
         }
 
-    def _is_of_one_task(self, name: str) -> bool:
-        return name == OVERFLOW_STAGE or self._only_task.get(name) is not None
+    def _owner_of(self, names: list[str]) -> Task | None:
+        """Return the only task that has come to some stages; None if there are several."""
+        owners = {self._only_task.get(name) for name in names}
+        if names == [OVERFLOW_STAGE]:  # many tasks may have had one each
+            return OVERFLOW_STAGE
+        return owners.pop() if len(owners) == 1 else None
 
     def _sums(self, members: list[str], by_stage: Mapping[str, StageSums]) -> StageSums:
         if len(members) == 1:

@@ -38,6 +38,9 @@ FEW, MANY = MAX_OF_ONE_TASK_EACH, MAX_OF_A_KIND + 1
         ([[name] for name in "abc"[:FEW]], [*"abc"[:FEW]]),
         ([["Read", name] for name in "abcdef"], ["Read", "a and others"]),
         ([[name] for name in "abcdef"] + [["others"]], ["a and others"]),
+        ([[f"{task} {name}" for name in "abcdef"] for task in "xy"], ["x a and others"]),
+        ([[f"{name} {n}" for n in range(MANY)] for name in "abcd"], ["a * and others"]),
+        ([["file 1", "file 2", "file *"]], ["file *"]),
     ],
 )
 def test_stages_of_one_kind_share_a_line(tasks: list[list[str]], lines: list[str]) -> None:

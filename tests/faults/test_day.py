@@ -76,7 +76,7 @@ def test_a_day_with_models(terminal: Callable[..., Any], name: str, columns: int
     counters = " ".join(lines[at : at + 2])
     assert "tokens=164k" in counters
     assert "refused=320" in counters
-    assert "est. speed input" in ended[1] or columns < 100
+    assert "est. speed input" in ended[1] or columns < 140
     said = [found for line in lines for found in re.findall(r"shard (\d) says (\d+) end", line)]
     for shard in "01234567":
         mine = [int(n) for each, n in said if each == shard]

@@ -54,7 +54,8 @@ def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess
     done = driver(SCRIPT.format(backend=name))
     assert (done.returncode, done.stdout) == (0, "")
     assert "\r" not in done.stderr
-    (line,) = done.stderr.splitlines()
+    first, line = done.stderr.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d Processing 1,000 items in 4 tasks, \d workers?", first)
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d Processing 1,000 items: 100% 1,000/1,000 in \d\d:\d\d, .* items/s, 4/4 tasks", line
     )

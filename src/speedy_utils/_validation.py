@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from operator import index
 from threading import TIMEOUT_MAX
-from typing import Any
+from typing import Any, cast
 
 
 def checked_count(n: Any, name: str = "n", least: int = 0) -> int:
@@ -154,6 +154,8 @@ def shorten(value: object, width: int = 200) -> str:
 
     A value whose ``repr`` raises must not hide the error that the message is about.
     """
+    if type(value) in (str, bytes, list, tuple):
+        value = cast("list[object]", value)[:width]  # of a million numbers the first few will do
     try:
         text = repr(value)
     except Exception as error:  # any class may raise anything from its repr

@@ -78,3 +78,21 @@ def test_counts_names_and_texts_are_checked() -> None:
     with pytest.raises(TypeError, match=r"desc must be a string, not b'x' \(bytes\)"):
         checked_name(b"x")
     assert [shorten(text, 5) for text in ("abc", "abcd")] == ["'abc'", "'abc…"]
+
+
+class Counted:
+    """Counts how often it is written."""
+
+    calls = 0
+
+    def __repr__(self) -> str:
+        Counted.calls += 1
+        return "7"
+
+
+@pytest.mark.parametrize("value", [[Counted()] * 1_000_000, (Counted(),) * 1_000_000], ids=["list", "tuple"])
+def test_only_the_beginning_of_a_large_value_is_written(value: Any) -> None:
+    """It is what is shown: of a million numbers the first few."""
+    Counted.calls = 0
+    assert shorten(value, 20) == repr(value[:20])[:19] + "…"
+    assert Counted.calls <= 40

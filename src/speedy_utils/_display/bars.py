@@ -35,20 +35,24 @@ class BarDisplay:
         self._screen.finish(self, self._render_last if self._leave and self._last else None)
 
     def _render(self, width: int) -> list[str]:
-        if self._last is None:
-            return []
-        snapshot, lines = self._last
-        rows = [format_bar(line, width, ascii_only=self._ascii) for line in lines]
-        return rows + first_that_fits(format_waiting(snapshot), width)
+        return [] if self._last is None else rows_of(*self._last, width, ascii_only=self._ascii)
 
     def _render_last(self, width: int) -> list[str]:
-        if self._last is None:
-            return []
-        snapshot, views = self._last
-        lines = [row for view in views for row in format_last(view, width, ascii_only=self._ascii)]
-        if not snapshot.show_run_line:
-            lines += format_last_summary(snapshot, width)
-        return lines
+        return [] if self._last is None else last_rows_of(*self._last, width, ascii_only=self._ascii)
+
+
+def rows_of(snapshot: Snapshot, views: list[LineView], width: int, *, ascii_only: bool = False) -> list[str]:
+    """Return the rows of a run that goes on, each of at most ``width`` columns."""
+    rows = [format_bar(view, width, ascii_only=ascii_only) for view in views]
+    return rows + first_that_fits(format_waiting(snapshot), width)
+
+
+def last_rows_of(
+    snapshot: Snapshot, views: list[LineView], width: int, *, ascii_only: bool = False
+) -> list[str]:
+    """Return the rows that stay of a run, each of at most ``width`` columns, with its summary."""
+    rows = [row for view in views for row in format_last(view, width, ascii_only=ascii_only)]
+    return rows if snapshot.show_run_line else rows + format_last_summary(snapshot, width)
 
 
 def _can_write(text: str, file: TextIO | None) -> bool:

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 from .._state.snapshot import Snapshot
@@ -114,10 +113,10 @@ def _detect() -> Literal["notebook", "bar", "log"]:
 
 
 def _in_notebook() -> bool:
-    """Return whether a Jupyter kernel runs this program, and can show widgets."""
+    """Return whether a Jupyter kernel runs this program."""
     # IPython may be loaded outside a notebook too; only in a kernel its shell has one.
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None
+    return getattr(shell, "kernel", None) is not None
 
 
 def _bars(leave: bool) -> Display:

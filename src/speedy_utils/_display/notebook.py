@@ -1,100 +1,111 @@
-"""Bars in a Jupyter notebook: a row of ipywidgets a stage, and text where there are no widgets."""
+"""Bars in a Jupyter notebook: a widget while the run goes on, with its text for readers without widgets."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from typing import Any
 
-import ipywidgets
 from IPython.display import DisplayHandle
 
 from .._state.snapshot import Snapshot
-from .format import LineView, format_lines, format_summary
+from .bars import last_rows_of, rows_of
+from .format import LineView, format_lines
 from .waiting import format_waiting
+
+try:
+    import ipywidgets
+except ImportError:
+    ipywidgets = None
+
+TEXT_WIDTH = 100
+"""Columns of the text: what fits beside the prompts of a cell."""
+
+TEXT_EVERY_S = 10.0
+"""Seconds between two texts beside a widget. Each changes the file, and makes the page draw the cell anew."""
+
+TEXT_ALONE_EVERY_S = 1.0
+"""Seconds between two texts where there is no widget."""
+
+INSTALL = "For bars in this notebook: %pip install ipywidgets, and restart the kernel."
 
 
 class NotebookDisplay:
     """One row a stage, in the output of the cell that made it.
 
-    A notebook that is read without its widgets, such as on a web page, shows the last lines as text.
+    A widget shows them while the run goes on. Beside it stands their text, as in a terminal: the notebook's
+    file holds it, and so it is what a page that is loaded again finds, or a reader without widgets. The text
+    of the end stays; the widget goes to the next run.
 
     Args:
         leave: Whether the rows stay when the run is over.
+        clock: Monotonic clock, in seconds.
     """
 
-    def __init__(self, *, leave: bool = True) -> None:
+    def __init__(self, *, leave: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self._leave = leave
-        self._rows: dict[str | None, _Row] = {}
-        self._below = ipywidgets.HTML()
-        self._text = ""
-        self._box = ipywidgets.VBox()
-        # Taken now: a widget that was closed has no representation any more.
-        self._view = self._box._repr_mimebundle_()
+        self._clock = clock
+        self._next_text = clock()
+        self._last: tuple[Snapshot, list[LineView]] | None = None
+        self._widget = None if ipywidgets is None else _take_widget()
+        # Taken now: should the program close the widget, it has no representation any more.
+        self._view: dict[str, Any] = {} if self._widget is None else self._widget._repr_mimebundle_()
         # Displayed by the thread that runs the cell: from the poller's thread the output might appear in a
         # later cell.
         self._output = DisplayHandle()
-        self._output.display(self._bundle("Progress is shown by widgets."), raw=True)
+        self._output.display(self._bundle([]), raw=True)
+
+    @property
+    def html(self) -> str:
+        """What the widget shows; empty if there is none."""
+        return "" if self._widget is None else str(self._widget.value)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Move the bars."""
-        rows, texts = [], []
-        for line in format_lines(snapshot):
-            if line.key not in self._rows:  # not setdefault(): each widget that is made is saved
-                self._rows[line.key] = _Row()
-            row = self._rows[line.key]
-            texts.append(row.show(line, final=snapshot.final))
-            rows.append(row.box)
-        below = format_waiting(snapshot)[:1]
-        if snapshot.final and not snapshot.show_run_line:
-            below = [format_summary(snapshot)]
-        for text in below:
-            texts.append(text)
-            self._below.value = escape(text)
-            rows.append(self._below)
-        self._text = "\n".join(texts)
-        if list(self._box.children) != rows:
-            self._box.children = rows
+        """Move the bars, and bring the text up to date if it is time to."""
+        views = format_lines(snapshot)
+        self._last = snapshot, views
+        if self._widget is not None:
+            waiting = (f"<div>{escape(text)}</div>" for text in format_waiting(snapshot)[:1])
+            self._widget.value = "".join([*map(_row, views), *waiting])
+        now = self._clock()
+        if now >= self._next_text:
+            self._next_text = now + (TEXT_ALONE_EVERY_S if self._widget is None else TEXT_EVERY_S)
+            self._output.update(self._bundle(rows_of(snapshot, views, TEXT_WIDTH)), raw=True)
 
     def close(self) -> None:
-        """Leave the rows as they are, with their text for readers without widgets, or remove them."""
-        shown = self._box.children if self._leave else ()
-        for row in self._rows.values():
-            if row.box not in shown:  # an open widget is saved with the notebook, shown or not
-                row.close()
-        if self._below not in shown:
-            self._below.close()
-        if self._leave:
-            self._output.update(self._bundle(self._text), raw=True)
-        else:
-            self._output.update({"text/plain": ""}, raw=True)
-            self._box.close()
+        """Leave the text of the rows as they are, or remove them."""
+        rows = last_rows_of(*self._last, TEXT_WIDTH) if self._leave and self._last else []
+        self._view = {}
+        self._output.update(self._bundle(rows) if rows else {"text/plain": ""}, raw=True)
+        if self._widget is not None:
+            _idle.append(self._widget)
 
-    def _bundle(self, text: str) -> dict[str, Any]:
-        return {**self._view, "text/plain": text}
+    def _bundle(self, rows: list[str]) -> dict[str, Any]:
+        first = [INSTALL] if ipywidgets is None else []
+        return {**self._view, "text/plain": "\n".join([*first, *rows])}
 
 
-class _Row:
-    """A line: its name and percentage, a bar, and the rest as text."""
+_idle: list[Any] = []
+"""The widgets of runs that are over, for the next ones. All that are made are in the notebook's file: some
+that write it keep those that were closed, too."""
 
-    def __init__(self) -> None:
-        self.name, self.rest = ipywidgets.HTML(), ipywidgets.HTML()
-        self.bar = ipywidgets.FloatProgress(min=0.0, max=1.0)
-        self.box = ipywidgets.HBox([self.name, self.bar, self.rest])
 
-    def show(self, line: LineView, *, final: bool) -> str:
-        """Show a line, and return it as text."""
-        name = f"{line.stage.name}: {line.percent}".strip()
-        rest = f"{line.count} [{', '.join([line.clock, line.rate, *line.extras])}]"
-        self.name.value, self.rest.value = escape(name), escape(rest)
-        self.bar.value = line.fraction
-        if line.stage.finished:
-            self.bar.bar_style = "success"
-        elif final and (line.percent or line.stage.total is not None):
-            self.bar.bar_style = "danger"
-        else:
-            self.bar.bar_style = "" if line.percent else "info"  # pale, as tqdm's without a total
-        return f"{name} {rest}"
+def _take_widget() -> Any:
+    """Return a widget that no run uses, and that the program has not closed."""
+    with suppress(IndexError):
+        while (widget := _idle.pop()).comm is None:
+            pass
+        widget.value = ""
+        return widget
+    return ipywidgets.HTML()
 
-    def close(self) -> None:
-        for widget in (self.box, *self.box.children):
-            widget.close()
+
+def _row(line: LineView) -> str:
+    """Return a line as HTML; a bar without a total moves by itself, and one at its total is green."""
+    name = f"{line.stage.name}: {line.percent}".strip()
+    rest = f"{line.count} [{', '.join([line.clock, line.rate, *line.extras])}]"
+    value = f' value="{line.fraction:.4f}"' if line.percent else ""
+    colour = ' style="accent-color: green"' if line.stage.finished else ""
+    return f"<div>{escape(name)} <progress{value}{colour}></progress> {escape(rest)}</div>"

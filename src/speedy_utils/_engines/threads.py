@@ -40,7 +40,7 @@ class ThreadEngine(LocalFeed):
         super().__init__()
         self.workers = work.workers
         self._work = work
-        self._logs = ThreadLogs(work.worker_logs)
+        self._logs = ThreadLogs(work.worker_logs, several=True)
         self._event_loop = EventLoop(on_start=self._expect_coroutines)
         self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException] | None] = SimpleQueue()
@@ -55,7 +55,7 @@ class ThreadEngine(LocalFeed):
         return COROUTINES if awaits else cpus()
 
     def start(self) -> None:
-        """Take over the streams if not all that is printed is shown."""
+        """Take over the streams, so that the lines of the threads stand whole."""
         self._logs.open()
 
     def submit(self, attempt: Attempt, item: Any) -> None:

@@ -67,20 +67,22 @@ class ThreadLogs:
 
     Args:
         choice: Whose lines are shown.
+        several: Whether several threads print at once: each line is to stand whole.
     """
 
-    def __init__(self, choice: WorkerLogs) -> None:
+    def __init__(self, choice: WorkerLogs, *, several: bool = False) -> None:
         self._choice = choice
+        self._several = several
         self._log_filter = LogFilter(choice)
         self._outer = output_filter.get()  # that of the task which started the run
 
     def open(self) -> ThreadLogs:
-        """Take over the streams if not all lines are shown.
+        """Take over the streams if not all lines are shown, or if several threads print.
 
         Returns:
             The same object.
         """
-        if self._choice != "all":
+        if self._several or self._choice != "all":
             redirect_streams(self)
         return self
 

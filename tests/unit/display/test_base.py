@@ -90,33 +90,28 @@ def shell_with(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
     monkeypatch.setitem(sys.modules, "IPython", fake)
 
 
-def test_a_notebook_has_a_kernel_and_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """IPython's shell in a terminal is no notebook, nor is a kernel without ipywidgets."""
+def test_a_notebook_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPython's shell in a terminal is no notebook."""
     monkeypatch.setattr("sys.stderr", FakeTerminal())
     shell_with(monkeypatch)
     assert isinstance(choose_display(True), BarDisplay)
-    shell_with(monkeypatch, kernel=object())
-    monkeypatch.setattr("speedy_utils._display.base.find_spec", lambda name: None)
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert isinstance(choose_display(True), LogDisplay)
 
 
 @pytest.mark.parametrize("chosen", [True, False])
-def test_widgets_that_fail_give_way_to_log_lines(
+def test_a_notebook_that_can_show_nothing_gets_log_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: bool
 ) -> None:
-    """If widgets can't be loaded a warning says why, and the run gets log lines."""
+    """If nothing can be shown in the cell a warning says why, and the run gets log lines."""
     monkeypatch.delitem(sys.modules, "speedy_utils._display.notebook", raising=False)
     if chosen:
         monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "notebook")
     else:
         shell_with(monkeypatch, kernel=object())
-        monkeypatch.setattr("speedy_utils._display.base.find_spec", lambda name: object())
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
     assert isinstance(choose_display(True), LogDisplay)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "ModuleNotFoundError: import of ipywidgets halted" in record.getMessage()
+    assert "ModuleNotFoundError: import of IPython.display halted" in record.getMessage()
 
 
 def test_unknown_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
-"""Bars in a notebook: what the widgets hold, in a real kernel and after it."""
+"""Bars in a notebook: what the widget and its text hold, in a real kernel and after it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import ipywidgets
@@ -61,12 +60,14 @@ def run(run_line: StageSnapshot, *stages: StageSnapshot, **more: Any) -> Snapsho
     return Snapshot(run_line, stages, **more)
 
 
-def rows(display: NotebookDisplay) -> list[tuple[str, float, str, str]]:
-    """What the rows show: name, bar, its style, and the rest."""
-    return [
-        (name.value, bar.value, bar.bar_style, rest.value)
-        for name, bar, rest in (row.children for row in display._box.children if row.children)
-    ]
+class Clock:
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
 
 
 def test_a_row_says_what_a_line_says(output: Output) -> None:
@@ -74,119 +75,113 @@ def test_a_row_says_what_a_line_says(output: Output) -> None:
     display = NotebookDisplay()
     display.show(run(stage("Read <b>", 5, counters={"tokens": 3e6}), tasks_total=4, tasks_done=1))
     rest = "5/10 [00:02&lt;00:02, 2.50 items/s, 1/4 tasks, tokens=3.00M (1.50M/s)]"
-    assert rows(display) == [("Read &lt;b&gt;: 50%", 0.5, "", rest)]
-
-
-def test_a_row_a_stage_in_the_order_of_the_snapshot(output: Output) -> None:
-    """Stages keep their rows while others come and go, and the run's own row may vanish."""
-    display = NotebookDisplay()
-    run_line, read, write = stage("Run", 0), stage("Read", 1), stage("Write", 2)
-    display.show(run(run_line, write))
-    kept = display._box.children[1]
-    display.show(run(run_line, read, write, show_run_line=False))
-    assert [row[0] for row in rows(display)] == ["Read: 10%", "Write: 20%"]
-    assert display._box.children[1] is kept
-    display.show(run(replace(run_line, name="Read"), read))
-    assert [row[0] for row in rows(display)] == ["Read: 0%", "Read: 10%"]
+    bar = '<progress value="0.5000"></progress>'
+    assert display.html == f"<div>Read &lt;b&gt;: 50% {bar} {rest}</div>"
+    display.close()
 
 
 @pytest.mark.parametrize(
-    ("of", "final", "bar", "style"),
+    ("of", "bar"),
     [
-        (stage("x", 5), False, 0.5, ""),
-        (stage("x", 10), False, 1.0, "success"),
-        (stage("x", 10), True, 1.0, "success"),
-        (stage("x", 5), True, 0.5, "danger"),
-        (stage("x", 10, pending=True), False, 0.99, ""),
-        (stage("x", 10, pending=True), True, 0.99, "danger"),
-        (stage("x", 0, 0), True, 1.0, "success"),
-        (stage("x", 10, growing=True), False, 1.0, "info"),
-        (stage("x", 10, growing=True), True, 1.0, "danger"),
-        (stage("x", 5, None), False, 1.0, "info"),
-        (stage("x", 5, None), True, 1.0, "info"),
+        (stage("x", 5), ' value="0.5000"'),
+        (stage("x", 10), ' value="1.0000" style="accent-color: green"'),
+        (stage("x", 10, pending=True), ' value="0.9900"'),
+        (stage("x", 10, growing=True), ""),
+        (stage("x", 5, None), ""),
     ],
 )
-def test_a_bar_is_green_at_its_total_and_red_if_it_ends_short(
-    output: Output, of: StageSnapshot, final: bool, bar: float, style: str
-) -> None:
-    """A bar ends as success or danger, and not before; without a total to measure by it is full and pale."""
+def test_a_bar_is_green_at_its_total(output: Output, of: StageSnapshot, bar: str) -> None:
+    """A bar is green where all is counted and saved; without a total to measure by it has no value."""
     display = NotebookDisplay()
-    display.show(run(of, final=final))
-    ((_, value, shown, _),) = rows(display)
-    assert (value, shown) == (bar, style)
+    display.show(run(of))
+    assert f"<progress{bar}></progress>" in display.html
+    display.close()
 
 
-def test_the_text_of_the_end_stands_beside_the_widgets(output: Output) -> None:
-    """The output is there at once; where widgets can't be shown it has the last lines, and the summary."""
+def test_the_text_beside_the_widget_is_refreshed_at_a_bounded_rate(output: Output) -> None:
+    """The first numbers are there at once, and then those of the last ten seconds, as in a terminal."""
+    clock = Clock()
+    display = NotebookDisplay(clock=clock)
+    model = output.data[VIEW]["model_id"]
+    for done in range(1, 10):
+        display.show(run(stage("Read", done), stage("Write", 1)))
+        assert output.lines[0].startswith(f"Read:  {10 if done < 8 else 80}%|")
+        assert output.lines[1].endswith("| 1/10 [00:02<00:18, 2.00 s/item]")
+        assert output.data[VIEW]["model_id"] == model
+        clock.now += 1.5
+    assert output.updates == 2
+    display.close()
+
+
+def test_the_text_of_the_end_stands_in_place_of_the_widget(output: Output) -> None:
+    """What stays is text that needs no widget: the last rows, and the summary."""
     display = NotebookDisplay()
-    assert (output.data[VIEW]["model_id"], output.lines) == (
-        display._box.model_id,
-        ["Progress is shown by widgets."],
-    )
     stages = stage("Read <b>", 10), stage("Write", 4)
-    display.show(run(stage("Run", 4), *stages, show_run_line=False))
     display.show(run(stage("Run", 4), *stages, show_run_line=False, tasks_failed=1, final=True))
-    assert output.updates == 0
     display.close()
-    assert output.data[VIEW]["model_id"] == display._box.model_id
-    assert output.lines == [
-        "Read <b>: 100% 10/10 [00:02<00:00, 5.00 items/s, 1 failed]",
-        "Write: 40% 4/10 [00:02, 2.00 items/s]",
-        "4/10 items in 00:02, 2.00 items/s, 1 failed",
-    ]
+    assert list(output.data) == ["text/plain"]
+    read, write, summary = output.lines
+    assert (read[:15], read[-45:]) == ("Read <b>: 100%|", "| 10/10 [00:02<00:00, 5.00 items/s, 1 failed]")
+    assert (write[:11], write[-28:]) == ("Write:  40%", "| 4/10 [00:02, 2.00 items/s]")
+    assert summary == "4/10 items in 00:02, 2.00 items/s, 1 failed"
 
 
-def alive() -> dict[str, str]:
-    """Return the kinds of the widgets that are open in this process, by their names."""
-    widgets = ipywidgets.Widget.get_manager_state()["state"]
-    return {name: model["model_name"] for name, model in widgets.items()}
+def test_without_widgets_the_first_line_says_what_to_install(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below it stand the rows as text, which changes once a second."""
+    monkeypatch.setattr(notebook, "ipywidgets", None)
+    clock = Clock()
+    display = NotebookDisplay(clock=clock)
+    for done in (1, 2, 3):
+        display.show(run(stage("Read", done)))
+        clock.now += 0.6
+    assert output.updates == 2
+    hint, row = output.lines
+    assert "pip install ipywidgets" in hint
+    assert row.startswith("Read:  30%|")
+    display.close()
+    assert list(output.data) == ["text/plain"]
 
 
-def test_rows_that_do_not_stay_leave_nothing(output: Output) -> None:
-    """With ``leave=False`` the output is empty at the end, and every widget is closed."""
+def alive() -> set[str]:
+    """Return the widgets that are open in this process, and so in a notebook's file."""
+    return set(ipywidgets.Widget.get_manager_state()["state"])
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_runs_use_the_widgets_of_runs_that_are_over(output: Output, leave: bool) -> None:
+    """However many runs there were, there are as many widgets as runs at once."""
+    NotebookDisplay().close()
     before = alive()
-    display = NotebookDisplay(leave=False)
-    display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
-    assert alive().keys() > before.keys()
-    display.close()
-    assert output.data == {"text/plain": ""}
-    # ipywidgets keeps what a widget looks like, which nothing shows by itself.
-    left = {kind for name, kind in alive().items() if name not in before}
-    assert left <= {"LayoutModel", "HTMLStyleModel", "ProgressStyleModel"}
+    for _ in range(3):
+        del output.data
+        display = NotebookDisplay(leave=leave)
+        assert display.html == ""
+        display.show(run(stage("Run", 10), stage("Read", 10), final=True))
+        display.close()
+        assert alive() == before
+        assert (output.lines == []) is not leave
 
 
-def test_widgets_out_of_sight_are_closed(output: Output) -> None:
-    """A row keeps its widgets while it moves; one that has vanished is closed, and those in sight stay."""
-    display = NotebookDisplay()
-    display.show(run(stage("Run", 0)))
-    before = alive()
-    display.show(run(stage("Run", 1)))
-    assert alive() == before
-    run_line = display._box.children[0]
-    display.show(run(stage("Run", 10), stage("Read", 10), show_run_line=False, final=True))
-    parts = {run_line.model_id, *(part.model_id for part in run_line.children)}
-    display.close()
-    assert not alive().keys() & parts
-    assert {row.model_id for row in display._box.children} <= alive().keys()
-    assert len(display._box.children) == 2
-
-
-def test_a_run_goes_on_whatever_becomes_of_its_widgets(output: Output) -> None:
-    """If a program closes all widgets the run's text comes at the end; one without a reading has none."""
+def test_a_run_goes_on_whatever_becomes_of_its_widget(output: Output) -> None:
+    """If a program closes all widgets the text goes on, the next run has a new one; an empty run no text."""
     display = NotebookDisplay()
     display.show(run(stage("Run", 5)))
-    (row,) = display._box.children
-    for widget in (*row.children, row, display._box):
-        widget.close()
+    ipywidgets.Widget.close_all()
     display.show(run(stage("Run", 10), stage("Read", 10), final=True))
     display.close()
-    assert output.lines[0] == "Run: 100% 10/10 [00:02<00:00, 5.00 items/s]"
+    assert output.lines[0].startswith("Run: 100%|")
+    former = output.data
     del output.data
-    NotebookDisplay().close()
-    assert output.lines == []
+    display = NotebookDisplay()
+    assert output.data[VIEW]["model_id"] in alive()
+    display.close()
+    assert (output.lines, len(former)) == ([], 1)
 
 
 CELL = """
+import threading
 from speedy_utils import multi_process, track
 def work(words):
     for _ in track(words, desc="Read"):
@@ -195,52 +190,83 @@ def work(words):
         if len(words) == stop and word == 7:
             raise ValueError(stop)
 lists = [list(range(n)) for n in (100, 200, 300)]
-def start(**options):
-    options |= {"backend": "threads", "num_workers": 2, "total_items": len, "poll_interval": 0.02}
-    multi_process(work, lists, **options)
+def start(function=work, **options):
+    options |= {"backend": "threads", "num_workers": 3, "total_items": len, "poll_interval": 0.02}
+    multi_process(function, lists, **options)
+together = threading.Barrier(3)
+class Words:
+    def __str__(self):
+        together.wait(60)  # all threads are in the middle of a line
+        return "words"
+def say(words):
+    print("took", len(words), Words())
 """
 
 
-def test_a_notebook_keeps_its_rows_and_their_text() -> None:
-    """In a real kernel each run has one output, with a row a stage, which is exact and saved as such."""
-    cells = [
+class Client(NotebookClient):
+    """Executes a notebook, and notes each text that takes the place of another."""
+
+    def process_message(self, msg: Any, *rest: Any) -> Any:
+        """Note it."""
+        if msg["msg_type"] == "update_display_data":
+            texts.append(msg["content"]["data"]["text/plain"])
+        return super().process_message(msg, *rest)
+
+
+texts: list[str] = []
+
+
+def execute(*cells: str) -> Any:
+    """Execute cells in a real kernel, and return the notebook as it is saved."""
+    texts.clear()
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    Client(book, timeout=60, kernel_name="python3", store_widget_state=True).execute()
+    return book
+
+
+def test_a_notebook_keeps_its_rows_as_text() -> None:
+    """In a real kernel each run has one output, with numbers from the start, which are exact in the end.
+
+    Lines of threads stand whole. The file holds one widget, whatever the number of runs.
+    """
+    book = execute(
         CELL,
         "stop = 0\nstart()",
         'start(leave=False)\nprint("gone")',
         'stop = 300\nstart(on_error="continue")',
-    ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(book, timeout=60, kernel_name="python3", store_widget_state=True).execute()
-    state = book["metadata"]["widgets"][STATE]["state"]
-
-    def children(model: str) -> list[str]:
-        return [child.removeprefix("IPY_MODEL_") for child in state[model]["state"]["children"]]
-
-    def shown(output: Any) -> list[Any]:
-        """Each row as its values, from left to right; a summary is one value."""
-        return [
-            [state[part]["state"]["value"] for part in children(row)]
-            if "children" in state[row]["state"]
-            else state[row]["state"]["value"]
-            for row in children(output["data"][VIEW]["model_id"])
-        ]
-
+        "start(say, total_items=None)",
+    )
     (done,) = book.cells[1]["outputs"]
-    read, write, summary = shown(done)
-    for name, row in {"Read": read, "Write": write}.items():
-        assert row[:2] == [f"{name}: 100%", 1.0]
-        assert row[2].startswith("600/600 [")
-    assert read[2].endswith(" items/s, 3/3 tasks]")
+    assert "0/600" in texts[0]
+    assert texts.index(done["data"]["text/plain"]) > 0
+    read, write, summary = done["data"]["text/plain"].splitlines()
+    assert "| 600/600 [" in read
+    assert "| 600/600 [" in write
     assert summary.startswith("600 items in ")
-    texts = [text.split(" [")[0] for text in done["data"]["text/plain"].splitlines()]
-    assert texts == ["Read: 100% 600/600", "Write: 100% 600/600", summary]
 
     empty, printed = book.cells[2]["outputs"]
     assert (empty["data"], printed["text"]) == ({"text/plain": ""}, "gone\n")
 
     (failed,) = book.cells[3]["outputs"]
-    write, read, summary = shown(failed)  # what was to go on stands above what was done
-    assert (read[0], write[0]) == ("Read: 100%", "Write: 51%")
-    assert write[2].startswith("307/600 [")
+    write, read, summary = failed["data"]["text/plain"].splitlines()  # what was to go on stands first
+    assert "| 307/600 [" in write
     assert "1 failed" in summary
-    assert summary in failed["data"]["text/plain"]
+
+    said = [output for output in book.cells[4]["outputs"] if output.output_type == "stream"]
+    lines = "".join(output["text"] for output in said).splitlines()
+    assert sorted(lines) == [f"took {number} words" for number in (100, 200, 300)]
+
+    models = book["metadata"]["widgets"][STATE]["state"].values()
+    assert [model["model_name"] for model in models].count("HTMLModel") == 1
+    assert len(models) == 3  # with its layout and its style
+
+
+def test_a_notebook_without_ipywidgets_shows_rows_as_text() -> None:
+    """In a real kernel the first line says what to install, and numbers stand below it from the start."""
+    book = execute("import sys\nsys.modules['ipywidgets'] = None", CELL, "stop = 0\nstart()")
+    (done,) = book.cells[2]["outputs"]
+    assert list(done["data"]) == ["text/plain"]
+    for text, count in ((texts[0], "0/600"), (done["data"]["text/plain"], "600/600")):
+        hint, row, *_ = text.splitlines()
+        assert "pip install ipywidgets" in hint
+        assert f" {count} " in row

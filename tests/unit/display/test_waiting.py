@@ -83,9 +83,9 @@ def test_it_is_in_log_lines_and_notebooks(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages[-1] == (
         f"Packing: 91% 3,655/4,000 in 01:01, 7.50 items/s, eta 00:46, 7/8 shards, {text}"
     )
-    assert notebook._box.children[-1].value == text
+    assert notebook.html.endswith(f"<div>{text}</div>")
     notebook.show(replace(WAITING, waiting_for=None))
-    assert text not in notebook._text
+    assert text not in notebook.html
 
 
 def test_a_hang_is_seen_and_no_time_is_left(caplog: pytest.LogCaptureFixture) -> None:

@@ -71,8 +71,33 @@ def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
 
     with redirect_stdout(EndsARun()):
         logs = ThreadLogs("first").open()
-        print("one", "two")
-    assert texts == ["one", " ", "two", "\n"]
+        print("one\n", "two")
+    assert texts == ["one\n", " ", "two", "\n"]
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_what_one_print_of_a_task_writes_is_one_line(progress: bool) -> None:
+    """On a pipe, threads that are all in the middle of a ``print`` do not mix their lines."""
+    together = threading.Barrier(3)
+
+    class Word:
+        def __str__(self) -> str:
+            together.wait(60)
+            return "word"
+
+    def say(item: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            print("item", item, Word(), file=stream)
+        print("rest", end="")
+
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        multi_process(say, range(3), backend="threads", num_workers=3, progress=progress)
+        assert sys.stdout is out
+        assert sys.stderr is err
+    lines = [f"item {item} word" for item in range(3)]
+    *printed, rest, _, last = out.getvalue().splitlines()
+    assert (sorted(printed), rest, last) == (lines, "rest", "rest")
+    assert sorted(line for line in err.getvalue().splitlines() if line.startswith("item")) == lines
 
 
 def test_the_first_worker_is_followed_once_it_is_silent() -> None:

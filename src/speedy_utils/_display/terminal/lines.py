@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, Protocol, TextIO
@@ -56,7 +57,7 @@ class StreamWriter(Protocol):
 
 
 class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic in the stubs only
-    """A stream whose texts go to a writer, if it has one; all else is the wrapped stream's.
+    """A stream whose texts go to a writer, or to the wrapped stream; all else is the wrapped stream's.
 
     Args:
         wrapped: The stream that it stands for.
@@ -66,6 +67,7 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
         super().__init__(wrapped)
         self._self_writer: StreamWriter | None = None
         self._self_shared = False
+        self._self_beginnings: dict[int, list[str]] | None = None
 
     @property
     def wrapped(self) -> TextIO:
@@ -86,18 +88,44 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
     def attach(self, writer: StreamWriter | None, *, shared: bool) -> None:
         """Let the texts go to a writer from now on; to the wrapped stream if it is None."""
         self._self_writer, self._self_shared = writer, shared
+        if writer is not None and self._self_beginnings is not None:
+            self.release_lines()
+            self.join_lines()
+
+    def join_lines(self) -> None:
+        r"""Without a writer, pass on the texts of each thread up to ``\n`` or ``\r`` from now on. Idempotent.
+
+        ``print("a", "b")`` writes four texts, and other threads may print in between.
+        """
+        if self._self_beginnings is None:
+            self._self_beginnings = {}
+
+    def release_lines(self) -> None:
+        """Pass on the beginnings of lines, and each text at once from now on. Idempotent."""
+        beginnings, self._self_beginnings = self._self_beginnings, None
+        if beginnings:
+            self._pass_on(beginnings)
+
+    def forget_lines(self) -> None:
+        """Drop the beginnings of lines, and pass on each text at once from now on."""
+        self._self_beginnings = None
 
     def write(self, text: Any) -> int:
         """Pass on a text, unless it is filtered out."""
         is_shown = output_filter.get()
         if is_shown is not None and not is_shown():
             return len(text)
-        writer = self._self_writer
-        if writer is None or not isinstance(text, str):
-            return self.wrapped.write(text)  # which raises the right error if it is no text
+        writer, beginnings = self._self_writer, self._self_beginnings
+        if not isinstance(text, str):
+            return self.wrapped.write(text)  # which raises the right error
         if called_by_tqdm():
-            return writer.write_bar(self, text)
-        return writer.write_above(self, text, alone=text.endswith("\n") and _called_by_logging())
+            return self.wrapped.write(text) if writer is None else writer.write_bar(self, text)
+        alone = text.endswith("\n") and _called_by_logging()
+        if writer is not None:
+            return writer.write_above(self, text, alone=alone)
+        if beginnings is None or alone:
+            return self.wrapped.write(text)
+        return self._join(beginnings, text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Pass on several texts."""
@@ -106,11 +134,37 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
 
     def flush(self) -> None:
         """Show this thread's text, also if its line has no end yet."""
-        writer = self._self_writer
-        if writer is None or called_by_tqdm():
-            self.wrapped.flush()
-        else:
+        writer, beginnings = self._self_writer, self._self_beginnings
+        if writer is not None and not called_by_tqdm():
             writer.flush_partial(self)
+            return
+        pieces = beginnings.pop(get_ident(), ()) if beginnings and not called_by_tqdm() else ()
+        if pieces:
+            self.wrapped.write("".join(pieces))
+        self.wrapped.flush()
+
+    def _join(self, beginnings: dict[int, list[str]], text: str) -> int:
+        """Write the lines that are complete with a text; keep the rest until it is."""
+        thread = get_ident()
+        end = max(text.rfind("\n"), text.rfind("\r")) + 1
+        pieces = beginnings.pop(thread, [])
+        if end:
+            self.wrapped.write("".join([*pieces, text[:end]]))
+            pieces = []
+        if end < len(text):
+            pieces.append(text[end:])
+        if pieces:
+            beginnings[thread] = pieces
+        if self._self_beginnings is not beginnings:  # released meanwhile
+            self._pass_on(beginnings)
+        return len(text)
+
+    def _pass_on(self, beginnings: dict[int, list[str]]) -> None:
+        """Write beginnings of lines, each on its own; the program may go on with the last one."""
+        texts = [*filter(None, ("".join(beginnings.pop(thread, ())) for thread in list(beginnings)))]
+        if texts:
+            with suppress(Exception):  # the stream may be closed, or a pipe that nothing reads
+                self.wrapped.write("\n".join(texts))
 
 
 def last_state(line: str) -> str:

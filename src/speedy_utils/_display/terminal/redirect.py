@@ -8,6 +8,7 @@ handlers of ``logging`` get the proxies.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -24,13 +25,15 @@ _NAMES = ("stdout", "stderr")
 
 _lock = threading.RLock()  # a signal handler may end a run that is being drawn
 
-_users: list[object] = []
-"""What needs the proxies: screens, and runs that leave out some of what their threads print."""
+_users: dict[int, tuple[object, StreamWriter | None]] = {}
+"""What needs the proxies, with its writer, by identity: screens, and runs whose threads print."""
 
 _kept: dict[str, StreamProxy] = {}
 """The last proxy of each stream. Up to Python 3.12.9 and 3.13.2 ``print`` holds no reference to its stream
 (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
 
+_joined: list[StreamProxy] = []
+"""The proxies that pass on whole lines; perhaps several times."""
 
 _caught: dict[int, tuple[StreamProxy, Callable[[bytes], object]]] = {}
 """The proxy of a stream whose buffer is watched, and what writes to that, by the identity of the stream."""
@@ -71,12 +74,11 @@ def redirect_streams(
     Args:
         user: What needs the proxies; known by its identity.
         writer: Where printed texts go. With a writer only streams that lead to a terminal are redirected;
-            without one all are, and their texts pass through ``output_filter`` alone.
+            without one all are, and their texts pass through ``output_filter`` and in whole lines.
         terminal: The file that the writer draws on.
     """
     with _lock:
-        if not any(known is user for known in _users):
-            _users.append(user)
+        _users[id(user)] = user, writer
         for name in _NAMES:
             stream = getattr(sys, name)
             if stream is None:  # a daemon has none
@@ -84,7 +86,10 @@ def redirect_streams(
             if writer is not None and (not is_terminal(stream) or is_taken(stream)):
                 continue
             proxy = _proxy_of(name, stream)
-            if writer is not None and proxy.writer is not writer:
+            if writer is None:
+                proxy.join_lines()
+                _joined.append(proxy)
+            elif proxy.writer is not writer:
                 proxy.attach(writer, shared=_same_terminal(proxy.wrapped, terminal))
             # Last, as another thread may print at any moment.
             if writer is not None:
@@ -96,7 +101,9 @@ def redirect_streams(
 def restore_streams(user: object) -> None:
     """Restore the streams if no other user needs the proxies. Idempotent."""
     with _lock:
-        _users[:] = [known for known in _users if known is not user]
+        _users.pop(id(user), None)
+        if all(writer is not None for _, writer in _users.values()):
+            _release_lines()
         for proxy, _ in [*_caught.values()]:
             if proxy.writer is user:
                 _release_writes(proxy.wrapped)
@@ -108,6 +115,14 @@ def restore_streams(user: object) -> None:
                     _replace(name, proxy, proxy.wrapped)
                 if proxy.writer is user:
                     proxy.attach(None, shared=False)
+
+
+def _release_lines() -> None:
+    while _joined:
+        _joined.pop().release_lines()
+
+
+atexit.register(_release_lines)
 
 
 def _proxy_of(name: str, stream: Any) -> StreamProxy:
@@ -194,6 +209,8 @@ def _same_terminal(one: Any, other: Any) -> bool:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()  # a thread of the parent may have held the former one
+    while _joined:
+        _joined.pop().forget_lines()
 
 
 after_fork_in_child(_after_fork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.screen import EmulatedTerminal, SecondFile, a_terminal, constant
+from support.screen import EmulatedTerminal, SecondFile, a_bar, a_terminal, constant
+from support.threads import in_thread
 
+from speedy_utils._display.terminal.lines import StreamProxy
 from speedy_utils._display.terminal.screen import Screen
 
 
@@ -203,3 +206,67 @@ def test_a_log_record_stands_alone() -> None:
         assert terminal.lines() == ["warned", "working ... done", "a"]
         screen.finish(1, constant("b"))
         assert terminal.lines() == ["warned", "working ... done", "b"]
+
+
+class Pipe(io.StringIO):
+    """A stream that is no terminal, and all that was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Note a text."""
+        self.texts.append(text)
+        return super().write(text)
+
+
+def test_without_a_block_a_proxy_passes_on_what_is_complete() -> None:
+    """Each thread's text is passed on up to the end of a line, a return or a flush; a bar's at once."""
+    pipe = Pipe()
+    proxy = StreamProxy(pipe)
+    proxy.write("at once")
+    proxy.join_lines()
+    assert proxy.write("one") == 3
+    in_thread(lambda: print("another", "thread", file=proxy))
+    print(" and", "two\nthree", file=proxy)
+    print("50%", end="\r", file=proxy)
+    print(".", end="", file=proxy)
+    print(".", end="", file=proxy, flush=True)
+    proxy.flush()
+    print("working", end="", file=proxy)
+    handler = logging.StreamHandler(proxy)
+    handler.handle(logging.LogRecord("x", logging.WARNING, __file__, 1, "warned", (), None))
+    assert pipe.texts[-2:] == ["warned\n", "working"]
+    assert pipe.texts[:-2] == [
+        "at once",
+        "another thread\n",
+        "one and two\n",
+        "three\n",
+        "50%\r",
+        "..",
+    ]
+    a_bar(proxy, "epoch").close()
+    assert "epoch" in pipe.texts[-2]
+
+
+def test_beginnings_are_passed_on_when_lines_are_joined_no_more() -> None:
+    """The beginning of each thread's line is passed on at the end; what is written later, at once."""
+    pipe = Pipe()
+    proxy = StreamProxy(pipe)
+    proxy.join_lines()
+    proxy.write("one")
+    in_thread(lambda: proxy.write("two"))
+    proxy.release_lines()
+    proxy.release_lines()
+    proxy.write(" three")
+    assert pipe.getvalue() == "one\ntwo three"
+    proxy.join_lines()
+    proxy.write("lost in a child process")
+    proxy.forget_lines()
+    proxy.write(", four")
+    assert pipe.getvalue() == "one\ntwo three, four"
+    proxy.join_lines()
+    proxy.write("five")
+    pipe.close()
+    proxy.release_lines()

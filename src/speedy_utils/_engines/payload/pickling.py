@@ -161,6 +161,8 @@ class ProjectPickler(_Base):
             return CellType, ()  # the functions that share it fill it
         elif issubclass(kind, BaseException) and kind not in self.dispatch_table:
             return _reduce_exception(obj)
+        elif kind is io.TextIOWrapper and (name := _standard_stream(obj)):
+            return getattr, (sys, name)
         elif kind is WeakKeyDictionary:  # functools.singledispatch has one
             return kind, (dict(obj),)
         elif obj is dataclasses.MISSING:
@@ -328,6 +330,17 @@ def _with_aliases(cls: type[Enum], arguments: tuple[Any, ...], state: Any) -> tu
     namespace, rest = state
     arguments = (*arguments[:3], values, *arguments[4:])
     return arguments, ({name: value for name, value in namespace.items() if name not in values}, rest)
+
+
+def _standard_stream(file: Any) -> str:
+    """Return which of the program's streams a file is, ``stderr``; empty if none.
+
+    Loguru's sink holds one. While a bar is drawn, a proxy stands in for it, and pickling fails for terminals.
+    """
+    standard = (
+        name for name in ("stdout", "stderr") if getattr(getattr(sys, name), "__wrapped__", None) is file
+    )
+    return next(standard, "")
 
 
 def _reduce_exception(error: BaseException) -> tuple[Any, ...]:

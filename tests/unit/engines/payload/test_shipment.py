@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import pickletools
 import random
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.modules import forgetting_modules
+from support.screen import a_pseudo_terminal, constant
 
 from speedy_utils._engines.payload.shipment import Packed, Shipment
 from speedy_utils._ray.worker import RayPickler
@@ -93,6 +95,17 @@ def test_what_no_module_can_give_is_named(shipment: Shipment) -> None:
     lock = threading.Lock()
     with pytest.raises(TypeError, match=r"the variable 'lock' that .*<lambda> takes from .*cannot pickle"):
         shipment.define(lambda x: lock.locked())
+
+
+def test_a_stream_is_sent_by_name_while_a_bar_is_there(shipment: Shipment) -> None:
+    """A function whose logger has kept stderr, as loguru does, gets that of the worker."""
+    with a_pseudo_terminal() as (terminal, screen):
+        kept = terminal.stream
+        sys.stdout = io.StringIO()
+        screen.show("owner", constant("bar"))
+        packed = shipment.define(lambda: kept)
+        screen.finish("owner", None)
+    assert "stderr" in texts(packed)
 
 
 def test_an_item_names_its_class_which_is_sent_once(load: Any, shipment: Shipment) -> None:

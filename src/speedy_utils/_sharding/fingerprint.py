@@ -12,6 +12,7 @@ import inspect
 import io
 import itertools
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -33,6 +34,9 @@ _CANT_PICKLE = (
 
 _CODE, _ARGUMENT = "the code of ", "the argument "
 """How the names of parts begin that are code, or arguments of ``process_func``."""
+
+_MODULE = f"{_CODE}the module "
+"""How the name of a part begins that is a module which the function imports in its body."""
 
 _MAX_DIFFERENCES = 8
 """The differences of a function that are named."""
@@ -130,7 +134,10 @@ def _part_differences(was: Mapping[str, Part], now: Mapping[str, Part]) -> list[
     changed.sort(key=lambda name: not name.startswith(_CODE))
     found = [_difference(name, was[name], now[name]) for name in changed]
     by_code = any(name.startswith(_CODE) for name in changed)
+    excused = _known_once_loaded(was, now)
     for name in {**was, **now}:
+        if name.startswith(_MODULE) or (excused and re.search(excused, name)):
+            continue  # a module that is new is so by a change of other code, if that is read at all
         # Changed code uses other things, which need not be said.
         if (name in was) != (name in now) and (not by_code or name.startswith(_ARGUMENT)):
             text = (now if name in now else was)[name].text
@@ -139,6 +146,20 @@ def _part_differences(was: Mapping[str, Part], now: Mapping[str, Part]) -> list[
     if len(found) > _MAX_DIFFERENCES:
         found[_MAX_DIFFERENCES - 1 :] = [f"and {len(found) - _MAX_DIFFERENCES + 1} more"]
     return found
+
+
+def _known_once_loaded(was: Mapping[str, Part], now: Mapping[str, Part]) -> str:
+    """Return a pattern for parts that only one of two runs knows, as only it had a module loaded.
+
+    The module's source is the same in both. Empty if there is no such module.
+    """
+    modules = [
+        re.escape(name.removeprefix(_MODULE))
+        for name in was
+        if name.startswith(_MODULE) and name in now and was[name].equals(now[name]) and was[name] != now[name]
+    ]
+    names = "|".join(modules)
+    return rf"^the package |[ ]({names})\.| of ({names})$" if modules else ""
 
 
 def _difference(name: str, was: Part, now: Part) -> str:
@@ -152,9 +173,10 @@ def _difference(name: str, was: Part, now: Part) -> str:
     lines = list(difflib.unified_diff(was.text.splitlines(), now.text.splitlines(), n=0, lineterm=""))
     hunk = next(place for place, line in enumerate(lines) if line.startswith("@@")) + 1
     kept = list(itertools.takewhile(lambda line: not line.startswith("@@"), lines[hunk:]))
-    # The first line of what went, and of what came.
-    pairs = [next((line[1:].strip() for line in kept if line.startswith(sign)), "") for sign in "+-"]
-    new, old = (f"`{shorten_text(line)}`" if line else "" for line in pairs)
+    came, went = ([line[1:].strip() for line in kept if line.startswith(sign)] for sign in "+-")
+    # The first line that came, and of those that went the one that it most likely was.
+    old_line = next(iter(difflib.get_close_matches(came[0], went, 1, 0) if came else went), "")
+    new, old = (f"`{shorten_text(line)}`" if line else "" for line in ((came or [""])[0], old_line))
     if not old:
         return f"{name} has {new} now"
     return f"{name} has {new}; it was {old}" if new else f"{name} no longer has {old}"

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 
 from speedy_utils._engines.identity.parts import parts_of
-from speedy_utils._sharding.fingerprint import Fingerprint, differences, fingerprint_run, hash_value
+from speedy_utils._sharding.fingerprint import Fingerprint, Part, differences, fingerprint_run, hash_value
 
 DATASET = Dataset.from_dict({"id": list(range(10))})
 
@@ -133,3 +133,31 @@ def test_a_wrapped_function_is_known_by_what_it_wraps() -> None:
         f"the code of {__name__}.test_a_wrapped_function_is_known_by_what_it_wraps.func" in fingerprint.parts
     )
     assert fingerprint.function.endswith("func")
+
+
+@pytest.mark.parametrize(("number", "count"), [("1", 0), ("2", 1)])
+def test_a_module_that_one_run_has_loaded_is_compared_by_its_source(number: str, count: int) -> None:
+    """What is known only of a loaded module is no change if its source is the same."""
+    was = {"the code of the module lib": Part("1", "x = 1")}
+    now = {
+        "the code of the module lib": Part(f"{number} loaded", f"x = {number}"),
+        "the code of lib.go": Part("5", "def go(): pass"),
+        "the global 'N' of lib": Part("6", "6"),
+        "the package numpy": Part("7", "2.0"),
+    }
+    for pair in ((was, now), (now, was)):
+        found = differences(*(Fingerprint("d", 1, "f", parts) for parts in pair))
+        assert len(found) == count
+        assert all(sentence.startswith("the code of the module lib has `x = ") for sentence in found)
+
+
+def test_a_changed_line_is_shown_beside_the_one_that_it_was() -> None:
+    """Of several lines that went, the one that is most like the first new line is shown."""
+    was = "def f(row):\n    if row == 3:\n        raise ValueError\n    return {'n': row}"
+    now = "def f(row):\n    return {'n': row + 1}"
+    runs = [
+        Fingerprint("d", 1, "f", {"the code of f": Part(digest, text)})
+        for digest, text in (("1", was), ("2", now))
+    ]
+    found = differences(*runs)
+    assert found == ["the code of f has `return {'n': row + 1}`; it was `return {'n': row}`"]

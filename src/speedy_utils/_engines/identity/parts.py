@@ -33,6 +33,7 @@ from typing import Any
 from ..payload.pickling import REBUILT, content
 from ..payload.project_modules import is_project_module
 from ..payload.reads import globals_read, modules_read, names_in, plain_values
+from .imports import SECRET, modules_imported
 from .source import code_of
 
 Parts = dict[str, tuple[str | None, str]]
@@ -57,8 +58,6 @@ _SHOWN_ONLY = frozenset({"__annotations__", "__pydantic_fields__", "model_fields
 
 _READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 """Up to Python 3.11 there is another instruction for what is called."""
-
-_SECRET = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
 
 
 def parts_of(function: Any, arguments: Mapping[str, Any], hash_value: HashValue) -> Parts:
@@ -144,7 +143,7 @@ class _Walk:
             self.found[name] = self.version(_name(value))
             return
         digest, definitions = self._hash_value(value)
-        self.found[name] = digest, "…" if _SECRET.search(name) else show(value)
+        self.found[name] = digest, "…" if SECRET.search(name) else show(value)
         for each in definitions:
             self._reach(each)
 
@@ -192,8 +191,10 @@ class _Walk:
         if function is not self._root and not _is_own(home):
             self._add_package(home)
             for value in closure.values():
-                if _is_definition(value):
-                    self._reach(value)
+                # A function made by functools.singledispatch keeps the others in a dict.
+                for each in value.values() if type(value) is dict else [value]:
+                    if _is_definition(each):
+                        self._reach(each)
             return
         code, number = f"the code of {name}", 2
         while code in self.found:
@@ -221,8 +222,14 @@ class _Walk:
                 self.add(f"the global {key!r} of {home}", value)
         for module, scope in modules_read(function, [*values.values(), *closure.values()]):
             self._add_globals(module, scope)
-        for module_name in names_in(function.__code__).imported:
-            self._add_package(module_name)
+        names_used = names_in(function.__code__)
+        if names_used.imported:
+            package = str(function.__globals__.get("__package__") or "")
+            modules, others = modules_imported(names_used, package)
+            for module_name, part in modules.items():
+                self.found[f"the code of the module {module_name}"] = part
+            for each in sorted(others):
+                self._add_package(each)
 
     def _add_globals(self, module: ModuleType, scope: Mapping[str, Any]) -> None:
         for key, value in scope.items():

@@ -44,7 +44,7 @@ def _source(code: CodeType) -> str:
         return ""
     if code_text(codes[place][0]) != code_text(code):
         return ""
-    node = _Plain().visit(ast.parse(ast.unparse(nodes[place][0])).body[0])
+    node = Plain().visit(ast.parse(ast.unparse(nodes[place][0])).body[0])
     if isinstance(node, _Function):
         # They run where the function is made: what they come to is looked at, not how it is written.
         node.decorator_list, node.args.defaults = [], []
@@ -83,7 +83,7 @@ def _place(node: ast.AST) -> _Place | None:
     return ("<lambda>", node.lineno) if isinstance(node, ast.Lambda) else None
 
 
-class _Plain(ast.NodeTransformer):
+class Plain(ast.NodeTransformer):
     """Takes out docstrings and annotations of functions. Those of classes stay: a program may read them."""
 
     def __init__(self) -> None:

@@ -190,3 +190,18 @@ def test_attributes_are_known_only_where_nothing_else_is_read() -> None:
     assert found["a"] == {"x", "y", "z"}
     assert (found["b"], found["c"], found["e"], found["g"]) == (None, None, None, None)
     assert found["d"] == {"z"}
+
+
+def test_the_functions_for_each_type_are_parts() -> None:
+    """Functions that are registered for ``functools.singledispatch`` count with the one that calls them."""
+
+    @functools.singledispatch
+    def go(x: Any) -> Any:
+        return x
+
+    @go.register
+    def go_int(x: int) -> int:
+        return x + 1
+
+    place = f"{__name__}.test_the_functions_for_each_type_are_parts"
+    assert f"the code of {place}.go_int" in parts_of(lambda shard: go(shard), {}, hash_value)

@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
-from support.screen import FakeTerminal
+from support.screen import FakeTerminal, a_terminal
 
 from speedy_utils import multi_process
 from speedy_utils._display.terminal.block import ERASE
@@ -71,8 +71,8 @@ def test_a_print_goes_on_where_the_last_run_ends_within_it() -> None:
 
     with redirect_stdout(EndsARun()):
         logs = ThreadLogs("first").open()
-        print("one\n", "two")
-    assert texts == ["one\n", " ", "two", "\n"]
+        print("one\ntwo", "three")
+    assert texts == ["one\n", "two", " ", "three", "\n"]
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -188,6 +188,20 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
     assert "drawn in a task" in text
     assert "out" not in text
     assert (f"{ERASE}driver again\n" in text) == (not screen_first)
+
+
+def test_a_line_that_is_begun_before_the_block_is_not_lost() -> None:
+    """A line that a thread has begun before there is a block stands whole above it."""
+    with a_terminal() as (terminal, screen):
+        logs = ThreadLogs("all", several=True).open()
+        print("begun", end=" ")
+        assert terminal.lines() == []
+        screen.show(1, lambda columns: ["block"])
+        print("and ended")
+        screen.finish(1, None)
+        print("begun again", end="")
+        logs.close()
+        assert terminal.lines() == ["begun and ended", "begun again"]
 
 
 @pytest.mark.parametrize("bad", ["", "last", None, True, 1, ["all"]])

@@ -88,9 +88,6 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
     def attach(self, writer: StreamWriter | None, *, shared: bool) -> None:
         """Let the texts go to a writer from now on; to the wrapped stream if it is None."""
         self._self_writer, self._self_shared = writer, shared
-        if writer is not None and self._self_beginnings is not None:
-            self.release_lines()
-            self.join_lines()
 
     def join_lines(self) -> None:
         r"""Without a writer, pass on the texts of each thread up to ``\n`` or ``\r`` from now on. Idempotent.
@@ -100,15 +97,21 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
         if self._self_beginnings is None:
             self._self_beginnings = {}
 
-    def release_lines(self) -> None:
-        """Pass on the beginnings of lines, and each text at once from now on. Idempotent."""
-        beginnings, self._self_beginnings = self._self_beginnings, None
-        if beginnings:
-            self._pass_on(beginnings)
+    def release_lines(self) -> dict[int, list[str]]:
+        """Pass on each text at once from now on. Idempotent.
 
-    def forget_lines(self) -> None:
-        """Drop the beginnings of lines, and pass on each text at once from now on."""
-        self._self_beginnings = None
+        Returns:
+            The beginnings of lines, by thread, for ``write_beginnings``.
+        """
+        beginnings, self._self_beginnings = self._self_beginnings, None
+        return beginnings or {}
+
+    def write_beginnings(self, beginnings: dict[int, list[str]]) -> None:
+        """Write beginnings of lines, each on its own; the program may go on with the last one."""
+        texts = [*filter(None, ("".join(beginnings.pop(thread, ())) for thread in list(beginnings)))]
+        if texts:
+            with suppress(Exception):  # the stream may be closed, or a pipe that nothing reads
+                self.write("\n".join(texts))
 
     def write(self, text: Any) -> int:
         """Pass on a text, unless it is filtered out."""
@@ -122,7 +125,9 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
             return self.wrapped.write(text) if writer is None else writer.write_bar(self, text)
         alone = text.endswith("\n") and _called_by_logging()
         if writer is not None:
-            return writer.write_above(self, text, alone=alone)
+            begun = "" if alone or not beginnings else "".join(beginnings.pop(get_ident(), ()))
+            writer.write_above(self, begun + text, alone=alone)
+            return len(text)
         if beginnings is None or alone:
             return self.wrapped.write(text)
         return self._join(beginnings, text)
@@ -156,15 +161,8 @@ class StreamProxy(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic
         if pieces:
             beginnings[thread] = pieces
         if self._self_beginnings is not beginnings:  # released meanwhile
-            self._pass_on(beginnings)
+            self.write_beginnings(beginnings)
         return len(text)
-
-    def _pass_on(self, beginnings: dict[int, list[str]]) -> None:
-        """Write beginnings of lines, each on its own; the program may go on with the last one."""
-        texts = [*filter(None, ("".join(beginnings.pop(thread, ())) for thread in list(beginnings)))]
-        if texts:
-            with suppress(Exception):  # the stream may be closed, or a pipe that nothing reads
-                self.wrapped.write("\n".join(texts))
 
 
 def last_state(line: str) -> str:

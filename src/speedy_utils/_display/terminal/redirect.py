@@ -102,8 +102,8 @@ def restore_streams(user: object) -> None:
     """Restore the streams if no other user needs the proxies. Idempotent."""
     with _lock:
         _users.pop(id(user), None)
-        if all(writer is not None for _, writer in _users.values()):
-            _release_lines()
+        joining = any(writer is None for _, writer in _users.values())
+        beginnings = [] if joining else _release_lines()
         for proxy, _ in [*_caught.values()]:
             if proxy.writer is user:
                 _release_writes(proxy.wrapped)
@@ -115,14 +115,22 @@ def restore_streams(user: object) -> None:
                     _replace(name, proxy, proxy.wrapped)
                 if proxy.writer is user:
                     proxy.attach(None, shared=False)
+    _write_beginnings(beginnings)  # without the lock: the screen that shows them has one of its own
 
 
-def _release_lines() -> None:
-    while _joined:
-        _joined.pop().release_lines()
+def _release_lines() -> list[tuple[StreamProxy, dict[int, list[str]]]]:
+    """Let the proxies join lines no more, and return the beginnings of lines that each has."""
+    released = [(proxy, proxy.release_lines()) for proxy in _joined]
+    _joined.clear()
+    return released
 
 
-atexit.register(_release_lines)
+def _write_beginnings(released: list[tuple[StreamProxy, dict[int, list[str]]]]) -> None:
+    for proxy, beginnings in released:
+        proxy.write_beginnings(beginnings)
+
+
+atexit.register(lambda: _write_beginnings(_release_lines()))  # of threads that the program leaves behind
 
 
 def _proxy_of(name: str, stream: Any) -> StreamProxy:
@@ -209,8 +217,7 @@ def _same_terminal(one: Any, other: Any) -> bool:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()  # a thread of the parent may have held the former one
-    while _joined:
-        _joined.pop().forget_lines()
+    _release_lines()
 
 
 after_fork_in_child(_after_fork)

@@ -22,7 +22,8 @@ def format_waiting(snapshot: Snapshot) -> list[str]:
     of = f"waiting for {name} of {snapshot.tasks_total:,}"
     state = _state(task, snapshot.unit)
     item = task.item.removeprefix(f"{name} (").removesuffix(")") if task.item.startswith(name) else task.item
-    return [*[f"{of}: {item}, {state}"] * bool(item), f"{of}: {state}", f"waiting for {name}"]
+    says_more = item not in ("", str(task.index))  # items may be numbers
+    return [*[f"{of}: {item}, {state}"] * says_more, f"{of}: {state}", f"waiting for {name}"]
 
 
 def first_that_fits(texts: list[str], width: int) -> list[str]:

@@ -49,6 +49,10 @@ _COLOURED_PREFIX = re.compile(r"^\x1b\[\d+m(\(.*?\))\x1b\[0m ", re.MULTILINE)
 """What Ray puts before a line: ``(work pid=123) `` in cyan."""
 
 
+_TASK_MARK = re.compile(r"(?<=.):task_name:.*")
+"""What Ray writes where a task begins, behind text that the one before has left without an end."""
+
+
 _warned = False
 
 
@@ -154,7 +158,10 @@ class _RunPrint:
             return
         no_prefix = getattr(self._print_batch, "keywords", {}).get("ignore_prefix", False)
         in_colour = getattr(stream, "isatty", bool)()
-        self._print_lines(batch, LineStream(stream, plain=not in_colour), no_prefix)
+        lines = [_TASK_MARK.sub("", line) for line in batch["lines"]]
+        if in_colour:  # a return would take Ray's prefix away
+            lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+        self._print_lines(batch | {"lines": lines}, LineStream(stream, plain=not in_colour), no_prefix)
 
 
 def _wrap_handlers(choice: WorkerLogs) -> bool:
@@ -227,13 +234,13 @@ class LineStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # it is generic 
         self.__wrapped__.flush()
 
     def flush_all(self) -> None:
-        """Pass on what all threads have begun."""
+        """Pass on what all threads have begun, as lines: Ray's own text comes next."""
         for thread in list(self._self_begun):
-            self._pass_on(thread)
+            self._pass_on(thread, "\n")
 
-    def _pass_on(self, thread: int) -> None:
+    def _pass_on(self, thread: int, end: str = "") -> None:
         if begun := "".join(self._self_begun.pop(thread, [])):
-            self.__wrapped__.write(begun)
+            self.__wrapped__.write(begun + end)
 
 
 _line_streams: dict[str, LineStream] = {}

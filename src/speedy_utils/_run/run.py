@@ -346,7 +346,7 @@ class Run:
             return standing
         if found := self._feed.trouble or finishing or standing:
             return found
-        if phase == WAITING and None in self._stage_clock:  # items are worked on
+        if None in self._stage_clock:  # items are worked on; the remark says how many workers do
             return ""
         if phase != WAITING or not self._workers:
             return phase

@@ -59,6 +59,7 @@ def test_the_last_task_has_a_row_that_fits(columns: int, row: str) -> None:
         (replace(SHARD, done=0), "waiting for shard 4 of 8: rows 2,000-2,499, 01:01"),
         (replace(SHARD, total=None), "waiting for shard 4 of 8: rows 2,000-2,499, 155 items"),
         (replace(SHARD, done=500), "waiting for shard 4 of 8: rows 2,000-2,499, 99 %"),
+        (replace(SHARD, item="4"), "waiting for shard 4 of 8: 31 %"),
         (replace(SHARD, item="'x.json'"), "waiting for shard 4 of 8: 'x.json', 31 %"),
     ],
 )

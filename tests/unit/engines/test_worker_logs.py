@@ -14,7 +14,7 @@ import pytest
 from support.screen import FakeTerminal, a_terminal
 
 from speedy_utils import multi_process
-from speedy_utils._display.terminal.block import ERASE
+from speedy_utils._display.terminal.block import ERASE_AFTER
 from speedy_utils._display.terminal.lines import StreamProxy
 from speedy_utils._display.terminal.screen import Screen
 from speedy_utils._engines.worker_logs import LogFilter, ThreadLogs, checked_worker_logs
@@ -184,10 +184,10 @@ def test_a_screen_and_a_choice_share_the_streams(screen_first: bool) -> None:
             screen.finish(1, None)
         assert sys.stdout is sys.stderr is terminal
     text = terminal.getvalue()
-    assert f"{ERASE}driver\n" in text
+    assert f"{ERASE_AFTER}driver\n" in text
     assert "drawn in a task" in text
     assert "out" not in text
-    assert (f"{ERASE}driver again\n" in text) == (not screen_first)
+    assert (f"{ERASE_AFTER}driver again\n" in text) == (not screen_first)
 
 
 def test_a_line_that_is_begun_before_the_block_is_not_lost() -> None:

@@ -141,6 +141,21 @@ def test_a_line_is_written_at_once_and_in_colour_only_to_a_terminal(
     assert stream.writes == [f"{prefix}one\n", f"{prefix}\x1b[31mred\x1b[0m\n"]
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_line_keeps_its_prefix_and_nothing_of_rays_own(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    """A line that overwrites itself keeps who has printed it; marks of Ray's behind dots are left out."""
+    monkeypatch.setattr(sys, "stdout", stream := Terminal(is_terminal))
+    dispatcher.emit(choose("work", "all").task_name, 1, "50%\r100%", "dots...:task_name:work [1f2e3d4c]")
+    whole = "100%" if is_terminal else "50%\r100%"
+    assert [text.partition("pid=1)")[2] for text in stream.getvalue().split("\n")] == [
+        f"\x1b[0m {whole}" if is_terminal else f" {whole}",
+        "\x1b[0m dots..." if is_terminal else " dots...",
+        "",
+    ]
+
+
 def test_a_program_without_streams_goes_on(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no stdout, Ray's function does what it can."""
     monkeypatch.setattr(sys, "stdout", None)
@@ -262,8 +277,8 @@ def test_what_a_task_prints_reaches_the_log_file_in_whole_lines(monkeypatch: pyt
     out.writes.remove(b"")  # type: ignore[arg-type]
     assert out.writes[:4] == ["one 2 three\n", "two\n", "lines\n", "ab\n"]
     assert "dots..." in out.writes
-    assert out.writes[-1] == "begun by a thread "
-    assert (err.writes, sys.stdout, sys.stderr) == ([" rest"], out, err)
+    assert out.writes[-1] == "begun by a thread \n"
+    assert (err.writes, sys.stdout, sys.stderr) == ([" rest\n"], out, err)
     print("later", file=kept)
     assert out.writes[-1] == "later\n"
 

@@ -20,6 +20,9 @@ erases, and each redraw of a block on the top row would push a screen into the s
 ERASE = f"\r{_ERASE_AFTER}\r"
 """Erases the row of the cursor and all below it."""
 
+ERASE_AFTER = f"\x1b7{_ERASE_AFTER}\x1b8"
+"""Erases what comes after the cursor, which stays where it is."""
+
 ERASE_BELOW = f"\x1b7\x1b[B\r{_ERASE_AFTER}\x1b8"
 """Erases all below the row of the cursor, which stays where it is."""
 

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ..._interrupts import after_fork_in_child
-from .block import ERASE, ERASE_BELOW, Block, Render
+from .block import ERASE, ERASE_AFTER, ERASE_BELOW, Block, Render
 from .lines import StreamProxy
 from .reading import Readers
 from .redirect import redirect_streams, restore_streams, unwrap, write_directly
@@ -249,7 +249,9 @@ class Screen:
             write_directly(file, f"\n{text}" if text and stream is None else text)
             return
         bars = visible_tqdm_bars()
-        erase = ERASE if self._block_visible or bars else ""
+        # What C code or a program has written without an end goes on with what is printed next.
+        erase = ERASE if bars or stream is None else ERASE_AFTER
+        erase = erase if self._block_visible or bars else ""
         suppressed = suppress(Exception) if suppress_errors else nullcontext()
         if not bars and (stream is None or stream.shared):  # one write, so that the block is never missing
             block = ""

@@ -36,7 +36,7 @@ def test_a_show_is_one_write() -> None:
 
 
 def test_what_does_not_come_this_way_finds_an_empty_row() -> None:
-    """A line of C code or of a program stands whole above the block; a beginning stays when that is drawn."""
+    """A line of C code or of a program stands whole above the block; a beginning stays, and goes on."""
     with a_pseudo_terminal() as (terminal, screen):
         screen.show(1, constant("a long line of the block", "b"))
         terminal.write("from C\n")
@@ -47,8 +47,11 @@ def test_what_does_not_come_this_way_finds_an_empty_row() -> None:
         terminal.write("***\n")
         screen.show(1, constant("a"))
         assert terminal.rows == ["from C", "Password: ***", "a"]
+        terminal.write("dots...")
+        print(" printed")
+        assert terminal.rows == ["from C", "Password: ***", "dots... printed", "a"]
         screen.finish(1, constant("end"))
-        assert terminal.rows == ["from C", "Password: ***", "end"]
+        assert terminal.rows == ["from C", "Password: ***", "dots... printed", "end"]
 
 
 def test_at_the_end_of_the_program_lines_stay_and_nothing_more_is_drawn() -> None:

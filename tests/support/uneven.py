@@ -34,12 +34,13 @@ class UnevenShards:
     Args:
         stages: The named stages that each item goes through; None is the run's own.
         known: Whether the run knows how many items there are.
+        stall_after: Seconds without a count after which a shard is said to stand; None for never.
 
     Attributes:
         run: The run; nothing draws it.
     """
 
-    def __init__(self, *stages: Stage, known: bool = True) -> None:
+    def __init__(self, *stages: Stage, known: bool = True, stall_after: float | None = None) -> None:
         self.clock, self.feed = FakeClock(), LocalFeed()
         self.run = Run(
             "Run",
@@ -50,6 +51,7 @@ class UnevenShards:
             display=NullDisplay(),
             feed=self.feed,
             poll_interval=3_600,
+            stall_after=stall_after,
             clock=self.clock,
         )
         self._stages, self._total = stages, 100 if known else None

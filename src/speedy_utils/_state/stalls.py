@@ -98,7 +98,11 @@ class Stalls:
             return []
         self._some_counted = self._some_counted or any(each.first_count is not None for each in running)
         idle = [each for each in running if now - each.moved >= after and ENDED not in each.counts]
+        for each in self.tasks:
+            each.stands = False
         self.tasks = [each for each in idle if self._stands(each, now)]
+        for each in self.tasks:
+            each.stands = True
         known = self.tasks or self._some_counted or self._durations or not idle
         self._uncounted = () if known else running
         return [*self._gone_on({*running}), *self._standing(now), *self._nothing_known(now)]

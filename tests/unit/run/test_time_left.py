@@ -33,6 +33,21 @@ def test_a_hang_has_no_time_left() -> None:
     assert shards.work(10).eta is not None
 
 
+@pytest.mark.parametrize(
+    ("stages", "known"), [((None,), True), ((None,), False), (("Read",), True), (("Read", "Write"), True)]
+)
+def test_what_is_named_as_standing_has_no_time_left(stages: tuple[Stage, ...], *, known: bool) -> None:
+    """Where the only shard that is left is said to stand, no time left is shown beside that."""
+    shards = UnevenShards(*stages, known=known, stall_after=4)
+    assert shards.work(20).stalled == ()
+    shown = shards.work(6, hung=True)
+    assert [task.index for task in shown.stalled] == [0]
+    assert shown.eta is None
+    assert [line.eta for line in shown.lines] == [None] * len(shown.lines)
+    moved = shards.work(10)
+    assert (moved.stalled, moved.eta is None) == ((), False)
+
+
 def test_the_time_left_ends_with_the_run() -> None:
     """A run that ended well has no time left, and one that ended short has none to show."""
     shards, short = UnevenShards(None), UnevenShards(None)

@@ -11,7 +11,8 @@ reckoned as it comes about, worker by worker:
 - What is still to start takes the same seconds an item, in tasks of equal size, each begun by the worker
   that is free first (list scheduling).
 - What stands still can't be foreseen: a task that has not moved for twice as long as it ever took, or for
-  longer than all its items should have taken, or that counts nothing and has taken twice its expected time.
+  longer than all its items should have taken, or that counts nothing and has taken twice its expected time;
+  and whatever the run itself has found to stand.
   It is taken to stand for as long again as it has stood. If the run would wait for it then, or if all tasks
   stand, the time left is not known.
 
@@ -228,7 +229,7 @@ class _Line:
             if size is not None and done >= size:
                 return _Ahead(0.0)
             idle = pace.idle(now)
-            if size is not None and pace.stands(now):
+            if size is not None and (task.stands or pace.stands(now)):
                 return _Ahead(idle, size - done, stands=True)
             if size is not None and pace.seconds_each:
                 left = (size - done) * pace.seconds_each - idle
@@ -238,7 +239,7 @@ class _Line:
             return None
         expected = seconds * (1.0 if self._by_tasks else size or 0.0)
         items = max((size or 0.0) - done, 0.0)
-        return _Ahead(abs(expected - age), items, stands=age > max(2 * expected, STILL_S))
+        return _Ahead(abs(expected - age), items, stands=task.stands or age > max(2 * expected, STILL_S))
 
 
 class TimeLeft:

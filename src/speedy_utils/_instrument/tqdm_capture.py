@@ -263,6 +263,8 @@ def _patch_ray_bars(module: Any) -> None:
 
 
 def _patch(bars: type, methods: Mapping[str, Callable[..., Any]]) -> None:
+    if _patches.issuperset(map(vars(bars).get, methods)):
+        return
     for name, method in methods.items():
         if name in vars(bars) and vars(bars)[name] not in _patches:
             patch = _while_tasks_run(method, getattr(bars, name))

@@ -56,11 +56,12 @@ class CountingAdvice:
             total: Its items; None if that is not known.
         """
         self.look_at(task, counts)
-        if counts.get(Key(None, Metric.ONLY_A_PART)):
+        if total is None or counts.get(Key(None, Metric.ONLY_A_PART)):
             return
         reported = int(counts.get(RUN_ITEMS, 0) + counts.get(Key(None, Metric.ESTIMATED), 0))
-        by_stage = any(count for key, count in counts.items() if key.metric is Metric.ITEMS and key.stage)
-        if by_stage or not reported or total is None or reported >= SMALL_PART * total:
+        if not reported or reported >= SMALL_PART * total:
+            return
+        if any(count for key, count in counts.items() if key.metric is Metric.ITEMS and key.stage):
             return
         if self._of_small_part.acquire(blocking=False):
             from .._display.format import format_excess  # needs tqdm

@@ -218,7 +218,11 @@ class Ledger:
             self._replace({} if live is None else live.report.counts, report.counts)
             self._version += 1
             self._live.pop(task, None)  # so that the newest change is the last
-            self._live[task] = _Live(report._replace(counts=dict(report.counts)), self._version)
+            # Faster than _replace().
+            copy = Report(
+                task, report.attempt, dict(report.counts), report.reading, report.location, report.stack
+            )
+            self._live[task] = _Live(copy, self._version)
 
     def commit(self, task: Task, counts: Mapping[Key, Count]) -> None:
         """Close a task with its final counts; later reports and commits of it change nothing.

@@ -68,6 +68,9 @@ class StageLimit:
         Args:
             counts: All counts of the task: with a part of them the sum of the overflow stage would be less.
         """
+        names = {key.stage for key in counts}
+        if self._known.issuperset(names):
+            return counts
         stages = {name: self.stage(name) for name in dict.fromkeys(key.stage for key in counts)}
         if all(name == stage for name, stage in stages.items()):
             return counts
@@ -89,6 +92,8 @@ class StageLimit:
 
     def timings(self, timings: StageTimings) -> StageTimings:
         """Return when the stages within the limit began and last moved."""
+        if self._known.issuperset(timings):
+            return timings
         limited: dict[Stage, tuple[float, float]] = {}
         for name, (since_start, since_update) in timings.items():
             stage = self.stage(name)

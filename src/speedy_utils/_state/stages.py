@@ -191,7 +191,7 @@ class Stages:
         final = self._end_task(task, counts)
         self._tasks_succeeded += 1
         for key in [key for key in final if key.metric is Metric.ITEMS]:
-            total_key = key._replace(metric=Metric.TOTAL)
+            total_key = Key(key.stage, Metric.TOTAL)
             done = int(final[key])
             # What a loop without a name declares is a part of its task's items.
             limit = total if key == RUN_ITEMS else counts.get(total_key, total)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ray
 
 Driver = Callable[..., "subprocess.CompletedProcess[str]"]
 
-LOG_LINE = re.compile(r"\d\d:\d\d:\d\d Processing [\d,]+ (items|tasks): .*")
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d Processing [\d,]+ (items|tasks)(:| in|,) .*")
 
 
 def test_a_running_ray_is_used_and_left_running(ray_session: None) -> None:

@@ -151,11 +151,11 @@ def test_merging_is_shown(local: str, recorder: Recorder, out: Path, monkeypatch
 
 
 @pytest.mark.ray
-def test_starting_ray_is_shown(ray_session: None, recorder: Recorder, out: Path) -> None:
-    """While the engine starts the bar is there, empty, and says so."""
+def test_waiting_for_a_ray_that_runs_is_shown(ray_session: None, recorder: Recorder, out: Path) -> None:
+    """While the engine starts the bar is there, empty, and says what it waits for."""
     multi_process_dataset(numbered(4), upper, out, num_workers=2, progress=recorder)
     first, *_ = recorder.snapshots
-    assert (first.phase, first.done, first.total) == ("starting Ray", 0, 4)
+    assert (first.phase, first.done, first.total) == ("waiting for workers 0/2", 0, 4)
 
 
 def test_bars_of_datasets_stay_off_the_terminal(

@@ -144,7 +144,7 @@ def test_what_hangs_is_named_with_its_stack(
             assert taken_back.startswith(f"task {number} ")
             assert "after it stood for " in taken_back
     if backend == "ray":
-        assert watch.stalled[STOPS].unheard >= 3
+        assert watch.stalled[STOPS].unheard >= 1  # its last word may be later than its last count
         assert messages()[STOPS][0].startswith("task 20 is silent for ")
         assert any("waiting for tasks 7, 12 and 20 on " in line for line in frames)
     elif backend == "threads":

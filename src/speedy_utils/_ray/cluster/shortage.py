@@ -88,13 +88,12 @@ def find_shortage(
         cure = "Other runs, actors or programs have them"
     elif asked and without_room:
         waiting = without_room
-        kind, cause = "no room", f"Ray has room for {room:,}"
+        kind, cause = "no room", f"Ray has room for {room:,} task{'s' * (room != 1)}"
         cure = "num_workers= and ray_options= say what is asked for"
     else:
         return None
-    running = f"{in_flight - waiting:,} of {in_flight:,} workers"
-    phase = cause if waiting == in_flight else f"{running}, {cause}"
-    return Shortage(kind, phase, f"{running} can run, {cause}: {each}. {cure}")
+    wait = f"{waiting:,} tasks wait" if waiting > 1 else "1 task waits"
+    return Shortage(kind, cause, f"{cause}, so {wait}: {each}. {cure}")
 
 
 def amounts(resources: Mapping[str, float]) -> str:

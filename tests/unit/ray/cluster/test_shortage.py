@@ -35,9 +35,9 @@ def test_options_say_what_a_task_needs(options: dict[str, object], needs: dict[s
         ({"memory": 2048 * GIB}, [FREE], 0, "no node has 2,048 GiB of memory"),
         ({"special": 0.5}, [FREE], 0, "no node has 0.5 special"),
         ({"CPU": 1}, [TAKEN], 4, "all of 4 CPUs taken"),
-        ({"CPU": 1}, [TAKEN], 3, "1 of 4 workers, all of 4 CPUs taken"),
-        ({"CPU": 2}, [FREE], 0, "2 of 4 workers, Ray has room for 2"),
-        ({"GPU": 1}, [FREE, TAKEN], 2, "2 of 4 workers, Ray has room for 2"),
+        ({"CPU": 1}, [TAKEN], 3, "all of 4 CPUs taken"),
+        ({"CPU": 2}, [FREE], 0, "Ray has room for 2 tasks"),
+        ({"GPU": 1}, [FREE, TAKEN], 2, "Ray has room for 2 tasks"),
     ],
 )
 def test_the_line_says_what_four_tasks_lack(
@@ -60,3 +60,21 @@ def test_the_log_says_what_the_nodes_have() -> None:
     assert shortage.reason.startswith("no node has 1 GPU: each task needs 1 CPU, 1 GPU; ")
     assert "a has 4 of 4 CPUs, 0 of 0 GPUs free; " in shortage.reason
     assert "2 more nodes. The run waits for such a node to join" in shortage.reason
+
+
+@pytest.mark.parametrize(
+    ("needs", "waiting", "reason"),
+    [
+        (
+            {"CPU": 1},
+            3,
+            "all of 4 CPUs taken, so 3 tasks wait: each task needs 1 CPU; b has 0 of 4 CPUs free.",
+        ),
+        ({"CPU": 4}, 0, "Ray has room for 1 task, so 3 tasks wait: each task needs 4 CPUs; b has 0 of 4 "),
+    ],
+)
+def test_the_log_says_how_many_tasks_wait(needs: dict[str, float], waiting: int, reason: str) -> None:
+    """Tasks and not workers, of which there are more while the last tasks of a run are under way."""
+    shortage = find_shortage(needs, [TAKEN], in_flight=4, waiting=waiting, asked=True)
+    assert shortage is not None
+    assert shortage.reason.startswith(reason)

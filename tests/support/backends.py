@@ -6,7 +6,7 @@ import pytest
 
 RAY = pytest.param("ray", marks=pytest.mark.ray)
 
-AT_ONCE = [RAY, "threads"]
+AT_ONCE = [RAY, "processes", "threads"]
 """Backends whose tasks run beside each other."""
 
 BACKENDS = [*AT_ONCE, "seq"]

@@ -26,9 +26,9 @@ from .._validation import (
     shorten,
 )
 
-Backend = Literal["ray", "threads", "seq", "mp"]
+Backend = Literal["ray", "processes", "threads", "seq", "process", "mp"]
 
-ALIASES = {"mp": "threads"}
+ALIASES = {"mp": "threads", "process": "processes"}
 """Other names of backends, which are accepted and not mentioned."""
 
 RESERVED_RAY_OPTIONS = {

@@ -80,6 +80,7 @@ class Engine(Feed, Protocol):
 
 ENGINES = {
     "ray": ("speedy_utils._ray.engine", "RayEngine"),
+    "processes": ("speedy_utils._engines.processes.engine", "ProcessEngine"),
     "threads": ("speedy_utils._engines.threads", "ThreadEngine"),
     "seq": ("speedy_utils._engines.sequential", "SequentialEngine"),
 }

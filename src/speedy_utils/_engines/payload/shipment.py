@@ -71,6 +71,15 @@ def pack_result(pickler: type[ProjectPickler], value: Any) -> Packed:
     return _pack(pickler("result"), value)
 
 
+def pack_item(pickler: type[ProjectPickler], value: Any) -> Packed:
+    """Pack an item for a worker that has all functions and classes of the program.
+
+    Raises:
+        Exception: What pickling raises.
+    """
+    return _pack(pickler("item"), value)
+
+
 class Shipment:
     """What a run sends, and has sent already.
 

@@ -1,0 +1,1 @@
+"""Processes of this machine, one attempt at a time in each."""

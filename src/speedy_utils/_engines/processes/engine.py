@@ -1,0 +1,177 @@
+"""The engine of worker processes: one attempt at a time in each, and each with a connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import Any
+
+from ..._state.ledger import Report, Task
+from ..._state.timings import StageTimings
+from ..._validation import shorten
+from ..._worker.channel.folder import FolderReader, RunFolder
+from ..base import WorkSpec
+from ..cpus import cpus
+from ..payload.results import first_line, unpack_outcome
+from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, UnsentValueError, pack_item
+from ..payload.surroundings import Surroundings
+from ..task import Attempt, Failure, Outcome
+from .output import WorkerOutput
+from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end
+from .starting import start_context, start_method
+from .worker import Order, ProcessPickler, Shared
+
+CANCEL_GRACE_S = 1.5
+"""Seconds in which a cancelled attempt may end before its worker is killed."""
+
+
+class ProcessEngine:
+    """Runs each attempt in a process of this machine.
+
+    The first workers are forked when the engine is made, which is before the run has threads; see
+    ``starting``. Others start as they are needed.
+    """
+
+    phase = ""
+
+    def __init__(self, work: WorkSpec) -> None:
+        self.workers = work.workers
+        self._work = work
+        self._method = start_method()
+        self._context = start_context(self._method, work.function)
+        self._folder = RunFolder()
+        self._reader = FolderReader(self._folder.path)
+        self._output = WorkerOutput(work.worker_logs)
+        self._workers: list[Worker] = []
+        self._shipment = Shipment(ProcessPickler)
+        self._definitions: tuple[Packed, ...] = ()
+        self._shared: Shared | None = None
+        self._closed = False
+        if self._method == "fork":
+            self._shared = self._inherited()
+            for _ in range(self.workers):
+                self._start_worker()
+
+    @classmethod
+    def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
+        """Return the number of CPUs."""
+        return cpus()
+
+    def start(self) -> None:
+        """Pack what all attempts share, if it is not inherited.
+
+        Raises:
+            TypeError: The function or its arguments can't be pickled.
+        """
+        if self._shared is None:
+            self._shared = self._packed()
+        self._output.start()
+
+    def submit(self, attempt: Attempt, item: Any) -> None:
+        """Hand the attempt to a worker that waits; one is started if there is none."""
+        order = self._order(attempt, item)
+        worker = next((each for each in self._workers if each.order is None), None) or self._start_worker()
+        worker.submit(order)
+
+    def wait(self) -> list[tuple[Attempt, Outcome]]:
+        """Wait for attempts to end, and return those that have."""
+        busy = [each for each in self._workers if each.order is not None]
+        ready = set(wait([end for each in busy for end in (each.connection, each.death)]))
+        ended = []
+        for worker in busy:
+            order = worker.order
+            if order is None or not ready & {worker.connection, worker.death}:
+                continue
+            # What it had sent before it died counts.
+            sent = worker.receive() if worker.connection in ready or worker.connection.poll() else None
+            worker.order = None
+            if sent is None:
+                outcome = Outcome(failure=Failure(self._lost(worker), worker_lost=True))
+            else:
+                outcome = unpack_outcome(sent)
+            ended.append((order.attempt, outcome))
+        return ended
+
+    def cancel(self) -> None:
+        """Raise KeyboardInterrupt in the attempts, and kill the workers of those that go on."""
+        busy = [each for each in self._workers if each.order is not None]
+        try:
+            for worker in busy:
+                worker.interrupt()
+            wait_for_end(busy, CANCEL_GRACE_S)
+        finally:  # also after a second Ctrl-C
+            for worker in busy:
+                worker.kill()
+
+    def collect(self) -> tuple[Iterable[Report], StageTimings]:
+        """Return what has changed in the state files; nothing once the engine is closed."""
+        return ((), {}) if self._closed else self._reader.collect()
+
+    def forget(self, task: Task) -> None:
+        """Do nothing: a state file holds the attempt that runs."""
+
+    def close(self) -> None:
+        """End the workers, and show what they have printed last."""
+        self._closed = True
+        try:
+            for worker in self._workers:
+                worker.release()
+            for worker in wait_for_end(self._workers, EXIT_TIMEOUT_S):
+                worker.kill()
+        finally:
+            for worker in self._workers:
+                worker.reap()
+            self._workers = []
+            self._output.close()
+            self._folder.close()
+
+    def _start_worker(self) -> Worker:
+        if self._shared is None:
+            raise RuntimeError("the engine has not been started")
+        worker = Worker(self._context, self._shared, self._output, self._workers)
+        self._workers.append(worker)
+        return worker
+
+    def _lost(self, worker: Worker) -> str:
+        """Forget a worker that is gone, and return what happened to it."""
+        worker.kill()  # if it has closed the connection and lives on
+        self._workers.remove(worker)
+        reason = worker.how_it_ended()
+        worker.release()
+        worker.reap()
+        return f"the worker was lost: {reason}"
+
+    def _order(self, attempt: Attempt, item: Any) -> Order:
+        if type(item) in PLAIN_TYPES:
+            return Order(attempt, item)
+        with _sending(f"item {attempt.task} can't be sent to a worker", item):
+            if self._shared is not None and self._shared.inherited:
+                return Order(attempt, packed=pack_item(ProcessPickler, item))
+            packed, definitions = self._shipment.name(item)
+        if definitions is not None:
+            self._definitions = (*self._definitions, definitions)
+        return Order(attempt, packed=packed, definitions=self._definitions)
+
+    def _inherited(self) -> Shared:
+        work = self._work
+        return Shared(work.function, work.kwargs, Surroundings(), str(self._folder.path), inherited=True)
+
+    def _packed(self) -> Shared:
+        work = self._work
+        with _sending("func can't be sent to worker processes", work.function):
+            function = self._shipment.define(work.function)
+        with _sending("the keyword arguments can't be sent to worker processes", work.kwargs):
+            kwargs = self._shipment.define(work.kwargs)
+        return Shared(function, kwargs, Surroundings.of_program(), str(self._folder.path), inherited=False)
+
+
+@contextmanager
+def _sending(what: str, value: Any) -> Iterator[None]:
+    """Raise a TypeError that names ``what`` if it can't be pickled."""
+    try:
+        yield
+    except UnsentValueError as error:
+        raise TypeError(f"{what}: {error}") from error
+    except Exception as error:  # pickling is code of the user's classes, and may raise anything
+        raise TypeError(f"{what}: {shorten(value)} ({first_line(error)})") from error

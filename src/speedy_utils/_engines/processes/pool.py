@@ -1,0 +1,151 @@
+"""The driver's side of worker processes: each has a connection of its own.
+
+The pools of the standard library, loky and pebble share one pipe and its locks among all workers. If one is
+killed while it sends a result, the lock stays held and the others wait for it. Here what a killed worker
+leaves behind concerns no other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from ..payload.results import Sent
+from .output import WorkerOutput
+from .starting import harmless_fork, hidden_main
+from .worker import Ends, Order, Shared, receive, run_worker, send
+
+EXIT_TIMEOUT_S = 2.0
+"""Seconds in which a worker without an attempt ends once its connection is closed."""
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        context: Starts it.
+        shared: What all attempts of the run share.
+        output: Reads what it prints.
+        others: The driver's ends of the other workers.
+
+    Attributes:
+        order: What it runs; None if it waits.
+        connection: Ready to be read once it has sent something, or is gone.
+        death: Ready to be read once it is gone.
+        pid: The number of the process.
+    """
+
+    def __init__(
+        self, context: BaseContext, shared: Shared, output: WorkerOutput, others: Sequence[Worker]
+    ) -> None:
+        self.order: Order | None = None
+        self.connection, tasks = context.Pipe()
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        stdout_end, stdout = context.Pipe(duplex=False)
+        stderr_end, stderr = context.Pipe(duplex=False)
+        ends = Ends(tasks, lifeline, stdout, stderr)
+        forked = context.get_start_method() == "fork"
+        drivers: list[Any] = []
+        if forked:
+            drivers = [self.connection, self._lifeline, stdout_end, stderr_end]
+            drivers += [end for other in others for end in (other.connection, other._lifeline)]
+            drivers += output.ends()
+        self._process: Any = context.Process(  # type: ignore[attr-defined]  # each context has it, the base has not
+            target=run_worker, args=(ends, shared, drivers), name="speedy_utils-worker"
+        )
+        try:
+            with harmless_fork(), hidden_main():
+                self._process.start()
+        finally:
+            for end in ends:
+                end.close()
+        self.pid: int = self._process.pid
+        output.add(self.pid, stdout_end, stderr_end)
+        self.death: Any = self._process.sentinel
+        self._pidfd: int | None = None
+        if hasattr(os, "pidfd_open"):
+            # The sentinel is ready only once the processes that it has forked are gone as well.
+            with suppress(OSError):
+                self.death = self._pidfd = os.pidfd_open(self.pid)
+
+    def submit(self, order: Order) -> None:
+        """Let it run an attempt. What it can't be sent, as it is gone, is noticed by whoever waits for it."""
+        self.order = order
+        with suppress(OSError):
+            send(self.connection, order)
+
+    def receive(self) -> Sent | None:
+        """Return what it has sent; None if it is gone."""
+        try:
+            sent: Sent = receive(self.connection)
+        except (EOFError, OSError):
+            return None
+        return sent
+
+    def alive(self) -> bool:
+        """Return whether it has not ended."""
+        return not wait([self.death], 0)
+
+    def how_it_ended(self) -> str:
+        """Return how it has ended, for a message: ``"process 4711 was killed by SIGKILL"``."""
+        self._process.join(EXIT_TIMEOUT_S)
+        code = self._process.exitcode
+        if code is None:
+            return f"process {self.pid} is gone"
+        if code >= 0:
+            return f"process {self.pid} exited with code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        memory = ", perhaps as memory ran out" if name == "SIGKILL" else ""
+        return f"process {self.pid} was killed by {name}{memory}"
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in it."""
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it now."""
+        with suppress(OSError):
+            self._process.kill()
+
+    def release(self) -> None:
+        """Close the connection; a worker that waits ends by that. Idempotent."""
+        self.connection.close()
+        self._lifeline.close()
+
+    def reap(self) -> None:
+        """Forget a process that is gone. Idempotent."""
+        self._process.join(EXIT_TIMEOUT_S)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+def wait_for_end(workers: Iterable[Worker], timeout: float) -> list[Worker]:
+    """Wait for workers to end.
+
+    Args:
+        workers: The workers.
+        timeout: Seconds to wait at most.
+
+    Returns:
+        Those that have not ended.
+    """
+    running, deadline = list(workers), time.monotonic() + timeout
+    while running:
+        ended = wait([each.death for each in running], max(0.0, deadline - time.monotonic()))
+        if not ended:
+            break
+        running = [each for each in running if each.death not in ended]
+    return running
+
+

@@ -1,0 +1,122 @@
+"""How a worker process starts: by a fork of the program, or by a server that is forked in its place.
+
+A fork has all that the program has, at once, and nothing has to be pickled. But only the thread that forks
+lives on in it, and a lock that another one held stays held for ever. So the program is forked only while no
+threads live in it but those that are known to be harmless:
+
+- Python's own: the main thread, and tqdm's monitor, which sleeps.
+- Of C: OpenBLAS and MKL end their threads before a fork and start them anew, and so does Arrow with its
+  pools.
+
+Others are not: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. CUDA can't be used at all in a
+fork of a program that has used it. In these cases, and for what is started while a run is under way, a fork
+server is asked: a process without threads that has imported what the function's modules import.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from multiprocessing.context import BaseContext
+from types import ModuleType
+from typing import Any, Literal
+
+StartMethod = Literal["fork", "forkserver", "spawn"]
+
+_HARMFUL = ("ray", "grpc", "torch", "tensorflow", "jax", "vllm")
+"""Packages whose threads, or devices, a fork breaks."""
+
+_HARMLESS_THREADS = ("TMonitor",)
+"""The classes of Python threads that hold no lock for longer than a moment: tqdm's monitor."""
+
+
+def start_method() -> StartMethod:
+    """Return how worker processes of this program can start now."""
+    methods = multiprocessing.get_all_start_methods()
+    if "fork" in methods and sys.platform == "linux" and _may_fork():
+        return "fork"
+    return "forkserver" if "forkserver" in methods else "spawn"
+
+
+def _may_fork() -> bool:
+    if any(name in sys.modules for name in _HARMFUL):
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+    if any(type(each).__name__ not in _HARMLESS_THREADS for each in others):
+        return False
+    try:
+        native = len(os.listdir("/proc/self/task")) - 1 - len(others)
+    except OSError:
+        return False
+    return native <= _harmless_native_threads()
+
+
+def _harmless_native_threads() -> int:
+    """Return how many threads the pools of OpenBLAS, MKL and Arrow may have."""
+    from threadpoolctl import threadpool_info
+
+    blas = sum(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+    arrow = sys.modules.get("pyarrow")
+    pools = 0 if arrow is None else arrow.cpu_count() + arrow.io_thread_count()
+    return int(blas + pools)
+
+
+def start_context(method: StartMethod, function: Callable[..., Any]) -> BaseContext:
+    """Return the context of multiprocessing that starts workers.
+
+    Args:
+        method: How.
+        function: The user's function: a fork server imports what its module has imported.
+    """
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        # Has no effect if the program has started the server itself.
+        context.set_forkserver_preload([f"{__package__}.worker", *_packages_of(function)])
+    return context
+
+
+def _packages_of(function: Callable[..., Any]) -> list[str]:
+    """Return the installed packages that the module of a function has imported."""
+    from ..payload.project_modules import is_project_module
+
+    scope = getattr(function, "__globals__", {})
+    names = {
+        value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", None))
+        for value in scope.values()
+    }
+    top = {name.partition(".")[0] for name in names} & sys.modules.keys()
+    return sorted(
+        name for name in top - {"__main__"} if name not in sys.builtin_module_names and not is_project_module(name)
+    )
+
+
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Keep processes that start in the block from running the program's file again.
+
+    multiprocessing tells a new process to import the main program, which needs a guard, or runs it again.
+    Here its functions travel by value, so nobody needs it.
+    """
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    main.__spec__ = ModuleSpec("__main__", None)  # with this name there is nothing to import
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+
+
+@contextmanager
+def harmless_fork() -> Iterator[None]:
+    """Silence Python's warning about threads at a fork: :func:`start_method` has looked at them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        yield

@@ -1,0 +1,207 @@
+"""The worker's side: a process that runs one attempt after another, until its driver closes the connection."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from ..._worker.channel.folder import FolderSink
+from ..payload.pickling import ProjectPickler
+from ..payload.rebuild import begin_run, program_main, take_differences
+from ..payload.results import Sent, pack_outcome, unread
+from ..payload.shipment import Packed
+from ..payload.surroundings import Surroundings
+from ..task import Attempt, run_attempt
+
+
+class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Pickles what travels between the processes of this machine."""
+
+    cloudpickle = cloudpickle
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all attempts of a run share.
+
+    Attributes:
+        function: The user's function, or that packed.
+        kwargs: Its arguments besides the item, or these packed.
+        surroundings: The program's.
+        folder: The folder for the counts of this run.
+        inherited: Whether the worker was forked from the program and has all that the program has; else
+            what it needs is packed.
+    """
+
+    function: Callable[..., Any] | Packed
+    kwargs: Mapping[str, Any] | Packed
+    surroundings: Surroundings
+    folder: str
+    inherited: bool
+
+
+class Ends(NamedTuple):
+    """A worker's ends of what connects it with its driver.
+
+    Attributes:
+        tasks: Brings attempts, and takes what they send back.
+        lifeline: Ends with the driver; nothing ever comes from it.
+        stdout: Takes what is printed.
+        stderr: Takes what is printed there.
+    """
+
+    tasks: Connection
+    lifeline: Connection
+    stdout: Connection
+    stderr: Connection
+
+
+class Order(NamedTuple):
+    """What a driver sends: an attempt to run.
+
+    Attributes:
+        attempt: The attempt.
+        item: Its item if that is plain.
+        packed: Else the item, packed.
+        definitions: What the item's classes are, if the worker does not have them.
+    """
+
+    attempt: Attempt
+    item: Any = None
+    packed: Packed | None = None
+    definitions: tuple[Packed, ...] = ()
+
+
+def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ()) -> None:
+    """Run attempts until the driver closes the connection, or is gone.
+
+    Args:
+        ends: This worker's ends.
+        shared: What all attempts share.
+        of_others: What a fork has copied of the driver's ends: as long as they are open here, the others
+            would not see that the driver is gone.
+    """
+    for each in of_others:
+        each.close()
+    _leave_terminal()
+    _print_to(ends)
+    threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
+    if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
+        os.register_at_fork(after_in_child=ends.tasks.close)
+    if not shared.inherited:
+        begin_run()
+    try:
+        for order in _orders(ends.tasks):
+            send(ends.tasks, _run(order, shared))
+    except (KeyboardInterrupt, EOFError, OSError):  # cancelled, or the driver is gone
+        pass
+
+
+def send(connection: Connection, value: Any) -> None:
+    """Send a value; its arrays are copied once."""
+    connection.send_bytes(pickle.dumps(value, protocol=5))
+
+
+def receive(connection: Connection) -> Any:
+    """Return the next value that the other side has sent.
+
+    Raises:
+        EOFError: It has closed its end, or died.
+        OSError: As above.
+    """
+    return pickle.loads(connection.recv_bytes())  # noqa: S301 - the run's own
+
+
+def address() -> str:
+    """Return where this process runs, for an error message: ``"host-1, process 4711"``."""
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+_loaded: list[tuple[Callable[..., Any], Mapping[str, Any]]] = []
+"""The function and its arguments, once they are read."""
+
+
+def _orders(tasks: Connection) -> Iterator[Order]:
+    while True:
+        yield receive(tasks)
+
+
+def _run(order: Order, shared: Shared) -> Sent:
+    with ExitStack() as stack:
+        stack.enter_context(shared.surroundings.applied())
+        if not shared.inherited:
+            stack.enter_context(program_main())
+        try:
+            function, kwargs = _function(shared)
+        except Exception as error:  # loading a pickle imports modules and calls code of the user's
+            return unread("func or what it needs", error)
+        try:
+            for each in order.definitions:
+                each.load()
+            item = order.item if order.packed is None else order.packed.load()
+        except Exception as error:  # as above
+            return unread("its item", error)
+        sink = FolderSink(shared.folder)
+        attempt = order.attempt
+        outcome = run_attempt(
+            function, item, kwargs, attempt.reporter(), sink, adopt_tqdm=attempt.adopt_tqdm
+        )
+        return pack_outcome(ProcessPickler, outcome, address())._replace(differences=take_differences())
+
+
+def _function(shared: Shared) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    if not _loaded:
+        function, kwargs = (
+            each.load() if isinstance(each, Packed) else each for each in (shared.function, shared.kwargs)
+        )
+        _loaded.append((function, kwargs))
+    return _loaded[0]
+
+
+def _leave_terminal() -> None:
+    """Let a Ctrl-C in the terminal reach the driver alone, which cancels what has to be cancelled."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _print_to(ends: Ends) -> None:
+    """Lead what this process and those that it starts print to the driver."""
+    for number, name, end in ((1, "stdout", ends.stdout), (2, "stderr", ends.stderr)):
+        os.dup2(end.fileno(), number)
+        end.close()
+        stream = io.TextIOWrapper(
+            os.fdopen(number, "wb", closefd=False),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+        _replaced.append(getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+_replaced: list[Any] = []
+"""The program's streams: if they were freed here, they would write what they have buffered once more."""
+
+
+def _end_with_driver(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)

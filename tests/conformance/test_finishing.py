@@ -56,7 +56,7 @@ def count_and_wait(words: list[str], stage: str | None, flag: Path) -> int:
 @pytest.mark.parametrize("stage", [None, "Tokenize"])
 def test_a_run_is_not_finished_while_its_tasks_are(backend: str, stage: str | None, tmp_path: Path) -> None:
     """While tasks have counted all and not returned no line is finished, and the phase says how many."""
-    running = "2 tasks" if backend in {"ray", "threads"} else "1 task"
+    running = "2 tasks" if backend in {"ray", "processes", "threads"} else "1 task"
     look = Looker(f"finishing {running}", tmp_path / "flag")
     options: Any = {"total_items": len, "poll_interval": 0.05, "progress": look, "num_workers": 2}
     words = [["one", "two"], ["three"]]
@@ -82,7 +82,7 @@ def test_no_frame_says_100_before_the_output_is_there(
 ) -> None:
     """In a terminal the line stays below 100 % and says that shards are saved, until the output appears."""
     frames: list[tuple[bool, list[str]]] = []
-    saving = "2 of 2" if backend in {"ray", "threads"} else "1 of 2"
+    saving = "2 of 2" if backend in {"ray", "processes", "threads"} else "1 of 2"
     with a_terminal(90) as (terminal, screen):
         terminal.on_write = lambda: frames.append((out.exists(), terminal.lines()))
         bars = BarDisplay(screen)

@@ -147,10 +147,20 @@ def _run_attempt(
         except BaseException as error:  # user code may raise anything; the driver decides what it means
             row = None if reporter.input is None else reporter.input.row_of(error)
             place = "" if row is None else f", at row {row:,} of the input"
-            failure = Failure(_reason(error) + place, _without_us(error), error)
+            failure = failure_of(error, place)
         else:
             return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
     return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
+
+
+def failure_of(error: BaseException, place: str = "") -> Failure:
+    """Return the failure that an exception of the user's code means.
+
+    Args:
+        error: The exception.
+        place: What to add to the reason: ``", at row 45,123 of the input"``.
+    """
+    return Failure(_reason(error) + place, _without_us(error), error)
 
 
 _LAZY = (GeneratorType, AsyncGeneratorType, filter, map, starmap)

@@ -52,6 +52,21 @@ def shared_arguments(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     return _SharedArguments(kwargs) if any(map(is_ref, kwargs.values())) else kwargs
 
 
+def fetched_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the values of the references among them, for workers that can't fetch these.
+
+    Args:
+        kwargs: What :func:`shared_arguments` returned, or a mapping that holds such.
+
+    Raises:
+        Exception: That of the Ray task that should have made a value.
+        ValueLostError: A value was lost.
+    """
+    return {
+        name: dict(value) if isinstance(value, _SharedArguments) else value for name, value in kwargs.items()
+    }
+
+
 class _SharedArguments(Mapping[str, Any]):
     """Arguments with references among them. In a pickle the references stay what they are."""
 

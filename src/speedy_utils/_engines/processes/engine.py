@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
@@ -13,10 +13,11 @@ from ..._validation import shorten
 from ..._worker.channel.folder import FolderReader, RunFolder
 from ..base import WorkSpec
 from ..cpus import cpus
+from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import first_line, unpack_outcome
 from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, UnsentValueError, pack_item
 from ..payload.surroundings import Surroundings
-from ..task import Attempt, Failure, Outcome
+from ..task import Attempt, Failure, Outcome, failure_of
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end
 from .starting import start_context, start_method
@@ -47,6 +48,8 @@ class ProcessEngine:
         self._shipment = Shipment(ProcessPickler)
         self._definitions: tuple[Packed, ...] = ()
         self._shared: Shared | None = None
+        self._refused: list[tuple[Attempt, Outcome]] = []
+        self._unusable: Failure | None = None
         self._closed = False
         if self._method == "fork":
             self._shared = self._inherited()
@@ -65,17 +68,36 @@ class ProcessEngine:
             TypeError: The function or its arguments can't be pickled.
         """
         if self._shared is None:
-            self._shared = self._packed()
+            try:
+                kwargs = fetched_arguments(self._work.kwargs)
+            except Exception as error:  # that of the user's code which should have made a value
+                self._unusable = failure_of(error)
+            else:
+                self._shared = self._packed(kwargs)
         self._output.start()
 
     def submit(self, attempt: Attempt, item: Any) -> None:
         """Hand the attempt to a worker that waits; one is started if there is none."""
+        failure = self._unusable
+        if failure is None and is_ref(item):
+            try:
+                item = resolve(item)
+            except ValueLostError as error:
+                failure = Failure(str(error), error=error, worker_lost=True)
+            except Exception as error:  # as above
+                failure = failure_of(error)
+        if failure is not None:
+            self._refused.append((attempt, Outcome(failure=failure, counts={})))
+            return
         order = self._order(attempt, item)
         worker = next((each for each in self._workers if each.order is None), None) or self._start_worker()
         worker.submit(order)
 
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Wait for attempts to end, and return those that have."""
+        if refused := self._refused:
+            self._refused = []
+            return refused
         busy = [each for each in self._workers if each.order is not None]
         ready = set(wait([end for each in busy for end in (each.connection, each.death)]))
         ended = []
@@ -157,12 +179,12 @@ class ProcessEngine:
         work = self._work
         return Shared(work.function, work.kwargs, Surroundings(), str(self._folder.path), inherited=True)
 
-    def _packed(self) -> Shared:
+    def _packed(self, arguments: Mapping[str, Any]) -> Shared:
         work = self._work
         with _sending("func can't be sent to worker processes", work.function):
             function = self._shipment.define(work.function)
-        with _sending("the keyword arguments can't be sent to worker processes", work.kwargs):
-            kwargs = self._shipment.define(work.kwargs)
+        with _sending("the keyword arguments can't be sent to worker processes", arguments):
+            kwargs = self._shipment.define(arguments)
         return Shared(function, kwargs, Surroundings.of_program(), str(self._folder.path), inherited=False)
 
 

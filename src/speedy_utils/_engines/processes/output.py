@@ -52,7 +52,9 @@ class WorkerOutput:
         with self._lock:
             for name, end in (("stdout", stdout), ("stderr", stderr)):
                 os.set_blocking(end.fileno(), False)
-                self._selector.register(end.fileno(), selectors.EVENT_READ, _Pipe(pid, name, end, bytearray()))
+                self._selector.register(
+                    end.fileno(), selectors.EVENT_READ, _Pipe(pid, name, end, bytearray())
+                )
 
     def start(self) -> None:
         """Start the thread; not before the first workers were forked. Idempotent."""
@@ -127,5 +129,3 @@ class WorkerOutput:
             stream.flush()
         except (OSError, ValueError):  # it is closed, or its reader is gone; the work goes on
             return
-
-

@@ -147,5 +147,3 @@ def wait_for_end(workers: Iterable[Worker], timeout: float) -> list[Worker]:
             break
         running = [each for each in running if each.death not in ended]
     return running
-
-

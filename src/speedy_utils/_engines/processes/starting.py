@@ -16,6 +16,7 @@ server is asked: a process without threads that has imported what the function's
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 import threading
@@ -78,9 +79,25 @@ def start_context(method: StartMethod, function: Callable[..., Any]) -> BaseCont
     """
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        # Has no effect if the program has started the server itself.
-        context.set_forkserver_preload([f"{__package__}.worker", *_packages_of(function)])
+        _preload(context, {f"{__package__}.worker", *_packages_of(function)})
     return context
+
+
+_preloaded: set[str] = set()
+
+
+def _preload(context: BaseContext, modules: set[str]) -> None:
+    """Let the fork server import modules. It does so when it starts, so it may have to be started anew.
+
+    Does nothing to one that the program has started and uses.
+    """
+    if modules <= _preloaded or multiprocessing.active_children():
+        return
+    stop = getattr(getattr(multiprocessing.forkserver, "_forkserver", None), "_stop", None)  # it is private
+    if stop is not None:
+        stop()
+    _preloaded.update(modules)
+    context.set_forkserver_preload(sorted(_preloaded))
 
 
 def _packages_of(function: Callable[..., Any]) -> list[str]:
@@ -94,7 +111,9 @@ def _packages_of(function: Callable[..., Any]) -> list[str]:
     }
     top = {name.partition(".")[0] for name in names} & sys.modules.keys()
     return sorted(
-        name for name in top - {"__main__"} if name not in sys.builtin_module_names and not is_project_module(name)
+        name
+        for name in top - {"__main__", *_HARMFUL}
+        if name not in sys.stdlib_module_names and not is_project_module(name)
     )
 
 

@@ -1,7 +1,8 @@
-"""The worker's side: a process that runs one attempt after another, until its driver closes the connection."""
+"""The worker's side: a process that runs one attempt after another until its driver closes the connection."""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pickle
@@ -32,7 +33,7 @@ class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]
     cloudpickle = cloudpickle
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: the function need not have a hash
 class Shared:
     """What all attempts of a run share.
 
@@ -100,7 +101,9 @@ def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ())
     threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
     if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
         os.register_at_fork(after_in_child=ends.tasks.close)
-    if not shared.inherited:
+    if shared.inherited:
+        _seed_numpy()
+    else:
         begin_run()
     try:
         for order in _orders(ends.tasks):
@@ -129,10 +132,6 @@ def address() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_loaded: list[tuple[Callable[..., Any], Mapping[str, Any]]] = []
-"""The function and its arguments, once they are read."""
-
-
 def _orders(tasks: Connection) -> Iterator[Order]:
     while True:
         yield receive(tasks)
@@ -144,7 +143,7 @@ def _run(order: Order, shared: Shared) -> Sent:
         if not shared.inherited:
             stack.enter_context(program_main())
         try:
-            function, kwargs = _function(shared)
+            function, kwargs = _loaded(shared)
         except Exception as error:  # loading a pickle imports modules and calls code of the user's
             return unread("func or what it needs", error)
         try:
@@ -155,19 +154,17 @@ def _run(order: Order, shared: Shared) -> Sent:
             return unread("its item", error)
         sink = FolderSink(shared.folder)
         attempt = order.attempt
-        outcome = run_attempt(
-            function, item, kwargs, attempt.reporter(), sink, adopt_tqdm=attempt.adopt_tqdm
-        )
+        outcome = run_attempt(function, item, kwargs, attempt.reporter(), sink, adopt_tqdm=attempt.adopt_tqdm)
         return pack_outcome(ProcessPickler, outcome, address())._replace(differences=take_differences())
 
 
-def _function(shared: Shared) -> tuple[Callable[..., Any], Mapping[str, Any]]:
-    if not _loaded:
-        function, kwargs = (
-            each.load() if isinstance(each, Packed) else each for each in (shared.function, shared.kwargs)
-        )
-        _loaded.append((function, kwargs))
-    return _loaded[0]
+@functools.cache
+def _loaded(shared: Shared) -> tuple[Any, Any]:
+    """Return the function and its arguments, read when they are first needed."""
+    function, kwargs = (
+        each.load() if isinstance(each, Packed) else each for each in (shared.function, shared.kwargs)
+    )
+    return function, kwargs
 
 
 def _leave_terminal() -> None:
@@ -178,6 +175,13 @@ def _leave_terminal() -> None:
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _seed_numpy() -> None:
+    """Let forks draw other random numbers than their siblings; ``random`` does so by itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 def _print_to(ends: Ends) -> None:

@@ -2,10 +2,10 @@
 
 The file is replaced in one step, so a reader finds a whole state, an older one or none::
 
-    4711-1f2e3d4c.json  {"written": 1764450000.5, "reports": [[7, 1, 12, [[null, 0, "", 60]]]],
-                         "timings": [[null, 3.5, 0.25]]}
+    4711-1f2e3d4c.json  {"written": 1764450000.5, "timings": [[null, 3.5, 0.25]],
+                         "reports": [[7, 1, [[null, 0, "", 60]], 12, ["node-1", 4711], ""]]}
 
-Each report is a task, an attempt, the number of the reading and the counts: stage, metric, label, amount.
+Each report has the fields of a ``Report``; its counts are lists of stage, metric, label and amount.
 What a task has counted is a state and no difference, so a late, torn or lost file costs freshness alone.
 Nothing in a file is trusted: it is JSON, of limited size, and what is no report is left out with a warning.
 """
@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import stat
 import tempfile
 import time
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._interrupts import after_fork_in_child
-from ..._state.ledger import Count, Key, Metric, Report
+from ..._state.ledger import Count, Key, Location, Metric, Report
 from ..._state.timings import StageTimings
 
 logger = logging.getLogger("speedy_utils")
@@ -56,6 +57,7 @@ class FolderSink:
     def __init__(self, folder: str | Path) -> None:
         self.interval = WRITE_INTERVAL_S
         self._folder = Path(folder)
+        self._location = socket.gethostname(), os.getpid()
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:  # noqa: ARG002 - a state is replaced whole, the last one too
         """Write the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`.
@@ -66,8 +68,11 @@ class FolderSink:
         state = {
             "written": time.time(),
             "reports": [
-                [task, attempt, reading, [[*key, count] for key, count in counts.items()]]
-                for task, attempt, counts, reading in reports
+                [
+                    *(report.task, report.attempt, [[*key, count] for key, count in report.counts.items()]),
+                    *(report.reading, self._location, report.stack),
+                ]
+                for report in reports
             ],
             "timings": [[stage, *times] for stage, times in timings.items()],
         }
@@ -182,14 +187,17 @@ def _read(path: str) -> tuple[list[Report], dict[str | None, tuple[float, float]
     return reports, timings
 
 
-def _report(task: Any, attempt: Any, reading: Any, counts: Any) -> Report:
+def _report(task: Any, attempt: Any, counts: Any, reading: Any, location: Any, stack: Any) -> Report:
     if type(task) not in (int, str) or type(attempt) is not int or type(reading) is not int:
         raise ValueError("it holds no report")
     found: Mapping[Key, Count] = {
         Key(_stage(stage), Metric(metric), _text(label)): _number(count)
         for stage, metric, label, count in counts
     }
-    return Report(task, attempt, found, reading)
+    if location is not None:
+        node, pid = location
+        location = Location(_text(node), int(_number(pid)))
+    return Report(task, attempt, found, reading, location, _text(stack))
 
 
 def _stage(value: Any) -> str | None:

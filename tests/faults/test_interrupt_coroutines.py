@@ -110,7 +110,7 @@ def test_a_coroutine_that_swallows_ctrl_c_holds_nothing_up(
         program.press_ctrl_c()
     text = ended(program)
     assert time.monotonic() - start < here(12)
-    if presses == 1 and name != "ray":  # there the worker is killed
+    if presses == 1 and name in {"threads", "seq"}:  # elsewhere the worker is killed
         assert "by itself, or with the program" in text or "by themselves, or with the program" in text
     assert not seen(tmp_path, "ended")
 

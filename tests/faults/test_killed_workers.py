@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.backends import RAY
 from support.ray_workers import kill_worker
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
 
-pytestmark = pytest.mark.ray
+PROCESSES = [RAY, "processes"]
+"""Backends whose workers are processes, which may die."""
+
+backends = pytest.mark.parametrize("backend", PROCESSES, indirect=True)
 
 ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
 """How often the tests that depend on timing run."""
@@ -35,9 +39,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@backends
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_a_task_that_kills_its_worker_counts_once(
-    ray_session: None, recorder: Recorder, tmp_path: Path, until: Callable[..., Any], _round: int
+    backend: str, recorder: Recorder, tmp_path: Path, until: Callable[..., Any], _round: int
 ) -> None:
     """A task that dies with half of its items done runs again; its first count drops, the end is exact."""
     half, dropped, others = tmp_path / "half", tmp_path / "dropped", tmp_path / "others"
@@ -62,7 +67,13 @@ def test_a_task_that_kills_its_worker_counts_once(
 
     recorder.hook = look
     results = multi_process(
-        task, range(4), num_workers=2, total_items=thousand, poll_interval=0.02, progress=recorder
+        task,
+        range(4),
+        num_workers=2,
+        backend=backend,
+        total_items=thousand,
+        poll_interval=0.02,
+        progress=recorder,
     )
     assert results == [0, 1, 4, 9]
     assert (recorder.last.done, recorder.last.total) == (4 * ITEMS, 4 * ITEMS)
@@ -70,8 +81,9 @@ def test_a_task_that_kills_its_worker_counts_once(
     assert max(snapshot.done for snapshot in recorder.snapshots) == 4 * ITEMS
 
 
+@backends
 def test_without_a_total_only_the_last_attempt_counts(
-    ray_session: None, recorder: Recorder, tmp_path: Path
+    backend: str, recorder: Recorder, tmp_path: Path
 ) -> None:
     """Without a known total, what the last attempt reported counts, and nothing of a dead one."""
 
@@ -81,15 +93,18 @@ def test_without_a_total_only_the_last_attempt_counts(
             (tmp_path / str(i)).touch()
             die()
 
-    multi_process(task, range(4), num_workers=2, progress=recorder)
+    multi_process(task, range(4), num_workers=2, backend=backend, progress=recorder)
     assert [(stage.name, stage.done) for stage in recorder.last.stages] == [("Rows", 280)]
     assert recorder.last.retries == 4
 
 
-def test_a_task_that_always_dies_ends_the_run(ray_session: None, recorder: Recorder) -> None:
+@backends
+def test_a_task_that_always_dies_ends_the_run(backend: str, recorder: Recorder) -> None:
     """If a failure ends the run, so does a task that dies each time."""
     with pytest.raises(TaskError, match=r"task 0 \(item 0\) failed after 2 attempts: the worker was lost"):
-        multi_process(lambda i: die(), range(3), num_workers=1, max_retries=1, progress=recorder)
+        multi_process(
+            lambda i: die(), range(3), num_workers=1, backend=backend, max_retries=1, progress=recorder
+        )
     assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (0, 1)
     assert recorder.last.final
 
@@ -115,6 +130,7 @@ def kill_for_good(actor: Any) -> None:
     ray.kill(actor)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("kill", [kill_process, kill_and_restart, kill_for_good])
 def test_the_actor_may_be_killed(
     ray_session: None,
@@ -160,6 +176,7 @@ def test_the_actor_may_be_killed(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
 
 
+@pytest.mark.ray
 def test_the_bar_lives_on_after_the_actor_has_restarted(
     ray_session: None, recorder: Recorder, actors: list[Any], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
@@ -195,6 +212,7 @@ def test_the_bar_lives_on_after_the_actor_has_restarted(
     assert (recorder.last.done, recorder.last.total) == (2 * ITEMS, 2 * ITEMS)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_workers_and_the_actor_may_be_killed_together(
     ray_session: None, recorder: Recorder, actors: list[Any], tmp_path: Path, seed: int

@@ -25,9 +25,9 @@ MEGABYTE = 1 << 20
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory and its own."""
+    """Bytes of this process that are in memory and of no file; a fork may share them for a while."""
     fields = Path("/proc/self/smaps_rollup").read_text().split()
-    return sum(int(fields[i + 1]) * 1024 for i, name in enumerate(fields) if name.startswith("Private_"))
+    return int(fields[fields.index("Anonymous:") + 1]) * 1024
 
 
 class Watch:

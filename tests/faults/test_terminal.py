@@ -76,7 +76,7 @@ if __name__ == "__main__":
     print("after")
 """
 
-PAUSES = {"ray": 0.01, "threads": 0.01, "seq": 0.002}
+PAUSES = {"ray": 0.01, "processes": 0.01, "threads": 0.01, "seq": 0.002}
 """Seconds between two lines of a worker: in sequence the workers come one after another."""
 
 

@@ -34,7 +34,7 @@ class ProcessEngine:
     ``starting``. Others start as they are needed.
     """
 
-    phase = ""
+    phase = trouble = ""
 
     def __init__(self, work: WorkSpec) -> None:
         self.workers = work.workers

@@ -26,9 +26,7 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from multiprocessing.context import BaseContext
 from types import ModuleType
-from typing import Any, Literal
-
-StartMethod = Literal["fork", "forkserver", "spawn"]
+from typing import Any
 
 _HARMFUL = ("ray", "grpc", "torch", "tensorflow", "jax", "vllm")
 """Packages whose threads, or devices, a fork breaks."""
@@ -37,9 +35,16 @@ _HARMLESS_THREADS = ("TMonitor",)
 """The classes of Python threads that hold no lock for longer than a moment: tqdm's monitor."""
 
 
-def start_method() -> StartMethod:
-    """Return how worker processes of this program can start now."""
+def start_method() -> str:
+    """Return how worker processes of this program start now.
+
+    What the program has chosen by ``multiprocessing.set_start_method`` holds, unless that is ``"fork"``,
+    which is also what it says if nothing was chosen.
+    """
     methods = multiprocessing.get_all_start_methods()
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen in ("spawn", "forkserver"):
+        return chosen
     if "fork" in methods and sys.platform == "linux" and _may_fork():
         return "fork"
     return "forkserver" if "forkserver" in methods else "spawn"
@@ -70,7 +75,7 @@ def _harmless_native_threads() -> int:
     return int(blas + pools)
 
 
-def start_context(method: StartMethod, function: Callable[..., Any]) -> BaseContext:
+def start_context(method: str, function: Callable[..., Any]) -> BaseContext:
     """Return the context of multiprocessing that starts workers.
 
     Args:

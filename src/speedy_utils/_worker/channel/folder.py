@@ -86,6 +86,10 @@ class FolderSink:
         """Return False: what was written stays."""
         return False
 
+    def settled(self) -> bool:
+        """Return True: what was written is there to be read."""
+        return True
+
 
 _process_id = uuid.uuid4().hex[:8]
 """Tells this process from an earlier one with the same number, and from one of another machine."""

@@ -1,0 +1,108 @@
+"""How workers start: forked where that is safe, by a fork server elsewhere, and as the program says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+START = """
+import sys, threading
+{before}
+from speedy_utils._engines.processes.starting import start_method
+print(start_method())
+{after}
+"""
+
+THREAD = "wait = threading.Event(); threading.Thread(target=wait.wait).start()"
+
+CHOOSE = "import multiprocessing; multiprocessing.set_start_method({!r})"
+
+NUMPY = "import numpy; a = numpy.ones((600, 600)); a @ a"
+
+ARROW = "import pyarrow; pyarrow.table({'a': range(1000)}).sort_by('a').group_by('a')"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "method"),
+    [
+        ("", "", "fork"),
+        (NUMPY, "", "fork"),
+        (ARROW, "", "fork"),
+        ("from tqdm import tqdm; [*tqdm([1], mininterval=1e-9)]", "", "fork"),
+        (THREAD, "wait.set()", "forkserver"),
+        ("sys.modules['torch'] = sys", "", "forkserver"),
+        (CHOOSE.format("forkserver"), "", "forkserver"),
+        (CHOOSE.format("spawn"), "", "spawn"),
+    ],
+)
+def test_only_a_program_without_harmful_threads_is_forked(
+    before: str, after: str, method: str, driver: Callable[..., Any]
+) -> None:
+    """Threads of numpy, Arrow and tqdm do no harm, others may hold a lock; what the program says holds."""
+    done = driver(START.format(before=before, after=after))
+    assert (done.returncode, done.stdout.split()) == (0, [method]), done.stderr
+
+
+NO_GUARD = """
+import os, sys, multiprocessing
+{choose}
+print("the program runs")
+from speedy_utils import multi_process, track
+SIZE = 2
+SIZE = 3  # as a program changes it
+class Word(str):
+    pass
+def work(word):
+    return Word(word * SIZE), os.getpid(), len(list(track(word)))
+found = multi_process(work, [Word("a"), Word("b")], backend="processes", num_workers=2, progress=False)
+assert [each[0] for each in found] == ["aaa", "bbb"]
+assert {{type(each[0]) for each in found}} == {{Word}}
+assert os.getpid() not in [each[1] for each in found]
+print({unwanted!r} in sys.modules, "ends")
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_program_needs_no_guard(method: str, driver: Callable[..., Any]) -> None:
+    """No child runs the program's file again, however it starts; functions and classes travel by value."""
+    done = driver(NO_GUARD.format(choose=CHOOSE.format(method), unwanted="ray"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == ["the program runs", "False ends", ""]
+
+
+WITHOUT_DATASETS = """
+import sys
+from speedy_utils import multi_process
+def loaded(name):
+    return name in sys.modules
+print(multi_process(loaded, ["ray", "datasets", "pandas"], backend="processes", progress=False))
+print([name in sys.modules for name in ("ray", "datasets", "pandas")])
+"""
+
+
+def test_neither_ray_nor_datasets_is_imported(driver: Callable[..., Any]) -> None:
+    """A run over items imports Ray and ``datasets`` neither in the program nor in its workers."""
+    done = driver(WITHOUT_DATASETS)
+    assert done.stdout.splitlines() == ["[False, False, False]"] * 2, done.stderr
+
+
+UNPICKLABLE = """
+import threading
+from speedy_utils import multi_process
+lock = threading.Lock()
+def outer():
+    opened = open(__file__)
+    def work(item):
+        with lock:
+            return item, opened.name == __file__
+    return work
+print(multi_process(outer(), range(2), backend="processes", progress=False))
+"""
+
+
+def test_what_is_forked_need_not_be_pickled(driver: Callable[..., Any]) -> None:
+    """A function with a lock and an open file is inherited by the workers of a program that is forked."""
+    done = driver(UNPICKLABLE)
+    assert done.stdout.strip() == "[(0, True), (1, True)]", done.stderr

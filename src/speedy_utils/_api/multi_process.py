@@ -47,8 +47,8 @@ def multi_process(
             and data frames are refused: they would yield characters and columns.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
             one is running, and for 32 coroutines on ``"threads"``.
-        backend: ``"ray"`` for Ray tasks, ``"threads"`` for threads of this process, ``"seq"`` for one after
-            another in the caller's thread.
+        backend: ``"ray"`` for Ray tasks, ``"processes"`` for processes of this machine, ``"threads"`` for
+            threads of this process, ``"seq"`` for one after another in the caller's thread.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
             ``len``. If None the bar counts tasks until one of them counts items, and then these, of as many
             as the tasks' own loops have; those of a ``@tracked`` function are known.

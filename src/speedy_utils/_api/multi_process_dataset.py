@@ -85,7 +85,7 @@ def multi_process_dataset(
         process_func_kwargs: Sent to the workers once, not with each shard.
         num_workers: How many shards are processed at once; None for the number of CPUs, and for 32
             coroutines on ``"threads"``.
-        backend: ``"ray"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
+        backend: ``"ray"``, ``"processes"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
         num_shards: How many shards to cut. More of them balance uneven rows, and lose less when the run
             stops or a worker dies. None for the number that an interrupted call had; or else for four a
             worker, fewer if these had less than 100 rows each, and one a worker if ``ray_options`` ask for

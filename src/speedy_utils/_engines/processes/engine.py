@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -168,7 +169,7 @@ class ProcessEngine:
         if type(item) in PLAIN_TYPES:
             return Order(attempt, item)
         with _sending(f"item {attempt.task} can't be sent to a worker", item):
-            if self._shared is not None and self._shared.inherited:
+            if self._shared is not None and self._shared.inherited is not None:
                 return Order(attempt, packed=pack_item(ProcessPickler, item))
             packed, definitions = self._shipment.name(item)
         if definitions is not None:
@@ -177,15 +178,15 @@ class ProcessEngine:
 
     def _inherited(self) -> Shared:
         work = self._work
-        return Shared(work.function, work.kwargs, Surroundings(), str(self._folder.path), inherited=True)
+        return Shared(str(self._folder.path), Surroundings(), (work.function, work.kwargs))
 
     def _packed(self, arguments: Mapping[str, Any]) -> Shared:
-        work = self._work
-        with _sending("func can't be sent to worker processes", work.function):
-            function = self._shipment.define(work.function)
+        with _sending("func can't be sent to worker processes", self._work.function):
+            function = self._shipment.define(self._work.function)
         with _sending("the keyword arguments can't be sent to worker processes", arguments):
             kwargs = self._shipment.define(arguments)
-        return Shared(function, kwargs, Surroundings.of_program(), str(self._folder.path), inherited=False)
+        packed = pickle.dumps((function, kwargs), protocol=5)  # multiprocessing would take another protocol
+        return Shared(str(self._folder.path), Surroundings.of_program(), packed=packed)
 
 
 @contextmanager

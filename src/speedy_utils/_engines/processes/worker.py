@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import CodeType
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -26,11 +28,20 @@ from ..payload.shipment import Packed
 from ..payload.surroundings import Surroundings
 from ..task import Attempt, run_attempt
 
+_reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
+
+
+def _with_filename(code: CodeType) -> tuple[Any, ...]:
+    """Return how code is pickled with its file, which tracebacks show: cloudpickle 3.1 leaves it out."""
+    make, arguments = _reduce_code(code)
+    return make, tuple(code.co_filename if each == "<dynamic-code>" else each for each in arguments)
+
 
 class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles what travels between the processes of this machine."""
 
     cloudpickle = cloudpickle
+    dispatch_table = ChainMap({CodeType: _with_filename}, cloudpickle.Pickler.dispatch_table)
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the function need not have a hash
@@ -38,19 +49,16 @@ class Shared:
     """What all attempts of a run share.
 
     Attributes:
-        function: The user's function, or that packed.
-        kwargs: Its arguments besides the item, or these packed.
-        surroundings: The program's.
         folder: The folder for the counts of this run.
-        inherited: Whether the worker was forked from the program and has all that the program has; else
-            what it needs is packed.
+        surroundings: The program's.
+        inherited: The function and its arguments, if the worker is forked and has all that the program has.
+        packed: Else a pickle of both, packed.
     """
 
-    function: Callable[..., Any] | Packed
-    kwargs: Mapping[str, Any] | Packed
-    surroundings: Surroundings
     folder: str
-    inherited: bool
+    surroundings: Surroundings
+    inherited: tuple[Callable[..., Any], Mapping[str, Any]] | None = None
+    packed: bytes = b""
 
 
 class Ends(NamedTuple):
@@ -101,7 +109,7 @@ def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ())
     threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
     if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
         os.register_at_fork(after_in_child=ends.tasks.close)
-    if shared.inherited:
+    if shared.inherited is not None:
         _seed_numpy()
     else:
         begin_run()
@@ -140,7 +148,7 @@ def _orders(tasks: Connection) -> Iterator[Order]:
 def _run(order: Order, shared: Shared) -> Sent:
     with ExitStack() as stack:
         stack.enter_context(shared.surroundings.applied())
-        if not shared.inherited:
+        if shared.inherited is None:
             stack.enter_context(program_main())
         try:
             function, kwargs = _loaded(shared)
@@ -161,10 +169,10 @@ def _run(order: Order, shared: Shared) -> Sent:
 @functools.cache
 def _loaded(shared: Shared) -> tuple[Any, Any]:
     """Return the function and its arguments, read when they are first needed."""
-    function, kwargs = (
-        each.load() if isinstance(each, Packed) else each for each in (shared.function, shared.kwargs)
-    )
-    return function, kwargs
+    if shared.inherited is not None:
+        return shared.inherited
+    function, kwargs = pickle.loads(shared.packed)  # noqa: S301 - the run's own
+    return function.load(), kwargs.load()
 
 
 def _leave_terminal() -> None:

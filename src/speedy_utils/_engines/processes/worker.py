@@ -41,7 +41,10 @@ class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles what travels between the processes of this machine."""
 
     cloudpickle = cloudpickle
-    dispatch_table = ChainMap({CodeType: _with_filename}, cloudpickle.Pickler.dispatch_table)
+    # RUF012: pickle wants a plain attribute, which nobody changes.
+    dispatch_table = ChainMap(  # noqa: RUF012
+        {CodeType: _with_filename}, cloudpickle.Pickler.dispatch_table
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the function need not have a hash

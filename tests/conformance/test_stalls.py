@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from speedy_utils import Snapshot, TaskSnapshot, multi_process, track
 from speedy_utils._display.bars import BarDisplay
 
 SLEEPS, WAITS, STOPS = 7, 12, 20
+
+IN_PROCESSES = ("ray", "processes")
+"""The backends whose workers are processes of their own, which may be stopped."""
 
 
 def sleep(folder: Path) -> None:
@@ -75,7 +79,8 @@ class Watcher(Recorder):
         if self._named():
             (self._folder / "named").touch()
             if STOPS in self.stalled and (pid := self.stalled[STOPS].pid) is not None:
-                os.kill(pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):  # it has ended since
+                    os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -101,7 +106,7 @@ def test_what_hangs_is_named_with_its_stack(
     ways: dict[int, Callable[[Path], None]] = {SLEEPS: sleep}
     if backend != "seq":
         ways[WAITS] = wait_for_lock
-    if backend == "ray":
+    if backend in IN_PROCESSES:
         ways[STOPS] = stop
     watch = Watcher(tmp_path, lambda: messages().keys() == ways.keys())
     frames: list[str] = []
@@ -114,7 +119,7 @@ def test_what_hangs_is_named_with_its_stack(
             watch(snapshot)
 
         options: Any = {"backend": backend, "num_workers": 4, "poll_interval": 0.05, "progress": show}
-        stall_after = 3 if backend == "ray" else 0.5
+        stall_after = 3 if backend in IN_PROCESSES else 0.5
         results = multi_process(
             hang,
             range(40),
@@ -143,7 +148,7 @@ def test_what_hangs_is_named_with_its_stack(
             assert "threading.py" not in said.splitlines()[2]
             assert taken_back.startswith(f"task {number} ")
             assert "after it stood for " in taken_back
-    if backend == "ray":
+    if backend in IN_PROCESSES:
         assert watch.stalled[STOPS].unheard >= 1  # its last word may be later than its last count
         assert messages()[STOPS][0].startswith("task 20 is silent for ")
         assert any("waiting for tasks 7, 12 and 20 on " in line for line in frames)

@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.recorder import Recorder
 
-from speedy_utils import multi_process, track
+from speedy_utils import TaskError, multi_process, track
 
 MEGABYTE = 1_000_000
 
@@ -115,3 +116,69 @@ def test_processes_that_a_lost_worker_has_forked_hide_nothing(driver: Callable[.
     done = driver(GRANDCHILD)
     assert done.stdout.split("\n")[0] == "[0, 1, 2, 3]", done.stderr
     assert "was killed by SIGKILL" in done.stderr
+
+
+LAST_WORDS = """
+import multiprocessing, os
+from speedy_utils import multi_process
+multiprocessing.set_start_method({!r})
+def task(i):
+    os.chdir("/")
+    print(f"part {{i}}", end="")
+folder = os.getcwd()
+def where(i):
+    found = os.getcwd()
+    os.chdir("/")
+    return found == folder
+options = {{"backend": "processes", "num_workers": 2, "progress": False}}
+print(multi_process(where, range(6), **options))
+multi_process(task, range(2), **options)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_the_last_words_of_a_worker_are_shown(method: str, driver: Callable[..., Any]) -> None:
+    """Also without a line end; and each task begins in the program's folder."""
+    done = driver(LAST_WORDS.format(method))
+    places, *words = done.stdout.splitlines()
+    assert places == str([True] * 6)
+    # One worker may have run both tasks.
+    assert sorted("\n".join(words).replace("part", "\npart").split("\n"))[-2:] == ["part 0", "part 1"]
+
+
+LEAVES_PROGRAMS = """
+import os, signal, subprocess, time
+from speedy_utils import multi_process
+def task(i):
+    subprocess.Popen(["sleep", "600"])
+    open(f"started {i}", "w").close()
+    time.sleep(600)
+multi_process(task, range(2), backend="processes", num_workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_programs_that_tasks_have_started_end_with_the_driver(
+    number: signal.Signals, terminal: Callable[..., Any], until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Whatever ends the driver, nothing is left."""
+    program = terminal(LEAVES_PROGRAMS)
+    until(lambda: all((tmp_path / f"started {i}").exists() for i in range(2)))
+    program.processes()  # notes those that lose their parents
+    program.send(number)
+    program.wait()
+    until(lambda: not program.processes())
+
+
+def test_a_worker_that_closes_its_connection() -> None:
+    """Its task runs again, and what is said does not blame the memory."""
+
+    def task(number: int) -> int:
+        if number == 1:
+            os.closerange(3, 256)
+        return number
+
+    with pytest.raises(TaskError) as raised:
+        multi_process(task, range(4), backend="processes", num_workers=2, max_retries=0, progress=False)
+    assert "the worker was lost: process" in str(raised.value)
+    assert "memory" not in str(raised.value)

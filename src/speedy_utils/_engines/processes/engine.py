@@ -36,6 +36,7 @@ class ProcessEngine:
     """
 
     phase = trouble = ""
+    answered = True
 
     def __init__(self, work: WorkSpec) -> None:
         self.workers = work.workers
@@ -54,8 +55,12 @@ class ProcessEngine:
         self._closed = False
         if self._method == "fork":
             self._shared = self._inherited()
-            for _ in range(self.workers):
-                self._start_worker()
+            try:
+                for _ in range(self.workers):
+                    self._start_worker()
+            except BaseException:  # there is no run yet that would close the engine
+                self.close()
+                raise
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -158,9 +163,12 @@ class ProcessEngine:
 
     def _lost(self, worker: Worker) -> str:
         """Forget a worker that is gone, and return what happened to it."""
-        worker.kill()  # if it has closed the connection and lives on
+        closed = wait_for_end([worker], EXIT_TIMEOUT_S)  # it lives on, without its connection
+        worker.kill()
         self._workers.remove(worker)
         reason = worker.how_it_ended()
+        if closed:
+            reason = f"process {worker.pid} closed its connection to the program"
         worker.release()
         worker.reap()
         return f"the worker was lost: {reason}"
@@ -178,7 +186,7 @@ class ProcessEngine:
 
     def _inherited(self) -> Shared:
         work = self._work
-        return Shared(str(self._folder.path), Surroundings(), (work.function, work.kwargs))
+        return Shared(str(self._folder.path), Surroundings.of_program(), (work.function, work.kwargs))
 
     def _packed(self, arguments: Mapping[str, Any]) -> Shared:
         with _sending("func can't be sent to worker processes", self._work.function):

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..payload.results import Sent
 from .output import WorkerOutput
-from .starting import harmless_fork, hidden_main
+from .starting import starting
 from .worker import Ends, Order, Shared, receive, run_worker, send
 
 EXIT_TIMEOUT_S = 2.0
@@ -60,7 +60,7 @@ class Worker:
             target=run_worker, args=(ends, shared, drivers), name="speedy_utils-worker"
         )
         try:
-            with harmless_fork(), hidden_main():
+            with starting(forks=forked):
                 self._process.start()
         finally:
             for end in ends:
@@ -108,23 +108,27 @@ class Worker:
         return f"process {self.pid} was killed by {name}{memory}"
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in it."""
+        """Raise KeyboardInterrupt in it; end it if it has not begun, as it would print a traceback."""
         with suppress(OSError):
-            os.kill(self.pid, signal.SIGINT)
+            begun = not hasattr(os, "getpgid") or os.getpgid(self.pid) == self.pid
+            os.kill(self.pid, signal.SIGINT if begun else signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now, with the processes that its tasks have started."""
         with suppress(OSError):
             self._process.kill()
+        if hasattr(os, "killpg"):
+            with suppress(OSError):  # there are none
+                os.killpg(self.pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Close the connection; a worker that waits ends by that. Idempotent."""
+        """Close the connection; a worker that waits runs its exit handlers, and ends. Idempotent."""
         self.connection.close()
-        self._lifeline.close()
 
     def reap(self) -> None:
         """Forget a process that is gone. Idempotent."""
         self._process.join(EXIT_TIMEOUT_S)
+        self._lifeline.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

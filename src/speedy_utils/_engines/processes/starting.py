@@ -18,15 +18,18 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
+
+from ..._interrupts import after_fork_in_child
 
 _HARMFUL = ("ray", "grpc", "torch", "tensorflow", "jax", "vllm")
 """Packages whose threads, or devices, a fork breaks."""
@@ -123,24 +126,69 @@ def _packages_of(function: Callable[..., Any]) -> list[str]:
 
 
 @contextmanager
-def hidden_main() -> Iterator[None]:
+def starting(*, forks: bool) -> Iterator[None]:
+    """Let a worker process start in the block.
+
+    It begins with Ctrl-C held back, until it can end without a traceback.
+
+    Args:
+        forks: Whether it is forked. Python's warning about threads is then silenced: :func:`start_method`
+            has looked at them.
+    """
+    with _holding_back_ctrl_c():
+        if forks:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+                yield
+        else:
+            with _hidden_main():
+                yield
+
+
+@contextmanager
+def _holding_back_ctrl_c() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_main_lock = threading.Lock()
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
     """Keep processes that start in the block from running the program's file again.
 
     multiprocessing tells a new process to import the main program, which needs a guard, or runs it again.
     Here its functions travel by value, so nobody needs it.
     """
     main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    main.__spec__ = ModuleSpec("__main__", None)  # with this name there is nothing to import
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
+    with _main_lock:  # another thread may start workers too
+        spec = getattr(main, "__spec__", None)
+        main.__spec__ = ModuleSpec("__main__", None)  # with this name there is nothing to import
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
 
 
-@contextmanager
-def harmless_fork() -> Iterator[None]:
-    """Silence Python's warning about threads at a fork: :func:`start_method` has looked at them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        yield
+def _forget_fork_server() -> None:
+    """Let a forked child start a fork server of its own: that of its parent is no child of this process."""
+    global _main_lock
+    _main_lock = threading.Lock()
+    _preloaded.clear()
+    server = getattr(multiprocessing.forkserver, "_forkserver", None)  # it is private
+    alive = getattr(server, "_forkserver_alive_fd", None)
+    if server is None or alive is None:
+        return
+    with suppress(OSError):
+        os.close(alive)  # the server ends once nobody has it open
+    server.__init__()
+
+
+after_fork_in_child(_forget_fork_server)

@@ -105,18 +105,20 @@ def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ())
         of_others: What a fork has copied of the driver's ends: as long as they are open here, the others
             would not see that the driver is gone.
     """
-    for each in of_others:
-        each.close()
-    _leave_terminal()
-    _print_to(ends)
-    threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
-    if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
-        os.register_at_fork(after_in_child=ends.tasks.close)
-    if shared.inherited is not None:
-        _seed_numpy()
-    else:
-        begin_run()
     try:
+        _leave_terminal()
+        for each in of_others:
+            each.close()
+        _print_to(ends)
+        threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
+        if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
+            os.register_at_fork(after_in_child=ends.tasks.close)
+        if shared.inherited is not None:
+            _seed_numpy()
+        else:
+            begin_run()
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         for order in _orders(ends.tasks):
             send(ends.tasks, _run(order, shared))
     except (KeyboardInterrupt, EOFError, OSError):  # cancelled, or the driver is gone
@@ -180,6 +182,8 @@ def _loaded(shared: Shared) -> tuple[Any, Any]:
 
 def _leave_terminal() -> None:
     """Let a Ctrl-C in the terminal reach the driver alone, which cancels what has to be cancelled."""
+    if hasattr(signal, "pthread_sigmask"):  # until it can end without a traceback
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     if hasattr(os, "setsid"):
         os.setsid()
     signal.set_wakeup_fd(-1)
@@ -216,7 +220,10 @@ _replaced: list[Any] = []
 
 
 def _end_with_driver(lifeline: Connection) -> None:
+    """End this process, and what its tasks have started, once the driver is gone."""
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)

@@ -38,6 +38,9 @@ WRITE_INTERVAL_S = 0.1
 MAX_FILE_BYTES = 4_000_000
 """Bytes of a state file that are read at most: fifty stages of a task take some 10 kB."""
 
+_RUN, _NEW = "run-", "new-"
+"""What the names of folders begin with: once their driver holds the lock, and before."""
+
 _SUFFIX = ".json"
 
 _OWNER = "owner"
@@ -238,11 +241,15 @@ class RunFolder:
     def __init__(self) -> None:
         base = _base_folder()
         _remove_abandoned(base)
-        self.path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
+        self.path = Path(tempfile.mkdtemp(prefix=_NEW, dir=base))
         from filelock import FileLock  # takes 20 ms to import
 
         self._owner = FileLock(str(self.path / _OWNER), thread_local=False)
         self._owner.acquire(timeout=0)
+        # Another driver that starts at this moment must not find it without its lock.
+        named = base / f"{_RUN}{self.path.name.removeprefix(_NEW)}"
+        with suppress(OSError):  # Windows does not rename what holds an open file
+            self.path = self.path.rename(named)
 
     def close(self) -> None:
         """Remove the folder. Idempotent."""
@@ -272,17 +279,16 @@ def _remove_abandoned(base: Path) -> None:
     """Remove the folders whose driver is gone: the system has released its lock."""
     from filelock import FileLock, Timeout
 
-    for folder in base.glob("run-*"):
+    for folder in [*base.glob(f"{_RUN}*"), *base.glob(f"{_NEW}*")]:
         owner = folder / _OWNER
         with suppress(OSError, Timeout):
-            if not owner.exists():
-                # It is just being made, or half removed.
-                if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
-                    shutil.rmtree(folder, ignore_errors=True)
+            made = folder.name.startswith(_RUN) and owner.exists()
+            # Else it is just being made, or half removed.
+            if not made and time.time() - folder.stat().st_mtime <= _ABANDONED_AFTER_S:
                 continue
             with FileLock(str(owner)).acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 _ABANDONED_AFTER_S = 60.0
-"""Seconds after which a folder without the file of its owner is taken for abandoned."""
+"""Seconds after which a folder that its driver has not made ready is taken for abandoned."""

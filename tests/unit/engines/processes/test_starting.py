@@ -106,3 +106,52 @@ def test_what_is_forked_need_not_be_pickled(driver: Callable[..., Any]) -> None:
     """A function with a lock and an open file is inherited by the workers of a program that is forked."""
     done = driver(UNPICKLABLE)
     assert done.stdout.strip() == "[(0, True), (1, True)]", done.stderr
+
+
+NESTED = """
+import sys, threading
+from speedy_utils import multi_process
+def double(item):
+    return item * 2
+def nested(item):
+    return sum(multi_process(double, range(item), backend="processes", num_workers=2, progress=False))
+def main_spec(item):
+    return getattr(sys.modules["__main__"].__spec__, "name", None)
+options = {"backend": "processes", "num_workers": 2, "progress": False}
+print(multi_process(main_spec, [0], **options))
+wait = threading.Event()
+thread = threading.Thread(target=wait.wait)
+thread.start()
+print(multi_process(double, range(2), **options))  # starts a fork server
+wait.set()
+thread.join()
+print(multi_process(nested, [2, 3], **options))
+"""
+
+
+def test_a_forked_worker_starts_processes_of_its_own(driver: Callable[..., Any]) -> None:
+    """It has a fork server of its own, not its parent's, and the main module is what it was."""
+    done = driver(NESTED)
+    assert done.stdout.splitlines() == ["[None]", "[0, 2]", "[2, 6]"], done.stderr
+
+
+FAILS_AT_ONCE = """
+import multiprocessing
+from speedy_utils import TaskError, multi_process
+multiprocessing.set_start_method({!r})
+def fail(item):
+    raise ValueError
+try:
+    multi_process(fail, range(6), backend="processes", num_workers=6, progress=False)
+except TaskError:
+    print("failed")
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_that_are_cancelled_as_they_start_print_nothing(
+    method: str, driver: Callable[..., Any]
+) -> None:
+    """There is no traceback of an interrupt that came before they were ready."""
+    done = driver(FAILS_AT_ONCE.format(method))
+    assert (done.stdout, done.stderr) == ("failed\n", "")

@@ -197,3 +197,16 @@ def test_the_folder_of_a_killed_driver_goes_with_the_next_run(base: Path) -> Non
     assert sorted(base.iterdir()) == sorted([running.path, following.path])
     running.close()
     following.close()
+
+
+def test_a_folder_whose_driver_has_not_locked_it_yet_stays(base: Path) -> None:
+    """Two drivers that start at the same moment leave each other's folder alone."""
+    RunFolder().close()
+    starting = base / "new-abcdefgh"
+    starting.mkdir()
+    (starting / "owner").touch()
+    RunFolder().close()
+    assert list(base.iterdir()) == [starting]
+    os.utime(starting, (0, 0))
+    RunFolder().close()
+    assert list(base.iterdir()) == []

@@ -75,7 +75,7 @@ class Worker:
                 self.death = self._pidfd = os.pidfd_open(self.pid)
 
     def submit(self, order: Order) -> None:
-        """Let it run an attempt. What it can't be sent, as it is gone, is noticed by whoever waits for it."""
+        """Let it run an attempt. What it can't be sent, as it is gone, is noticed by `wait`."""
         self.order = order
         with suppress(OSError):
             send(self.connection, order)

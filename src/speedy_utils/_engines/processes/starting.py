@@ -165,7 +165,7 @@ def _hidden_main() -> Iterator[None]:
     """Keep processes that start in the block from running the program's file again.
 
     multiprocessing tells a new process to import the main program, which needs a guard, or runs it again.
-    Here its functions travel by value, so nobody needs it.
+    Here its functions travel by value, so it is not needed.
     """
     main = sys.modules["__main__"]
     with _main_lock:  # another thread may start workers too
@@ -187,7 +187,7 @@ def _forget_fork_server() -> None:
     if server is None or alive is None:
         return
     with suppress(OSError):
-        os.close(alive)  # the server ends once nobody has it open
+        os.close(alive)  # the server ends once no process has it open
     server.__init__()
 
 

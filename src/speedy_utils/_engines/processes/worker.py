@@ -27,6 +27,7 @@ from ..payload.results import Sent, pack_outcome, unread
 from ..payload.shipment import Packed
 from ..payload.surroundings import Surroundings
 from ..task import Attempt, run_attempt
+from .arrow import reduce_slice
 
 _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 
@@ -41,10 +42,16 @@ class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles what travels between the processes of this machine."""
 
     cloudpickle = cloudpickle
-    # RUF012: pickle wants a plain attribute, which nobody changes.
+    # RUF012: pickle wants a plain attribute, which is never changed.
     dispatch_table = ChainMap(  # noqa: RUF012
         {CodeType: _with_filename}, cloudpickle.Pickler.dispatch_table
     )
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is pickled; see :class:`ProjectPickler`."""
+        if type(obj).__module__ == "pyarrow.lib" and (reduced := reduce_slice(obj)) is not None:
+            return reduced
+        return super().reducer_override(obj)
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the function need not have a hash

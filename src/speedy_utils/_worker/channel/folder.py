@@ -44,7 +44,7 @@ _RUN, _NEW = "run-", "new-"
 _SUFFIX = ".json"
 
 _OWNER = "owner"
-"""The file that the driver of a run holds locked, so that the folders of dead drivers can be told."""
+"""The file that the driver of a run holds locked, so that the folders of dead drivers can be known."""
 
 
 class FolderSink:

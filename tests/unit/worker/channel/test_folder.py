@@ -50,7 +50,7 @@ def test_what_is_written_is_read(tmp_path: Path, sent: list[Report]) -> None:
 
 
 def test_only_what_has_changed_is_read_again(tmp_path: Path) -> None:
-    """A file that nobody has replaced since the last reading has no reports."""
+    """A file that was not replaced since the last reading has no reports."""
     reader, sink = FolderReader(tmp_path), FolderSink(tmp_path)
     sink.send([Report(0, 1, {}, reading=1)], {})
     assert len(list(reader.collect()[0])) == 1
@@ -113,7 +113,7 @@ def make_link(path: Path) -> None:
 
 
 def make_pipe(path: Path) -> None:
-    """Make a named pipe that nobody writes to."""
+    """Make a named pipe without a writer."""
     os.mkfifo(path)
 
 
@@ -159,7 +159,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_folder_is_its_users_own(base: Path) -> None:
-    """Nobody else can read the folder of a run, and it goes at the end."""
+    """No other user can read the folder of a run, and it goes at the end."""
     folder = RunFolder()
     assert folder.path.parent == base
     assert [stat.S_IMODE(each.stat().st_mode) for each in (base, folder.path)] == [0o700, 0o700]

@@ -33,7 +33,7 @@ def test_a_slice_brings_its_own_rows_alone(value: Any, start: int, length: int, 
         else value.slice(start, length)
     )
     sent = pickle.dumps(pack(ProcessPickler, part), protocol=5)
-    assert len(sent) < 200_000 + 400 * length  # the whole table has 5 MB
+    assert len(sent) < 200_000 + 400 * length  # the whole table has 2.5 MB
     found = pickle.loads(sent).load()
     if isinstance(value, Dataset):
         found, part = found.data.table, part.data.table

@@ -31,7 +31,8 @@ def test_threads_have_a_silent_alias() -> None:
 @pytest.mark.parametrize("backend", ["spark", "MP", "", None, 3, ["seq"]])
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones(backend: Any) -> None:
     """The error shows what was given and the names, without aliases, that are allowed."""
-    with pytest.raises(ValueError, match="backend must be one of 'ray', 'threads', 'seq', not ") as caught:
+    known = "backend must be one of 'ray', 'processes', 'threads', 'seq', not "
+    with pytest.raises(ValueError, match=known) as caught:
         RunOptions(backend=backend)
     assert str(caught.value).endswith(repr(backend))
 

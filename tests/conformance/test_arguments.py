@@ -17,7 +17,7 @@ from speedy_utils._engines.sequential import SequentialEngine
 
 # name: (arguments, the error, what it must say)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
-    "unknown backend": ({"backend": "RAY"}, ValueError, ["'ray', 'threads', 'seq'", "'RAY'"]),
+    "unknown backend": ({"backend": "RAY"}, ValueError, ["'ray', 'processes', 'threads', 'seq'", "'RAY'"]),
     "func is no function": ({"func": 3}, TypeError, ["func", "3"]),
     "items can't be iterated": ({"items": 5}, TypeError, ["items", "int", "iter", "range(5)"]),
     "items are a string": ({"items": "text"}, TypeError, ["items", "str", "[text]", "splitlines()"]),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.terminal import Terminal
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_is_left() -> Iterator[None]:
+    """Remove what ``ray start`` leaves for drivers to find: they would wait for a cluster that has ended."""
+    yield
+    Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -199,8 +199,7 @@ def go_through_bars_of_ray(rows: range) -> None:
     for _ in range(20):
         bar.update(1)
     bar.set_description("loaded")
-    if hasattr(bar, "n"):  # Ray 2.40 has no names for them
-        assert (bar.n, bar.total) == (20, 20)
+    assert (bar.n, bar.total) == (20, 20)
     bar.close()
 
 
@@ -208,6 +207,10 @@ def test_bars_of_ray_count_as_those_of_tqdm(
     backend: str, recorder: Recorder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Bars of ``ray.experimental.tqdm_ray`` are summed by their names, end exactly, and draw nothing."""
+    from ray.experimental import tqdm_ray
+
+    if not hasattr(tqdm_ray.tqdm, "n"):
+        pytest.skip("the bars of this Ray don't say how many items they have counted")
     multi_process(
         go_through_bars_of_ray,
         SHARDS,

@@ -46,7 +46,7 @@ def pack_shard(dataset: Dataset, _output_path: str, tokenizer: Tokenizer, seq_le
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--backend", choices=["ray", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
     parser.add_argument("--seq_len", type=int, default=16_368)
     options = parser.parse_args()
 

@@ -52,7 +52,7 @@ def main() -> None:
     """Build the dataset, process it, print and check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="at most this many")
-    parser.add_argument("--backend", choices=["ray", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--out", metavar="FOLDER", help="keeps the datasets here")
     options = parser.parse_args()

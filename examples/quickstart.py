@@ -29,7 +29,7 @@ def count_names(lines: list[str]) -> Counter[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--backend", choices=["ray", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
     parser.add_argument("--workers", type=int, default=8)
     options = parser.parse_args()
 

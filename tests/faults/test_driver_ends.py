@@ -100,7 +100,9 @@ def test_an_ended_driver_leaves_nothing_behind(
     assert len(kept) < SHARDS
     if end is terminate:
         assert "8 shards" in program.text.rpartition("Processing 320 items")[2]  # the last line
-        assert re.search(rf"stopped: {len(kept)} of 8 shards are finished, and kept in", program.text)
+        said = re.findall(r"stopped: (\d+) of 8 shards are finished, and kept in", program.text)
+        assert said
+        assert int(said[-1]) <= len(kept)  # a shard may end while its run is stopped
     # Whatever backend goes on: with threads that takes no Ray to start.
     monkeypatch.setenv("PAUSE", "0.001")
     again = terminal(SCRIPT.replace("@backend@", "threads"))

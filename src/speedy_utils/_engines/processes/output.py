@@ -57,12 +57,9 @@ class WorkerOutput:
                 )
 
     def start(self) -> None:
-        """Start the thread; not before the first workers were forked. Idempotent."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="speedy_utils-worker-output", daemon=True)
-            self._thread.start()
-        else:
-            os.write(self._waker, b" ")
+        """Start the thread; not before the first workers were forked."""
+        self._thread = threading.Thread(target=self._run, name="speedy_utils-worker-output", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Write what is left once all workers are gone, and end the thread. Idempotent."""

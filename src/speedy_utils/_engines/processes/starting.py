@@ -9,8 +9,11 @@ threads live in it but those that are known to be harmless:
   pools.
 
 Others are not: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. CUDA can't be used at all in a
-fork of a program that has used it. In these cases, and for what is started while a run is under way, a fork
-server is asked: a process without threads that has imported what the function's modules import.
+fork of a program that has used it. In these cases a fork server is asked: a process without threads that has
+imported what the function's modules import.
+
+What replaces a lost worker starts as the others did, since a forked function need not be picklable. The run's
+own threads live by then, so that fork is less safe than the first ones.
 """
 
 from __future__ import annotations

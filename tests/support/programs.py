@@ -24,7 +24,9 @@ def unignore_signals() -> None:
 
 def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Return the environment of a program: this one, without what would change a run, and with changes."""
-    changes = {"RAY_ADDRESS": None, "TQDM_DISABLE": None, **(changes or {})}
+    # Ray sets the last one in a program that has connected to it, such as this one.
+    unset = dict.fromkeys(("RAY_ADDRESS", "TQDM_DISABLE", "PYTHONBREAKPOINT"))
+    changes = {**unset, **(changes or {})}
     env = {**os.environ, **changes}
     return {name: value for name, value in env.items() if value is not None}
 

@@ -17,10 +17,10 @@ from typing import Any
 from .. import __version__
 from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
+from .._engines.environment.surroundings import Surroundings
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
 from .._engines.payload.results import Sent, first_line, unpack_outcome
 from .._engines.payload.shipment import PLAIN_TYPES, Shipment, UnsentValueError
-from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome
 from .._interrupts import delaying_ctrl_c
 from .._run.run import WAITING

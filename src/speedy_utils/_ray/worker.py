@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import ray
 from ray import cloudpickle
 
+from .._engines.environment.surroundings import Surroundings
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, first_line, pack_outcome, unread
 from .._engines.payload.shipment import Packed
-from .._engines.payload.surroundings import Surroundings
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .._worker import context
 from ..errors import NotSharedError

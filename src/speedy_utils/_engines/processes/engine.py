@@ -14,10 +14,10 @@ from ..._validation import shorten
 from ..._worker.channel.folder import FolderReader, RunFolder
 from ..base import WorkSpec
 from ..cpus import cpus
+from ..environment.surroundings import Surroundings
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import first_line, unpack_outcome
 from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, UnsentValueError, pack_item
-from ..payload.surroundings import Surroundings
 from ..task import Attempt, Failure, Outcome, failure_of
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from ..._worker.channel.folder import FolderSink
+from ..environment.surroundings import Surroundings
 from ..payload.pickling import ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
 from ..payload.results import Sent, pack_outcome, unread
 from ..payload.shipment import Packed
-from ..payload.surroundings import Surroundings
 from ..task import Attempt, run_attempt
 from .arrow import reduce_slice
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.programs import environment
 
-from speedy_utils._engines.payload.surroundings import SearchPath, Surroundings
+from speedy_utils._engines.environment.surroundings import SearchPath, Surroundings
 
 LIBRARY, PACKAGES = os.__file__.rpartition(os.sep)[0], sysconfig.get_path("purelib")
 
@@ -140,7 +140,7 @@ CHANGES = """
 import os
 os.environ["EARLY"] = "1"
 del os.environ["GONE"]
-from speedy_utils._engines.payload.surroundings import Surroundings
+from speedy_utils._engines.environment.surroundings import Surroundings
 os.environ["CHANGED"] = "2"
 first = Surroundings.of_program().variables
 print([first.get(name, "same") for name in ("EARLY", "GONE", "CHANGED", "SAME")])

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from speedy_utils._engines import logging_settings
-from speedy_utils._engines.logging_settings import LoggingSettings
+from speedy_utils._engines.environment import logging_settings
+from speedy_utils._engines.environment.logging_settings import LoggingSettings
 
 
 @pytest.fixture(autouse=True)

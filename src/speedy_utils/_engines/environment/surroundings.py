@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..logging_settings import LoggingSettings
+from .logging_settings import LoggingSettings
 
 _VARIABLES_AT_IMPORT = dict(os.environ)
 

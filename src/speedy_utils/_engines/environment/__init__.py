@@ -1,0 +1,1 @@
+"""What the program has around it, for its tasks in other processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 from support.counts import items
@@ -55,6 +56,12 @@ class Cluster:
                 [self.report(each) for each in self.places if self.places[each] not in self.silent]
             )
             self.watch.check()
+            wait_until(lambda: not self.asks())
+
+    @staticmethod
+    def asks() -> bool:
+        """Whether Ray is being asked which nodes are dead. No time goes by meanwhile."""
+        return any(thread.name == "speedy_utils-nodes" for thread in threading.enumerate())
 
     def lost(self) -> list[int]:
         """The tasks that are lost."""
@@ -192,6 +199,7 @@ def test_tasks_that_never_spoke_are_not_silent_and_lost_only_if_a_node_has_died(
         return bool(cluster.lost())
 
     wait_until(lost)
+    cluster.run(1)
     cluster.watch.start(1, 1)  # after that node was dead
     cluster.run(UNHEARD_AFTER_S + 1)
     ((task, reason, idle, dead_node),) = cluster.watch.check()

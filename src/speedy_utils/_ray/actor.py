@@ -7,6 +7,7 @@ every two seconds, so an actor that has restarted soon knows everything again.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +37,8 @@ class Changes(NamedTuple):
 class ProgressActor:
     """Adds up what workers count. Made a Ray actor by :func:`create_progress_tracker`.
 
-    It is a plain class: without Ray it works in one process, which is enough for a test.
+    It is a plain class: without Ray it works in one process, which is enough for a test. Any thread may
+    use it.
 
     Args:
         total: Items in all; None if that is not known.
@@ -73,6 +75,7 @@ class ProgressActor:
         self._stage_clock = StageClock(clock)
         self._reset_at = clock()
         self._before_reset: dict[Key, Count] = {}
+        self._lock = threading.RLock()  # without Ray, threads that count and a poller use it at once
 
     def update(self, n: int = 1) -> int:
         """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
@@ -88,9 +91,10 @@ class ProgressActor:
             ValueError: ``n`` is no whole number.
         """
         n = checked_items(n)
-        self._stage_clock.merge({None: (0.0, 0.0)})
-        self._added += max(n, -self._processed())
-        return self._processed()
+        with self._lock:
+            self._stage_clock.merge({None: (0.0, 0.0)})
+            self._added += max(n, -self._processed())
+            return self._processed()
 
     def get_progress(self) -> dict[str, Any]:
         """Return the state now.
@@ -100,13 +104,14 @@ class ProgressActor:
             items a second, ``desc``, ``counters``, and in ``stages`` the items of each named stage. In
             ``left_out`` is a line on each thing that was reported and can't be counted.
         """
-        elapsed = self._stage_clock.elapsed(None, self._clock())
-        done = self._processed()
-        sums = {
-            # A lost attempt from before the reset may leave less than there was; a counter may be negative.
-            key: max(min(0, count), count - self._before_reset.get(key, 0))
-            for key, count in self._ledger.sums.items()
-        }
+        with self._lock:
+            elapsed = self._stage_clock.elapsed(None, self._clock())
+            done = self._processed()
+            sums = {
+                # A lost attempt from before the reset may leave less than there was; a counter may be < 0.
+                key: max(min(0, count), count - self._before_reset.get(key, 0))
+                for key, count in self._ledger.sums.items()
+            }
         return {
             "processed": done,
             "total": self._total,
@@ -140,10 +145,11 @@ class ProgressActor:
 
     def reset(self) -> None:
         """Start again at zero; the clock starts with the next count."""
-        self._added = 0
-        self._stage_clock.clear()
-        self._reset_at = self._clock()
-        self._before_reset = self._ledger.sums
+        with self._lock:
+            self._added = 0
+            self._stage_clock.clear()
+            self._reset_at = self._clock()
+            self._before_reset = self._ledger.sums
 
     def report(self, reports: Iterable[Report], timings: StageTimings, address: str = "") -> None:
         """Merge the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`.
@@ -154,9 +160,10 @@ class ProgressActor:
             address: The process that they run in, as ``worker_address`` returns it.
         """
         known = [Report(*report) for report in reports]
-        self._ledger.merge(known)
-        self._locations.note(address, known)
-        self._stage_clock.merge(timings, since=self._reset_at)
+        with self._lock:
+            self._ledger.merge(known)
+            self._locations.note(address, known)
+            self._stage_clock.merge(timings, since=self._reset_at)
 
     def changes_since(self, epoch: str, version: int, committed: Sequence[Task]) -> Changes:
         """Return what has changed, for the ledger of the driver.
@@ -169,12 +176,13 @@ class ProgressActor:
         Returns:
             The changes, or all that is known if the epoch is another one.
         """
-        for task in committed:
-            self._ledger.close(task)
-        reports = self._ledger.changes(version if epoch == self._epoch else 0)
-        # Plain tuples, which the types don't know here: they pickle without a reference to their class.
-        plain: Any = [tuple(report) for report in reports]
-        return Changes(self._epoch, self._ledger.version, plain, self._stage_clock.timings())
+        with self._lock:
+            for task in committed:
+                self._ledger.close(task)
+            reports = self._ledger.changes(version if epoch == self._epoch else 0)
+            # Plain tuples, which the types don't know here: they pickle without a reference to their class.
+            plain: Any = [tuple(report) for report in reports]
+            return Changes(self._epoch, self._ledger.version, plain, self._stage_clock.timings())
 
     def locate(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
         """Return the addresses of the processes that some attempts ran in, if they have reported.
@@ -182,7 +190,8 @@ class ProgressActor:
         Args:
             attempts: The number of the attempt by task.
         """
-        return self._locations.find(attempts)
+        with self._lock:
+            return self._locations.find(attempts)
 
     def _processed(self) -> int:
         reported = self._ledger.sums.get(RUN_ITEMS, 0) - self._before_reset.get(RUN_ITEMS, 0)

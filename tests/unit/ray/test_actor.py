@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 from support.counts import items
+from support.threads import in_threads
 
 from speedy_utils import ProgressActor
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
@@ -51,6 +53,21 @@ def test_new_actor_has_counted_nothing(actor: ProgressActor) -> None:
         "left_out": [],
     }
     assert ProgressActor().get_progress()["total"] is None
+
+
+def test_threads_count_while_another_reads(actor: ProgressActor) -> None:
+    """Without Ray the threads that report, and a poller that reads, use it at once, and no count is lost."""
+    numbers = itertools.count()
+
+    def report() -> None:
+        task = f"task {next(numbers)}"
+        for n in range(1, 101):
+            counts = {RUN_ITEMS: n, Key(f"{task}, stage {n}", Metric.ITEMS): 1}
+            actor.report([Report(task, 1, counts, n)], {})
+            actor.update(1)
+
+    in_threads(report, meanwhile=actor.get_progress)
+    assert processed(actor) == 8 * 200
 
 
 def test_updates_add(actor: ProgressActor) -> None:

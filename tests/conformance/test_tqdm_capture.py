@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ def go_through_bars_of_ray(rows: range) -> None:
     from ray.experimental import tqdm_ray
 
     assert list(tqdm_ray.tqdm(rows, desc="Embed")) == list(rows)
+    gc.collect()  # nothing closes that bar, or keeps it
     bar = tqdm_ray.tqdm(total=20, desc="Load", unit="kB")
     for _ in range(20):
         bar.update(1)

@@ -11,6 +11,9 @@ MODULE = "ray.experimental.tqdm_ray"
 class RayBar:
     """A bar of Ray's, with the attributes of one of tqdm's that :class:`~.tqdm_bar.CapturedBar` reads.
 
+    It holds the bar's attributes and not the bar. A bar of tqdm closes itself when its loop ends, or when it
+    is collected; one of Ray's does not, and what it has counted can still be read here when it is gone.
+
     Args:
         bar: The bar.
     """
@@ -18,33 +21,33 @@ class RayBar:
     unit_scale, initial, postfix = False, 0, None
 
     def __init__(self, bar: Any) -> None:
-        self._bar = bar
+        self._attributes = vars(bar)
 
     @property
     def n(self) -> Any:
         """What it has counted."""
-        return self._bar._x
+        return self._attributes["_x"]
 
     @property
     def total(self) -> Any:
         """What it will have counted at its end; None if it does not know."""
-        return self._bar._total
+        return self._attributes["_total"]
 
     @property
     def desc(self) -> Any:
         """Its description."""
-        return self._bar._desc
+        return self._attributes["_desc"]
 
     @property
     def unit(self) -> Any:
         """What it counts."""
-        return getattr(self._bar, "_unit", "it")
+        return self._attributes.get("_unit", "it")
 
     @property
     def iterable(self) -> Any:
         """What its loop goes through."""
-        return self._bar._iterable
+        return self._attributes["_iterable"]
 
     @iterable.setter
     def iterable(self, iterable: Any) -> None:
-        self._bar._iterable = iterable
+        self._attributes["_iterable"] = iterable

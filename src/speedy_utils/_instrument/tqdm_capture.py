@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -207,7 +208,10 @@ def _init_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs:
         task, tally = here
         view = RayBar(bar)
         setattr(bar, _VIEW, view)
-        setattr(bar, _ATTRIBUTE, task.capture(view, tally, silent=False, leave=True))
+        captured = task.capture(view, tally, silent=False, leave=True)
+        setattr(bar, _ATTRIBUTE, captured)
+        # As tqdm's bars close when they are collected. At the end of the program all tasks have ended.
+        weakref.finalize(bar, captured.close, view).atexit = False
 
 
 def _draw_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:

@@ -34,13 +34,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .. import __version__
 from .._state.ledger import Count, Key, Metric
 from .._validation import shorten
+from .._worker.channel.lock import LEASE, LOCK, hold_folder, is_lost
 from ..errors import BusyError, ResumeError
-from .disk.lock import LEASE, LOCK, is_lost, take_lock
 from .disk.obstacles import refuse_immovable, refuse_too_long
 from .files import discard, swap_in, sync, undo_swap, write_json
 from .fingerprint import Fingerprint
@@ -131,7 +131,9 @@ class Workspace:
         refuse_too_long(output, folder)
         _refuse_foreign(folder)
         new_parents = [parent for parent in folder.parents if not parent.exists()]
-        workspace = cls(output, folder, overwrite, _lock_folder(folder, output), new_parents)
+        cure = "Wait for it to end, or choose another output_path."
+        lock = hold_folder(folder, _HOLDER, what=repr(str(output)), cure=cure)
+        workspace = cls(output, folder, overwrite, lock, new_parents)
         with contextlib.ExitStack() as undo:
             undo.callback(workspace.close)
             # The disk may be full.
@@ -391,41 +393,3 @@ def _read_manifest(folder: Path) -> Manifest | None:
         return Manifest.from_json(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
-
-
-def _lock_folder(folder: Path, output: Path) -> BaseFileLock:
-    """Make the folder and lock it, without waiting.
-
-    Raises:
-        BusyError: If another run holds the lock.
-    """
-    from filelock import Timeout
-
-    for _ in range(10):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = take_lock(folder, _holder(folder))
-        except FileNotFoundError:
-            continue  # a run that ended just now took the folder with it
-        except Timeout as error:
-            holder = _holder(folder)
-            by = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
-            lease = folder / LEASE
-            cure = f" If there is no such run any more, delete {str(lease)!r}." if lease.exists() else ""
-            raise BusyError(
-                f"Another run is at work on {str(output)!r}{by}. Wait for it to end, or choose another "
-                f"output_path.{cure}"
-            ) from error
-        if Path(lock.lock_file).exists():
-            return lock
-        lock.release()
-    raise BusyError(f"{str(folder)!r} is deleted again and again by other runs; choose another output_path.")
-
-
-def _holder(folder: Path) -> dict[str, Any]:
-    """Return who holds the lock, or held it last, as ``{"pid": 4711, "host": "node-2"}``; {} if unknown."""
-    try:
-        holder = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}

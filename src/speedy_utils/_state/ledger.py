@@ -108,6 +108,10 @@ ENDED = Key(None, Metric.TASKS_ENDED)
 """A task has ended in its worker; see :meth:`~speedy_utils._worker.flusher.Flusher.note_end`."""
 
 
+OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX, Metric.TASKS_ENDED)
+"""What a task that has ended does not count for any more."""
+
+
 Count = int | float
 """An amount. Items are whole numbers; counters need not be."""
 

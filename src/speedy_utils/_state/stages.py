@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
-from .ledger import RUN_ITEMS, Count, Key, Metric, Stage, Task
+from .ledger import OF_RUNNING_TASKS, RUN_ITEMS, Count, Key, Metric, Stage, Task
 from .lines.grouping import Grouping, Line
 from .lines.sums import StageSums, sums_by_stage
 from .running import RunningTask
@@ -33,9 +33,6 @@ class Excess(NamedTuple):
     reported: int
     total: int
     unit: str
-
-
-_OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX, Metric.TASKS_ENDED)
 
 
 class Reading(NamedTuple):
@@ -342,7 +339,7 @@ class Stages:
         for key in counts:
             if key.metric is Metric.TASKS_STARTED and key.stage is not None:
                 self._ended_by_stage[key.stage] = self._ended_by_stage.get(key.stage, 0) + 1
-        return {key: amount for key, amount in counts.items() if key.metric not in _OF_RUNNING_TASKS}
+        return {key: amount for key, amount in counts.items() if key.metric not in OF_RUNNING_TASKS}
 
     def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""

@@ -11,7 +11,8 @@ from typing import Any
 from ..._state.ledger import Report, Task
 from ..._state.timings import StageTimings
 from ..._validation import shorten
-from ..._worker.channel.folder import FolderReader, RunFolder
+from ..._worker.channel.folder import RunFolder
+from ..._worker.channel.reader import FolderReader
 from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
@@ -44,7 +45,7 @@ class ProcessEngine:
         self._method = start_method()
         self._context = start_context(self._method, work.function)
         self._folder = RunFolder()
-        self._reader = FolderReader(self._folder.path)
+        self._reader = FolderReader(self._folder.path, self._folder.run)
         self._output = WorkerOutput(work.worker_logs)
         self._workers: list[Worker] = []
         self._shipment = Shipment(ProcessPickler)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from ..._worker.channel.folder import FolderSink
+from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
 from ..payload.pickling import ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences

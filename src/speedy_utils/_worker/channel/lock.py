@@ -8,6 +8,7 @@ expired. With filelock 4.3 one of a process of this host that is gone need not e
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import socket
@@ -15,6 +16,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...errors import BusyError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -27,6 +30,48 @@ LOCK, LEASE = "lock", "lease"
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EIO})
 
 LEASE_S = 60.0
+
+
+def hold_folder(folder: Path, holder_file: str, *, what: str, cure: str) -> BaseFileLock:
+    """Make a folder, if it is not there, and lock it without waiting.
+
+    Args:
+        folder: The folder.
+        holder_file: The file in it that says which process used it last, ``{"pid": 4711, "host": "node-2"}``.
+        what: What it is for, for an error message.
+        cure: What to do if another run is at work there, for an error message.
+
+    Raises:
+        BusyError: If another run holds it.
+    """
+    from filelock import Timeout
+
+    for _ in range(10):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = take_lock(folder, _holder(folder / holder_file))
+        except FileNotFoundError:
+            continue  # a run that ended just now took the folder with it
+        except Timeout as error:
+            holder = _holder(folder / holder_file)
+            by = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
+            lease = folder / LEASE
+            if lease.exists():
+                cure += f" If there is no such run any more, delete {str(lease)!r}."
+            raise BusyError(f"Another run is at work on {what}{by}. {cure}") from error
+        if Path(lock.lock_file).exists():
+            return lock
+        lock.release()
+    raise BusyError(f"{str(folder)!r} is deleted again and again by other runs. {cure}")
+
+
+def _holder(file: Path) -> dict[str, Any]:
+    """Return who holds the lock, or held it last; {} if that is not known."""
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def take_lock(folder: Path, holder: Mapping[str, Any]) -> BaseFileLock:
@@ -47,7 +92,7 @@ def take_lock(folder: Path, holder: Mapping[str, Any]) -> BaseFileLock:
 
     reason = _why_no_locks(folder)
     if reason is None:
-        lock: BaseFileLock = FileLock(str(folder / LOCK))
+        lock: BaseFileLock = FileLock(str(folder / LOCK), thread_local=False)
         lock.acquire(timeout=0)
         return lock
     logger.warning(

@@ -15,9 +15,9 @@ from datasets import load_from_disk
 from support.shards import leave_interrupted, start, work
 from support.waiting import wait_until
 
-from speedy_utils._sharding.disk import lock as lock_module
 from speedy_utils._sharding.merge import merge_shards
 from speedy_utils._sharding.workspace import Workspace
+from speedy_utils._worker.channel import lock as lock_module
 from speedy_utils.errors import BusyError
 
 
@@ -64,7 +64,7 @@ def test_the_lease_of_a_process_that_died_is_taken_over(
         "import errno, fcntl, os, sys\n"
         "def flock(*_): raise OSError(errno.ENOLCK, 'none')\n"
         "fcntl.flock = flock\n"
-        "from speedy_utils._sharding.disk import lock\n"
+        "from speedy_utils._worker.channel import lock\n"
         "from speedy_utils._sharding.workspace import Workspace\n"
         "lock.LEASE_S = 0.5\n"
         "workspace = Workspace.open(sys.argv[1])\n"

@@ -1,0 +1,126 @@
+"""What a state file holds: the state of one process that works for a run, as JSON.
+
+    4711-1f2e3d4c.json  {"run": "9f86d081", "host": "node-1", "pid": 4711, "written": 1764450000.5,
+                         "timings": [[null, 3.5, 0.25]], "reports": [[7, 1, [[null, 0, "", 60]], 12, ""]]}
+
+Each report has the fields of a ``Report`` but its location; its counts are lists of stage, metric, label and
+amount. What was counted is a state and no difference, so a late, torn or lost file costs freshness alone.
+Nothing in a file is trusted: what is no state raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..._state.ledger import Count, Key, Location, Metric, Report
+from ..._state.timings import StageTimings
+
+RUN = "run"
+"""The file that names the run of a folder: ``{"run": "9f86d081", "host": "node-1", "pid": 4711}``."""
+
+SUFFIX = ".json"
+"""What the names of state files end with."""
+
+UNFINISHED = ".new"
+"""What they end with while they are written."""
+
+HOST = socket.gethostname()
+"""The name of this machine."""
+
+_MOST = 10**30
+"""An amount that nothing reaches. JSON has numbers of any length."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+_keys: dict[tuple[Any, Any, Any], Key] = {}
+"""Keys that were read before: thousands of files have the same few, and to make one takes a microsecond."""
+
+_MAX_KEYS = 10_000
+
+
+def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> bytes:
+    """Return the state of this process as it is written.
+
+    Args:
+        run: The id of the run.
+        reports: What its tasks have counted.
+        timings: How long ago their work on items started, and last moved, by stage.
+    """
+    state = {
+        "run": run,
+        "host": HOST,
+        "pid": os.getpid(),
+        "written": time.time(),
+        "timings": [(stage, *times) for stage, times in timings.items()],
+        "reports": [
+            (task, attempt, [(*key, count) for key, count in counts.items()], reading, stack)
+            for task, attempt, counts, reading, _, stack in reports
+        ],
+    }
+    return _encode(state).encode("ascii")
+
+
+def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
+    """Return the reports and the timings of a state; nothing of that of another run.
+
+    Args:
+        text: What was read.
+        run: The id of the run.
+
+    Raises:
+        ValueError: It is no state.
+        TypeError: As above.
+        KeyError: As above.
+        RecursionError: As above.
+    """
+    state = json.loads(text.decode("ascii"))
+    if state["run"] != run:
+        return [], {}
+    host, written = _text(state["host"]), _number(state["written"])
+    location = Location(host, int(_number(state["pid"])))
+    reports = [_report(location, *each) for each in state["reports"]]
+    # Clocks of two machines can't be compared: what another one has written counts as written just now.
+    age = max(0.0, time.time() - written) if host == HOST else 0.0
+    timings = {_stage(stage): (_number(a) + age, _number(b) + age) for stage, a, b in state["timings"]}
+    return reports, timings
+
+
+def _report(location: Location, task: Any, attempt: Any, counts: Any, reading: Any, stack: Any) -> Report:
+    if type(task) not in (int, str) or type(attempt) is not int or type(reading) is not int:
+        raise ValueError("it holds no report")
+    found = {
+        _keys.get((stage, metric, label)) or _key(stage, metric, label): _number(count)
+        for stage, metric, label, count in counts
+    }
+    return Report(task, attempt, found, reading, location, _text(stack))
+
+
+def _key(stage: Any, metric: Any, label: Any) -> Key:
+    if type(metric) is not int:
+        raise ValueError("it holds a metric that is no number")
+    key = Key(_stage(stage), Metric(metric), _text(label))
+    if len(_keys) >= _MAX_KEYS:
+        _keys.clear()
+    return _keys.setdefault((stage, metric, label), key)
+
+
+def _stage(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("it holds a name that is no text")
+    return value
+
+
+def _number(value: Any) -> Count:
+    if type(value) not in (int, float) or not -_MOST < value < _MOST:
+        raise ValueError("it holds an amount that is no number")
+    number: Count = value
+    return number

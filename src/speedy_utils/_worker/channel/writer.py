@@ -1,0 +1,142 @@
+"""Writes the state of this process into its file in the folder of a run."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..._interrupts import after_fork_in_child
+from ..._state.ledger import Report, Task
+from ..._state.timings import StageTimings
+from .state_file import HOST, RUN, SUFFIX, UNFINISHED, encode_state
+
+WRITE_INTERVAL_S = 0.1
+"""Seconds between two writes of a process. One takes some 0.1 ms."""
+
+MAX_KEPT = 200
+"""How many finished tasks share a file."""
+
+FINAL = 2**62
+"""The reading of what a finished task has counted: the last one."""
+
+
+class FolderSink:
+    """Keeps the state of this process in a file of the run's folder, which is replaced in one step.
+
+    Any thread may send. A process has one for a folder at a time, and a fork makes its own.
+
+    Args:
+        folder: The run's folder.
+        run: The id of the run; empty to read it from the folder when something is sent.
+
+    Attributes:
+        interval: Seconds between two calls of :meth:`send`.
+    """
+
+    def __init__(self, folder: str | Path, run: str = "") -> None:
+        self.interval = WRITE_INTERVAL_S
+        self._folder, self._run = str(folder), run
+        # A handler of SIGTERM may send what this thread is just sending.
+        self._lock = threading.RLock()
+        self._reports: dict[Task, Report] = {}
+        self._timings: StageTimings = {}
+        self._kept: list[Report] = []
+        self._full = 0
+
+    @property
+    def process_name(self) -> str:
+        """The name of this process, unlike that of any other one: ``"node-1/4711-1f2e3d4c"``."""
+        return f"{HOST}/{os.getpid()}-{_process_id}"
+
+    def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:  # noqa: ARG002 - a state is replaced whole, the last one too
+        """Write the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`.
+
+        Tasks that were sent before stay as they are.
+
+        Raises:
+            FileNotFoundError: The run is not there.
+            OSError: The file can't be written.
+        """
+        with self._lock:
+            for report in reports:
+                known = self._reports.get(report.task)
+                # Another thread may have read it before, and come later.
+                if known is None or report.attempt != known.attempt or report.reading >= known.reading:
+                    self._reports[report.task] = report
+            self._timings = timings
+            self._write("", self._reports.values())
+        return True
+
+    def keep(self, report: Report) -> None:
+        """Write what a task has counted in the end: a later attempt at it takes the place of that.
+
+        Some share a file, which is not written any more once it is full: many tasks cost no more each.
+
+        Args:
+            report: The last report; its reading is :data:`FINAL`.
+
+        Raises:
+            FileNotFoundError: The run is not there.
+            OSError: The file can't be written.
+        """
+        with self._lock:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept, self._full = [], self._full + 1
+            self._kept.append(report)
+            self._write(f"-{self._full}", self._kept)  # first: where both are read, this one counts
+            if self._reports.pop(report.task, None):
+                self._write("", self._reports.values())
+
+    def _write(self, part: str, reports: Iterable[Report]) -> None:
+        self._run = self._run or read_run(self._folder)
+        name = f"{self._folder}{os.sep}{os.getpid()}-{_process_id}{part}"
+        state = encode_state(self._run, reports, self._timings)
+        unfinished = f"{name}-{next(_numbers)}{UNFINISHED}"
+        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            while state:  # also a file takes a part, of a disk that is nearly full
+                state = state[os.write(file, state) :]
+        finally:
+            os.close(file)
+        os.replace(unfinished, name + SUFFIX)
+
+    def lost(self) -> bool:
+        """Return False: what was written stays."""
+        return False
+
+    def settled(self) -> bool:
+        """Return True: what was written is there to be read."""
+        return True
+
+
+@functools.lru_cache(maxsize=8)
+def read_run(folder: str) -> str:
+    """Return the id of the run that a folder belongs to.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: Another file is there.
+    """
+    run = json.loads(Path(folder, RUN).read_bytes())["run"]
+    return str(run)
+
+
+_numbers = itertools.count()
+"""Number the files that are written, as a handler of a signal may write another one meanwhile."""
+
+_process_id = uuid.uuid4().hex[:8]
+"""Tells this process from an earlier one with the same number, and from one of another machine."""
+
+
+def _note_fork() -> None:
+    global _process_id
+    _process_id = uuid.uuid4().hex[:8]
+
+
+after_fork_in_child(_note_fork)

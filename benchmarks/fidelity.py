@@ -56,7 +56,9 @@ def ours(workers: int, items: int, slots: str) -> list[Span]:
     def work(worker: int) -> Span:
         return pace(worker, slots, track(range(items)))
 
-    return multi_process(work, range(workers), num_workers=workers, total_items=lambda _: items)
+    return multi_process(
+        work, range(workers), num_workers=workers, backend="ray", total_items=lambda _: items
+    )
 
 
 def batches(workers: int, items: int, slots: str) -> list[Span]:
@@ -79,7 +81,9 @@ def batches(workers: int, items: int, slots: str) -> list[Span]:
 
     with tempfile.TemporaryDirectory() as output:
         rows = Dataset.from_dict({"id": range(workers * items)})
-        multi_process_dataset(rows, work, f"{output}/out", num_workers=workers, num_shards=workers)
+        multi_process_dataset(
+            rows, work, f"{output}/out", num_workers=workers, backend="ray", num_shards=workers
+        )
     return [tuple(json.loads(path.read_text(encoding="ascii"))) for path in folder.glob("span-*")]
 
 

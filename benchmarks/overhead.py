@@ -53,7 +53,13 @@ def ours(passes: int, data: str, rows: int) -> None:
 
     total = passes * rows // WORKERS
     multi_process(
-        shard, range(WORKERS), num_workers=WORKERS, total_items=lambda _: total, passes=passes, data=data
+        shard,
+        range(WORKERS),
+        num_workers=WORKERS,
+        backend="ray",
+        total_items=lambda _: total,
+        passes=passes,
+        data=data,
     )
 
 

@@ -67,6 +67,7 @@ def real(workers: int, seconds: float) -> list[str | float | int | None]:
             hammer,
             range(workers),
             num_workers=workers,
+            backend="ray",
             total_items=10**15,
             progress=live.append,
             workers=workers,

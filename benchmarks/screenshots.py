@@ -45,7 +45,7 @@ ray.get([task.remote(part) for part in parts])
 
 AFTER = f"""{FUNCTION}
 from speedy_utils import multi_process
-multi_process(tokenise, parts, num_workers=8, total_items=len)
+multi_process(tokenise, parts, num_workers=8, backend="ray", total_items=len)
 """
 
 

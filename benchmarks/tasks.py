@@ -37,7 +37,7 @@ def plain(tasks: int, workers: int, seconds: float) -> None:
 
 
 def ours(tasks: int, workers: int, seconds: float, progress: Any) -> None:
-    multi_process(nap, range(tasks), num_workers=workers, progress=progress, seconds=seconds)
+    multi_process(nap, range(tasks), num_workers=workers, backend="ray", progress=progress, seconds=seconds)
 
 
 def on_ray(table: Table, tasks: int, seconds: float, rounds: int, workers: int) -> None:

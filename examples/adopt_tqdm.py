@@ -1,6 +1,6 @@
 """The work of pack_sft.py, written with plain tqdm: what runs in the workers knows nothing of speedy_utils.
 
-    python examples/adopt_tqdm.py [--workers 8] [--backend ray] [--seq_len 16368]
+    python examples/adopt_tqdm.py [--workers 8] [--backend processes] [--seq_len 16368]
 
 Each loop has a bar of its own, as in a script for one process. In the workers these bars draw nothing. What
 they count appears in one line for each description, summed over all workers: `Format & filter`, `Tokenize`
@@ -46,7 +46,7 @@ def pack_shard(dataset: Dataset, _output_path: str, tokenizer: Tokenizer, seq_le
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"])
     parser.add_argument("--seq_len", type=int, default=16_368)
     options = parser.parse_args()
 

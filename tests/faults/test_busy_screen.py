@@ -58,7 +58,7 @@ if __name__ == "__main__":
         speaker = threading.Thread(target=speak)
         speaker.start()
         multi_process(work, range(8), num_workers=8, total_items=lambda _: 40, desc="Label",
-                      poll_interval=0.05)
+                      poll_interval=0.05, backend="ray")
         over.set()
         speaker.join()
         print(f"after {{width}} end", flush=True)

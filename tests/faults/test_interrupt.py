@@ -131,7 +131,7 @@ def test_ctrl_c_while_ray_starts(
 @pytest.mark.parametrize(
     ("pressed_at", "call"),
     [
-        ("ray._private.worker", "multi_process(abs, [1], num_workers=1, progress=False)"),
+        ("ray._private.worker", "multi_process(abs, [1], num_workers=1, backend='ray', progress=False)"),
         ("datasets.features", "multi_process_dataset('nowhere', print, 'out', backend='seq')"),
     ],
 )

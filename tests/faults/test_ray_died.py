@@ -43,17 +43,17 @@ if __name__ == "__main__":
     if IN_RUN:
         threading.Thread(target=kill_in_run, args=[NAME], daemon=True).start()
         try:
-            multi_process(task, range(4), num_workers=2, seconds=60)
+            multi_process(task, range(4), num_workers=2, backend="ray", seconds=60)
         except ConnectionError as error:
             print("RAISED", error)
     else:
-        multi_process(task, range(4), num_workers=2)
+        multi_process(task, range(4), num_workers=2, backend="ray")
         kill(NAME)
         import ray
         killed = time.monotonic()
         wait_for(lambda: not ray.is_initialized())
         print("ENDED", time.monotonic() - killed)
-    print("AGAIN", multi_process(task, range(4), num_workers=2))
+    print("AGAIN", multi_process(task, range(4), num_workers=2, backend="ray"))
 """
 
 

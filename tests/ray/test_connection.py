@@ -58,7 +58,7 @@ THREADS = (
     + """
 nodes = []
 def run():
-    nodes.extend(multi_process(node, range(2), num_workers=2))
+    nodes.extend(multi_process(node, range(2), num_workers=2, backend="ray"))
 threads = [threading.Thread(target=run) for _ in range(2)]
 for thread in threads:
     thread.start()
@@ -211,7 +211,7 @@ def test_a_local_ray_starts_quietly(driver: Driver) -> None:
 from speedy_utils import multi_process, track
 def count(words):
     return sum(1 for _ in track(words))
-print(multi_process(count, ["ab", "c"], num_workers=2, total_items=len))
+print(multi_process(count, ["ab", "c"], num_workers=2, total_items=len, backend="ray"))
 # All three wait for each other: they must all run, in a Ray that was started for two.
 import os, pathlib, time
 here = pathlib.Path(os.getcwd()) / "here"

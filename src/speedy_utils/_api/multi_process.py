@@ -23,7 +23,7 @@ def multi_process(
     items: Iterable[Any],
     *,
     num_workers: int | None = None,
-    backend: Backend = "ray",
+    backend: Backend | None = None,
     total_items: int | Callable[[Any], int] | None = None,
     desc: str | None = None,
     unit: str | None = None,
@@ -47,8 +47,10 @@ def multi_process(
             and data frames are refused: they would yield characters and columns.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
             one is running, and for 32 coroutines on ``"threads"``.
-        backend: ``"ray"`` for Ray tasks, ``"processes"`` for processes of this machine, ``"threads"`` for
-            threads of this process, ``"seq"`` for one after another in the caller's thread.
+        backend: ``"processes"`` of this machine, ``"ray"`` for Ray tasks, ``"threads"`` of this process, or
+            ``"seq"`` for one after another in the caller's thread. None for Ray if the program uses one, if
+            RAY_ADDRESS or ``ray start`` on this machine names one, or if ``ray_options`` or a
+            ``@ray.remote`` function ask for it, and for processes else.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
             ``len``. If None the bar counts tasks until one of them counts items, and then these, of as many
             as the tasks' own loops have; those of a ``@tracked`` function are known.
@@ -106,7 +108,8 @@ def multi_process(
         worker_logs=worker_logs,
         max_retries=max_retries,
         stall_after=stall_after,
-        ray_options=remote_options | checked_ray_options(ray_options),
+        ray_options=(remote_options or {}) | checked_ray_options(ray_options),
+        asks_for_ray=remote_options is not None,
     )
     total, totals = None, None
     if total_items is not None and not callable(total_items):

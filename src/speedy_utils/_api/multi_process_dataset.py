@@ -43,7 +43,7 @@ def multi_process_dataset(
     process_func_kwargs: Mapping[str, Any] | None = None,
     num_workers: int | None = None,
     *,
-    backend: Backend = "ray",
+    backend: Backend | None = None,
     num_shards: int | None = None,
     seed: int | None = None,
     debug: bool = False,
@@ -85,7 +85,8 @@ def multi_process_dataset(
         process_func_kwargs: Sent to the workers once, not with each shard.
         num_workers: How many shards are processed at once; None for the number of CPUs, and for 32
             coroutines on ``"threads"``.
-        backend: ``"ray"``, ``"processes"``, ``"threads"`` or ``"seq"``; as in ``multi_process``.
+        backend: ``"processes"``, ``"ray"``, ``"threads"`` or ``"seq"``; None for Ray where there is one, and
+            processes else. As in ``multi_process``.
         num_shards: How many shards to cut. More of them balance uneven rows, and lose less when the run
             stops or a worker dies. None for the number that an interrupted call had; or else for four a
             worker, fewer if these had less than 100 rows each, and one a worker if ``ray_options`` ask for
@@ -159,7 +160,8 @@ def multi_process_dataset(
         worker_logs=worker_logs,
         max_retries=max_retries,
         stall_after=stall_after,
-        ray_options=remote_options | checked_ray_options(ray_options),
+        ray_options=(remote_options or {}) | checked_ray_options(ray_options),
+        asks_for_ray=remote_options is not None,
     )
     num_shards = checked_optional(num_shards, "num_shards", least=1)
     seed = checked_optional(seed, "seed")

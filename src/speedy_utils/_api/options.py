@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Literal
 
 from .._display.base import Display, Progress, checked_progress
-from .._engines.base import ENGINES, Engine, WorkSpec, engine_class
+from .._engines.base import ENGINES, Engine, WorkSpec, default_backend, engine_class
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
 from .._instrument.decorator import (
     is_async_generator_function,
@@ -46,6 +46,9 @@ class RunOptions:
     The constructor takes them as the user gave them. The attributes then hold the name of a backend and not
     its alias, plain integers, None for an empty name, and a dict for ``ray_options``.
 
+    Args:
+        asks_for_ray: Whether a backend of None is Ray in any case, as the function is Ray's.
+
     Raises:
         TypeError: An option has the wrong type.
         ValueError: An option has a value that is not allowed.
@@ -60,7 +63,7 @@ class RunOptions:
         ValueError: poll_interval must be above 0 seconds, and finite, not 0
     """
 
-    backend: str = "ray"
+    backend: str | None = None
     num_workers: int | None = None
     desc: str | None = None
     unit: str | None = None
@@ -72,12 +75,14 @@ class RunOptions:
     max_retries: int = 3
     stall_after: float | None = 300.0
     ray_options: Mapping[str, Any] | None = None
+    asks_for_ray: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, asks_for_ray: bool) -> None:
         checked_progress(self.progress)
         checked_worker_logs(self.worker_logs)
+        ray_options = checked_ray_options(self.ray_options)
         checked = {
-            "backend": checked_backend(self.backend),
+            "backend": checked_backend(self.backend, asks_for_ray=asks_for_ray or bool(ray_options)),
             "num_workers": checked_optional(self.num_workers, "num_workers", least=1),
             "desc": checked_name(self.desc),
             "unit": checked_name(self.unit, "unit"),
@@ -86,7 +91,7 @@ class RunOptions:
             "stall_after": None
             if self.stall_after is None
             else checked_interval(self.stall_after, "stall_after"),
-            "ray_options": checked_ray_options(self.ray_options),
+            "ray_options": ray_options,
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # as the class is frozen
@@ -98,7 +103,7 @@ class RunOptions:
             function: What they call. More coroutines than functions run at once in threads.
         """
         awaits = function is not None and is_coroutine_function(function)
-        return self.num_workers or engine_class(self.backend).default_workers(awaits=awaits)
+        return self.num_workers or self._engine_class().default_workers(awaits=awaits)
 
     def display(self) -> Display:
         """Return the display of a run that starts here."""
@@ -124,7 +129,10 @@ class RunOptions:
             self.worker_logs,
             may_grow=self.num_workers is None,
         )
-        return engine_class(self.backend)(work)
+        return self._engine_class()(work)
+
+    def _engine_class(self) -> type[Engine]:
+        return engine_class(str(self.backend))  # it is not None any more
 
 
 def checked_function(function: Any, name: str, *, rows: bool = False) -> None:
@@ -153,12 +161,18 @@ def checked_function(function: Any, name: str, *, rows: bool = False) -> None:
         )
 
 
-def checked_backend(backend: Any) -> str:
-    """Return the name of a backend, of which an alias may have been given.
+def checked_backend(backend: Any, *, asks_for_ray: bool = False) -> str:
+    """Return the name of a backend, of which an alias may have been given; None for the default one.
+
+    Args:
+        backend: The name.
+        asks_for_ray: Whether the default is Ray in any case.
 
     Raises:
         ValueError: There is no such backend.
     """
+    if backend is None:
+        return default_backend(asks_for_ray=asks_for_ray)
     if isinstance(backend, str):
         backend = ALIASES.get(backend, backend)
     checked_choice(backend, "backend", ENGINES)

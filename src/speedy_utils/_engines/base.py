@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from .._run.run import Feed
@@ -92,3 +97,33 @@ def engine_class(backend: str) -> type[Engine]:
     module, name = ENGINES[backend]
     engine: type[Engine] = getattr(import_module(module), name)
     return engine
+
+
+def default_backend(*, asks_for_ray: bool) -> str:
+    """Return the backend of a run whose caller names none: Ray where there is one, else processes.
+
+    Imports nothing of Ray, which takes seconds.
+
+    Args:
+        asks_for_ray: Whether the caller has options for Ray, or a function that is Ray's.
+    """
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", bool)  # bool() is False
+    if asks_for_ray or is_initialized() or os.environ.get("RAY_ADDRESS") or _ray_was_started_here():
+        return "ray"
+    return "processes"
+
+
+def _ray_was_started_here() -> bool:
+    """Return whether this user's ``ray start`` has made this machine part of a cluster that answers."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    file = Path(folder, "ray", "ray_current_cluster")  # holds such as "10.0.0.7:6379"
+    try:
+        if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
+            return False
+        host, _, port = file.read_text().strip().rpartition(":")
+        with socket.create_connection(
+            (host, int(port)), timeout=1.0
+        ):  # a Ray that was killed leaves the file
+            return True
+    except (OSError, ValueError):
+        return False

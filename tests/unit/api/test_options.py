@@ -28,7 +28,7 @@ def test_threads_have_a_silent_alias() -> None:
     assert multi_process(abs, [-1, 2], backend="mp", num_workers=2, progress=False) == [1, 2]
 
 
-@pytest.mark.parametrize("backend", ["spark", "MP", "", None, 3, ["seq"]])
+@pytest.mark.parametrize("backend", ["spark", "MP", "", 3, ["seq"]])
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones(backend: Any) -> None:
     """The error shows what was given and the names, without aliases, that are allowed."""
     known = "backend must be one of 'ray', 'processes', 'threads', 'seq', not "

@@ -96,8 +96,8 @@ class _SharedArguments(Mapping[str, Any]):
         return _SharedArguments, (self._given,)
 
 
-def plain_function(function: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the function of a ``@ray.remote`` function, with its options for Ray; others as they are.
+def plain_function(function: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Return the function of a ``@ray.remote`` function, with its options; others as they are, with None.
 
     Raises:
         TypeError: It is a method or the class of an actor, or a remote function with ``.options(...)``.
@@ -116,7 +116,7 @@ def plain_function(function: Any) -> tuple[Any, dict[str, Any]]:
             f"func must be a function, not {shorten(function)} ({type(function).__name__}): an actor is one "
             "process. Pass a function that calls it, with the actor's handle as a keyword argument"
         )
-    return function, {}
+    return function, None
 
 
 _RUNS_OWN = ("max_retries", "retry_exceptions", "num_returns")

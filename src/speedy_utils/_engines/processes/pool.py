@@ -57,7 +57,7 @@ class Worker:
             drivers += [end for other in others for end in (other.connection, other._lifeline)]
             drivers += output.ends()
         self._process: Any = context.Process(  # type: ignore[attr-defined]  # each context has it, the base has not
-            target=run_worker, args=(ends, shared, drivers), name="speedy_utils-worker"
+            target=run_worker, args=(ends, shared, drivers), name="speedy_utils-worker", daemon=False
         )
         try:
             with starting(forks=forked):

@@ -138,7 +138,7 @@ def starting(*, forks: bool) -> Iterator[None]:
         forks: Whether it is forked. Python's warning about threads is then silenced: :func:`start_method`
             has looked at them.
     """
-    with _holding_back_ctrl_c():
+    with _holding_back_ctrl_c(), _as_no_daemon():
         if forks:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -158,6 +158,21 @@ def _holding_back_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _as_no_daemon() -> Iterator[None]:
+    """Let a worker of ``multiprocessing.Pool`` start processes, which that refuses as they could be left.
+
+    The workers of a run end with the process that has started them, however it ends.
+    """
+    config = getattr(multiprocessing.current_process(), "_config", {})  # it is private
+    daemon = config.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemon is not None:
+            config["daemon"] = daemon
 
 
 _main_lock = threading.Lock()

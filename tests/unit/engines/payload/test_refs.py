@@ -22,7 +22,7 @@ def test_without_ray_all_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # type: ignore[arg-type]
         assert resolve(kwargs) is kwargs
         assert shared_arguments(kwargs) is kwargs
-        assert plain_function(len) == (len, {})
+        assert plain_function(len) == (len, None)
 
 
 class Ref:

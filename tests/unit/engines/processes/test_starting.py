@@ -109,7 +109,7 @@ def test_what_is_forked_need_not_be_pickled(driver: Callable[..., Any]) -> None:
 
 
 NESTED = """
-import sys, threading
+import multiprocessing, sys, threading
 from speedy_utils import multi_process
 def double(item):
     return item * 2
@@ -126,13 +126,15 @@ print(multi_process(double, range(2), **options))  # starts a fork server
 wait.set()
 thread.join()
 print(multi_process(nested, [2, 3], **options))
+with multiprocessing.get_context("fork").Pool(1) as pool:  # its workers refuse to have children
+    print(pool.map(nested, [2, 3]))
 """
 
 
-def test_a_forked_worker_starts_processes_of_its_own(driver: Callable[..., Any]) -> None:
-    """It has a fork server of its own, not its parent's, and the main module is what it was."""
+def test_a_child_starts_processes_of_its_own(driver: Callable[..., Any]) -> None:
+    """A worker has a fork server of its own, not its parent's. The main module is what it was."""
     done = driver(NESTED)
-    assert done.stdout.splitlines() == ["[None]", "[0, 2]", "[2, 6]"], done.stderr
+    assert done.stdout.splitlines() == ["[None]", "[0, 2]", "[2, 6]", "[2, 6]"], done.stderr
 
 
 FAILS_AT_ONCE = """

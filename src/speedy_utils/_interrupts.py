@@ -42,6 +42,9 @@ what is kept is said. Then the signal is raised again, so the program ends by it
 The first process of a container is not ended by a signal that it does not handle: it exits with the code
 143. Ray has a handler of its own.
 
+**In workers** in other processes a run that ends raises a KeyboardInterrupt by SIGINT. One that comes
+without a signal is the user's own: it fails its task (:func:`note_interrupts`).
+
 **Coroutines** run in an event loop in a thread of its own (``_worker.event_loop``), so neither exception is
 raised in asyncio's code. What waits for a coroutine and is interrupted cancels it, as does a run that ends
 early, and gives it a moment to end. Only if it keeps the loop from running is ``Cancelled`` raised in it.
@@ -258,6 +261,31 @@ def delaying_ctrl_c(*, once: bool = False) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if pressed:
             handler(signal.SIGINT, sys._getframe())
+
+
+_interrupted = False
+
+
+def note_interrupts() -> None:
+    """Let this worker remember whether SIGINT has come from now on: see :func:`was_interrupted`."""
+    global _interrupted
+    _interrupted = False
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGINT, _raise_interrupt)
+
+
+def was_interrupted() -> bool:
+    """Return whether SIGINT has come to this worker, so that a KeyboardInterrupt is not the user's own."""
+    return _interrupted
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 _OURS = __name__.partition(".")[0]

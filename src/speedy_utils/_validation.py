@@ -161,3 +161,9 @@ def shorten(value: object, width: int = 200) -> str:
     except Exception as error:  # any class may raise anything from its repr
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an exception, and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

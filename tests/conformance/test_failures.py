@@ -285,11 +285,13 @@ class StopEverything(BaseException):
     """Not meant to be caught by ``except Exception``."""
 
 
-@pytest.mark.parametrize("kind", [StopEverything, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("kind", [StopEverything, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt])
 def test_other_base_exceptions_are_failures_of_their_task(
     backend: str, recorder: Recorder, kind: type[BaseException]
 ) -> None:
-    """An exception that is no Exception fails its task like any other."""
+    """An exception that is no Exception fails its task like any other; but see the next test."""
+    if backend == "seq" and kind is KeyboardInterrupt:
+        return
 
     def task(i: int) -> int:
         if i == 1:
@@ -306,17 +308,55 @@ def test_other_base_exceptions_are_failures_of_their_task(
     assert recorder.last.tasks_failed == 1
 
 
-@pytest.mark.parametrize("backend", ["threads", "seq"])
-def test_a_keyboard_interrupt_in_this_process_ends_the_run(backend: str, recorder: Recorder) -> None:
-    """A KeyboardInterrupt fails no task, also where the function itself raises it: the run ends."""
+def test_a_keyboard_interrupt_in_the_callers_thread_ends_the_run(recorder: Recorder) -> None:
+    """On "seq" the thread of the function is the caller's, so a KeyboardInterrupt of its own is Ctrl-C."""
 
     def task(i: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        multi_process(task, range(4), backend=backend, num_workers=2, on_error="continue", progress=recorder)
+        multi_process(task, range(4), backend="seq", on_error="continue", progress=recorder)
     assert recorder.last.final
     assert recorder.last.done == 0
+
+
+def test_a_message_of_megabytes_is_shortened(backend: str) -> None:
+    """What is too long is left out, and colours are; the exception itself is whole."""
+
+    def task(i: int) -> None:
+        raise ValueError("\x1b[31m" + "x" * 3_000_000 + "\x1b[0m\n" + "y\n" * 1_000_000)
+
+    with pytest.raises(TaskError) as caught:
+        multi_process(task, [0], backend=backend)
+    error = caught.value
+    assert error.reason.startswith("ValueError: xxx")
+    assert len(error.reason) < 1_100
+    assert "in task" in error.traceback
+    assert len(error.traceback) < 11_000
+    assert "\x1b" not in str(error)
+    assert len(str(error.__cause__)) > 5_000_000
+
+
+class NeededError(Exception):
+    """Takes more than its message, and can't be pickled whole."""
+
+    def __init__(self, message: str, *, code: int, held: Any = None) -> None:
+        super().__init__(message, held)
+        self.code, self.held = code, held
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["plain", "lock"])
+def test_an_exception_keeps_its_type(backend: str, held: bool) -> None:
+    """The cause has the type and what can be sent, also with a required argument, or with a lock in it."""
+
+    def task(i: int) -> None:
+        raise NeededError("no", code=402, held=threading.Lock() if held else None)
+
+    with pytest.raises(TaskError) as caught:
+        multi_process(task, [0], backend=backend)
+    cause = caught.value.__cause__
+    assert type(cause) is NeededError
+    assert (cause.code, cause.args[0]) == (402, "no")
 
 
 def test_an_item_that_can_not_be_shown_is_no_trouble(backend: str) -> None:

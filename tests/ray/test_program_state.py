@@ -101,7 +101,7 @@ def test_a_package_that_runs_as_a_program(head: Any, driver: Driver, tmp_path: P
         env={"RAY_ADDRESS": head.address, **head.token},
     )
     assert done.returncode == 0, done.stderr
-    *lines, error = done.stdout.splitlines()
+    *lines, error, cure = done.stdout.splitlines()
     assert lines == [
         "True 20 True [80, 'file', '__main__', 'project']",
         "True 40 True [80, 'file', '__main__', 'project']",
@@ -111,8 +111,9 @@ def test_a_package_that_runs_as_a_program(head: Any, driver: Driver, tmp_path: P
         "True 3",
         "[10, 40]",
     ]
-    assert error.startswith("func can't be sent to Ray workers: the global 'guard' that waits reads can't be")
+    assert error.startswith("func can't be sent to a worker: the global 'guard' that waits reads can't be")
     assert "lock" in error
+    assert "put waits() in a module" in cure
     warnings = [line for line in done.stderr.splitlines() if "in a worker" in line]
     reason = (
         "the global 'lock' that work reads can't be pickled (TypeError: cannot pickle '_thread.lock' object)"

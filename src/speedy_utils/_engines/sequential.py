@@ -53,7 +53,12 @@ class SequentialEngine(LocalFeed):
         shared_loop.set(self._event_loop)
         with self._logs.of(self):
             return run_attempt(
-                self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
+                self._work.function,
+                item,
+                self._work.kwargs,
+                reporter,
+                adopt_tqdm=attempt.adopt_tqdm,
+                in_caller=True,
             )
 
     def cancel(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
-from .._interrupts import Cancelled
+from .._interrupts import Cancelled, was_interrupted
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
@@ -101,6 +102,7 @@ def run_attempt(
     sink: Sink | None = None,
     *,
     adopt_tqdm: bool = True,
+    in_caller: bool = False,
 ) -> Outcome:
     """Call the user's function on an item, await what it returned if need be, and count what it reports.
 
@@ -111,12 +113,15 @@ def run_attempt(
         reporter: Counts what the function reports.
         sink: Where the counts are sent meanwhile; None if a feed of this process reads them.
         adopt_tqdm: Whether tqdm bars that the function makes count for the task.
+        in_caller: Whether this is the thread of the run's caller, so that a KeyboardInterrupt ends the run.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
     """
     try:
-        return _run_attempt(function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm)
+        return _run_attempt(
+            function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm, in_caller=in_caller
+        )
     finally:  # once more, see _interrupts
         stop_capturing(reporter)
         forget(reporter)
@@ -130,13 +135,18 @@ def _run_attempt(
     sink: Sink | None,
     *,
     adopt_tqdm: bool,
+    in_caller: bool,
 ) -> Outcome:
     with registered(reporter, sink), counting(reporter.own):
         try:
             with capturing_tqdm() if adopt_tqdm else nullcontext():
                 value = _checked_result(awaited(function(resolve(item), **kwargs)))
-        except (KeyboardInterrupt, Cancelled):  # the run ends, and not the function alone
+        except Cancelled:  # the run ends, and not the function alone
             raise
+        except KeyboardInterrupt as error:
+            if in_caller or was_interrupted():  # as above
+                raise
+            failure = failure_of(error)
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
             if _is_of_ray(error):  # in a signal handler, as it takes the worker's resources away
@@ -160,7 +170,30 @@ def failure_of(error: BaseException, place: str = "") -> Failure:
         error: The exception.
         place: What to add to the reason: ``", at row 45,123 of the input"``.
     """
-    return Failure(_reason(error) + place, _without_us(error), error)
+    return Failure(_without_middle(plain_text(_reason(error)), MAX_LINE) + place, _without_us(error), error)
+
+
+MAX_LINE, MAX_TEXT = 1_000, 10_000
+"""Characters of a reason or a line, and of a traceback, in a failure: a message may have megabytes."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def plain_text(text: str) -> str:
+    """Return what an exception says without colours, and without the middle of what is too long.
+
+    Example:
+        >>> print(plain_text("x" * 3_000_000).replace("x" * 500, "xxx"))
+        xxx … (2,999,000 characters) … xxx
+    """
+    lines = _COLOURS.sub("", text).splitlines(keepends=True)
+    return _without_middle("".join(_without_middle(line, MAX_LINE) for line in lines), MAX_TEXT)
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … ({len(text) - most:,} characters) … {text[-most // 2 :]}"
 
 
 _LAZY = (GeneratorType, AsyncGeneratorType, filter, map, starmap)
@@ -205,6 +238,6 @@ def _without_us(error: BaseException) -> str:
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
         trace = trace.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, trace))
+        return plain_text("".join(traceback.format_exception(type(error), error, trace)))
     except Exception:  # as above
         return "".join([*traceback.format_tb(trace), _reason(error)])

@@ -151,7 +151,6 @@ class ThreadEngine(LocalFeed):
                 outcome: Outcome | BaseException = self._run_attempt(attempt, item)
             except Cancelled:
                 return
-            # Such as a KeyboardInterrupt that the function itself has raised: signals go to the main thread.
             except BaseException as error:  # the driver waits for an outcome and raises it
                 outcome = error
             self._ended.put((attempt, outcome))

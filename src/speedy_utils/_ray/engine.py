@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
@@ -19,14 +18,15 @@ from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.environment.surroundings import Surroundings
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
-from .._engines.payload.results import Sent, first_line, unpack_outcome
-from .._engines.payload.shipment import PLAIN_TYPES, Shipment, UnsentValueError
-from .._engines.task import Attempt, Failure, Outcome
+from .._engines.payload.results import Sent, unpack_outcome
+from .._engines.payload.shipment import PLAIN_TYPES, Shipment
+from .._engines.payload.unsent import sending
+from .._engines.task import Attempt, Failure, Outcome, plain_text
 from .._interrupts import delaying_ctrl_c
 from .._run.run import WAITING
 from .._state.ledger import Report, Task
 from .._state.timings import StageTimings
-from .._validation import shorten
+from .._validation import first_line
 from .actor import start_actor
 from .client import ActorName, ActorReader, locate_attempts
 from .cluster.idle import end_idle_worker
@@ -137,6 +137,11 @@ class RayEngine:
         once = {name: options.pop(name) for name in ("max_calls",) if name in options}  # not for .options()
         task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
         task.options(**options)  # a bad option is an error before anything starts
+        self._shipment = Shipment(RayPickler)
+        with sending("func", work.function, RayPickler):
+            packed = [self._shipment.define(work.function)]
+        with sending("the keyword arguments", work.kwargs, RayPickler):
+            packed.append(self._shipment.define(work.kwargs))
         self._connection = connection
         connection.connect(work.workers, self)
         self._logs = choose_logs(options["name"], work.worker_logs)
@@ -151,11 +156,7 @@ class RayEngine:
         self._task = task.options(**options)
         needs = needs_of(options)
         self._demand = Demand(needs, RayCluster(needs, options), asked=not work.may_grow)
-        self._shipment = Shipment(RayPickler)
-        with _sending("func can't be sent to Ray workers", work.function):
-            function = ray.put(self._shipment.define(work.function))
-        with _sending("the keyword arguments can't be sent to Ray workers", work.kwargs):
-            kwargs = ray.put(self._shipment.define(work.kwargs))
+        function, kwargs = (ray.put(each) for each in packed)
         # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_refs = [ray.put((function, kwargs, self._sinks, surroundings))]
         self._started_at = time.monotonic()
@@ -179,7 +180,9 @@ class RayEngine:
         """Return an item as it is sent, and let this and later tasks have what it needs."""
         import ray
 
-        with _sending(f"item {task} can't be sent to a Ray worker", item):
+        from .worker import RayPickler
+
+        with sending(f"item {task}", item, RayPickler):
             packed, definitions = self._shipment.name(item)
         if definitions is not None:
             # A new list: tasks that have been sent keep theirs.
@@ -415,21 +418,6 @@ def _import_connection() -> Any:
     return connection
 
 
-@contextmanager
-def _sending(what: str, value: Any) -> Iterator[None]:
-    """Raise a TypeError that names ``what`` if it can't be pickled."""
-    import ray
-
-    try:
-        yield
-    except ray.exceptions.RayError:
-        raise
-    except UnsentValueError as error:
-        raise TypeError(f"{what}: {error}") from error
-    except Exception as error:  # pickling is code of the user's classes, and may raise anything
-        raise TypeError(f"{what}: {shorten(value)} ({type(error).__name__}: {error})") from error
-
-
 def _dead_nodes() -> set[str]:
     """Return the ids of the nodes that Ray calls dead."""
     import ray
@@ -461,9 +449,13 @@ def _sent_by(ref: Any, item: Any) -> Sent:
         if item is not None and (failure := _failure_of(item)):
             return Sent(Outcome(failure=failure))
         reason = f"its arguments could not be read: {first_line(error.cause)}"
-        return Sent(Outcome(failure=Failure(reason, str(error), error)))
+        return Sent(Outcome(failure=Failure(reason, plain_text(str(error)), error)))
     except exceptions.RayError as error:
-        return Sent(Outcome(failure=Failure(f"Ray did not run it: {first_line(error)}", str(error), error)))
+        return Sent(
+            Outcome(
+                failure=Failure(f"Ray did not run it: {first_line(error)}", plain_text(str(error)), error)
+            )
+        )
     return Sent(Outcome(failure=Failure(sent))) if isinstance(sent, str) else sent
 
 

@@ -15,9 +15,11 @@ from ray import cloudpickle
 from .._engines.environment.surroundings import Surroundings
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
-from .._engines.payload.results import Sent, first_line, pack_outcome, unread
+from .._engines.payload.results import Sent, pack_outcome, unread
 from .._engines.payload.shipment import Packed
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
+from .._interrupts import note_interrupts
+from .._validation import first_line
 from .._worker import context
 from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
@@ -104,6 +106,7 @@ def run_shared_attempt(
     """Run an attempt at a task; the arguments are those of :func:`run_in_worker`."""
     attempt = Attempt(*fields)
     before = log_sizes()
+    note_interrupts()
     try:
         shared = _shared_by(shared_refs)
     except ray.exceptions.RayError:

@@ -13,6 +13,7 @@ from speedy_utils import multi_process
 from speedy_utils._engines.task import run_attempt
 from speedy_utils._engines.threads import ThreadEngine
 from speedy_utils._instrument import tqdm_capture
+from speedy_utils._interrupts import Cancelled
 from speedy_utils._worker import context
 from speedy_utils._worker.context import in_task
 from speedy_utils._worker.reporter import Reporter, Tally
@@ -41,10 +42,10 @@ def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
             original(*args)
         if not interrupted:
             interrupted.append(None)
-            raise KeyboardInterrupt
+            raise Cancelled
 
     monkeypatch.setattr(location, step, interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Cancelled):
         run_attempt(abs, -1, {}, Reporter(0), RecordingSink() if sends else None)
     assert not context._active
     assert not context.flusher._routes
@@ -79,10 +80,10 @@ def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatc
             pass
 
     def interrupted(engine: ThreadEngine) -> None:
-        raise KeyboardInterrupt
+        raise Cancelled
 
     monkeypatch.setattr(ThreadEngine, "cancel", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Cancelled):
         multi_process(task, range(2), backend="threads", num_workers=2, progress=False)
     for thread in threads:
         thread.join(240)

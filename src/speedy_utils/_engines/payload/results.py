@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..task import Failure, Outcome
+from ..._validation import first_line, shorten
+from ..task import Failure, Outcome, plain_text
 from .pickling import ProjectPickler
+from .rebuild import make_exception
 from .shipment import PLAIN_TYPES, Packed, pack_result
+from .unsent import find_culprit
 
 
 class Sent(NamedTuple):
@@ -44,8 +49,12 @@ def pack_outcome(pickler: type[ProjectPickler], outcome: Outcome, address: str) 
         try:
             packed = pack_result(pickler, outcome.value)
         except Exception as error:  # pickling is code of the user's classes
-            reason = f"its result could not be sent back: {first_line(error)}"
-            return Sent(Outcome(failure=Failure(reason, "".join(traceback.format_exception(error)))))
+            culprit = find_culprit("result", outcome.value, error, pickler)
+            listed = isinstance(culprit.value, Iterator) and not isinstance(culprit.value, io.IOBase)
+            advice = "a list of it" if listed else "plain values in place of it"
+            return Sent(
+                Outcome(failure=Failure(f"its result can't be sent back: {culprit}: return {advice}"))
+            )
         return Sent(replace(outcome, value=None), packed)
     if failure.worker_lost:
         failure = replace(failure, reason=f"{failure.reason} [{address}]")
@@ -73,26 +82,41 @@ def unpack_outcome(sent: Sent) -> Outcome:
 
 def unread(what: str, error: Exception) -> Sent:
     """Return what a task sends whose function or item its worker can't read."""
-    text = "".join(traceback.format_exception(error))
+    trace = error.__traceback__
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(_OURS):
+        trace = trace.tb_next  # what is left is the user's code
+    text = (
+        "" if trace is None else plain_text("".join(traceback.format_exception(error.with_traceback(trace))))
+    )
     return Sent(Outcome(failure=Failure(f"{what} could not be read in a worker: {first_line(error)}", text)))
 
 
-def first_line(error: BaseException) -> str:
-    """Return the type of an exception, and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+_OURS = f"{__name__.partition('.')[0]}."
 
 
 def _pack_error(pickler: type[ProjectPickler], error: BaseException | None) -> Packed | None:
-    """Pack an exception, alone if those that have led to it can't be; return None if it can't be itself."""
-    if error is None:
-        return None
+    """Pack an exception, or as much of it as can be; return None if its type can't be.
+
+    At first those that have led to it are left out, then attributes that can't be pickled.
+    """
+    if error is None or (packed := _packed(pickler, error)) is not None:
+        return None if error is None else packed
+    error.__cause__ = error.__context__ = None
+    if (packed := _packed(pickler, error)) is not None:
+        return packed
     try:
-        packed = pack_result(pickler, error)
+        arguments = [each if _packed(pickler, each) else shorten(each) for each in error.args]
+        bare = make_exception(type(error), tuple(arguments))
+        vars(bare).update((name, each) for name, each in vars(error).items() if _packed(pickler, each))
+    except Exception:  # code of the user's class, which may raise anything
+        return None
+    return _packed(pickler, bare)
+
+
+def _packed(pickler: type[ProjectPickler], value: Any) -> Packed | None:
+    try:
+        packed = pack_result(pickler, value)
         packed.load()  # with a `__reduce__` of its own it may only pickle
     except Exception:  # its pickling is the user's code, and may raise anything; the text is sent anyway
-        if error.__cause__ is error.__context__ is None:
-            return None
-        error.__cause__ = error.__context__ = None
-        return _pack_error(pickler, error)
+        return None
     return packed

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
 
-from ..._validation import shorten
 from .pickling import REBUILT, Named, ProjectPickler, content, home_of
 from .project_modules import is_project_module, resolve
 from .reads import globals_read, modules_read
 from .rebuild import load
+from .unsent import Culprit, UnsentValueError, cure, find_culprit, import_of, type_name
 
 MAX_VALUE_BYTES = 100_000_000
 """Bytes of a module's value that are sent. A larger one goes by reference if its module can be imported."""
@@ -46,20 +46,36 @@ class Packed(NamedTuple):
         return len(self.data) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
 
-class UnsentValueError(TypeError):
-    """A value can't be pickled. The text names it, and what reads it."""
+class _Read(NamedTuple):
+    """A value in a function or a class.
+
+    Attributes:
+        module: The module that can go by reference.
+        where: What it is, as text: ``the global 'model' that embed reads``.
+        name: Its name there.
+        value: The value.
+    """
+
+    module: str
+    where: str
+    name: str
+    value: Any
 
 
 class _Blame(NamedTuple):
     """The value that something can't be sent for.
 
     Attributes:
-        module: The module that would have to go by reference.
-        reason: The value and why, as the rest of a sentence.
+        owner: The function or the class that has it.
+        read: The value.
+        fault: What is wrong with it, as the rest of a sentence.
+        error: What pickling it raises; None if it is too big.
     """
 
-    module: str
-    reason: str
+    owner: Any
+    read: _Read
+    fault: str
+    error: Exception | None
 
 
 def pack_result(pickler: type[ProjectPickler], value: Any) -> Packed:
@@ -112,7 +128,7 @@ class Shipment:
                 if not self._refer_instead(used, error):
                     raise
                 continue
-            if packed.size() <= self._max_bytes or not self._refer_too_big(used.pickled):
+            if packed.size() <= self._max_bytes or not self._refer(self._blamed(used.pickled)):
                 self._shipped |= used.reached.keys()
                 return packed
 
@@ -138,18 +154,21 @@ class Shipment:
             self.by_reference |= dict.fromkeys(modules, "the functions call each other too deeply")
             return bool(modules)
         blamed = list(self._blamed(used.pickled))
-        for blame in blamed:
-            if self._importable(blame.module):
-                self.by_reference[blame.module] = blame.reason
-                return True
-        if blamed:
-            raise UnsentValueError(blamed[0].reason) from error
+        if self._refer(blamed):
+            return True
+        for owner, read, _, cause in blamed:
+            if cause is not None:
+                found = find_culprit(read.name, read.value, cause, self._pickler)
+                kind = "" if found.value is read.value else f", {type_name(read.value)},"
+                text = f"{read.where}{kind} can't be pickled: {found}.\n{_cure(owner, read, found)}"
+                raise UnsentValueError(text) from error
         return False
 
-    def _refer_too_big(self, pickled: list[Any]) -> bool:
-        for blame in self._blamed(pickled):
-            if self._importable(blame.module):
-                self.by_reference[blame.module] = blame.reason
+    def _refer(self, blamed: Iterable[_Blame]) -> bool:
+        """Let the first module go by reference that can; return whether there is one."""
+        for _, read, fault, _ in blamed:
+            if self._importable(read.module):
+                self.by_reference[read.module] = f"{read.where} {fault}"
                 return True
         return False
 
@@ -161,17 +180,28 @@ class Shipment:
     def _blamed(self, pickled: list[Any]) -> Iterator[_Blame]:
         """Yield values that can't be pickled, or are too big, the last one first."""
         for owner in reversed(pickled):
-            for module, where, value in _parts(owner) if is_project_module(owner.__module__) else ():
-                if fault := self._fault(value):
-                    yield _Blame(module, f"{where} {fault}")
+            for read in _parts(owner) if is_project_module(owner.__module__) else ():
+                fault, error = self._fault(read.value)
+                if fault:
+                    yield _Blame(owner, read, fault, error)
 
-    def _fault(self, value: Any) -> str:
+    def _fault(self, value: Any) -> tuple[str, Exception | None]:
         try:
             size = _pack(self._pickler("item"), value).size()
         except Exception as error:  # as above
             text = str(error).partition("\n")[0]
-            return f"can't be pickled ({type(error).__name__}: {text})"
-        return f"has {size / 1e6:,.0f} MB" if size > self._max_bytes else ""
+            return f"can't be pickled ({type(error).__name__}: {text})", error
+        return f"has {size / 1e6:,.0f} MB" if size > self._max_bytes else "", None
+
+
+def _cure(owner: Any, read: _Read, culprit: Culprit) -> str:
+    """Return what to do about a value that a function or a class has."""
+    reader = owner.__name__ if isinstance(owner, type) else f"{owner.__name__}()"
+    if owner.__name__ == "<lambda>":
+        reader = "the lambda"
+    if imported := import_of(read.value):
+        return f"Import it inside {reader}: {imported}"
+    return cure(culprit, reader, in_main=read.module == "__main__" and "<" not in owner.__qualname__)
 
 
 class _Defined(NamedTuple):
@@ -212,7 +242,7 @@ def _used_by(value: Any) -> Iterator[Any]:
     elif isinstance(value, type):
         found = [*value.__bases__, *(getattr(each, "__func__", each) for each in vars(value).values())]
     elif type(value) is FunctionType:
-        found = [each for _, _, each in _parts(value)]
+        found = [each.value for each in _parts(value)]
     else:
         found = [type(value)]
     for each in found:
@@ -222,29 +252,35 @@ def _used_by(value: Any) -> Iterator[Any]:
             yield each
 
 
-def _parts(owner: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield the values in a function or a class: the module that can go by reference, a name, the value."""
+def _parts(owner: Any) -> Iterator[_Read]:
+    """Yield the values in a function or a class."""
     name, module = owner.__qualname__, str(owner.__module__)
     if isinstance(owner, type):
         for key, value in vars(owner).items():
             if key != "_abc_impl" and type(value) not in (GetSetDescriptorType, MemberDescriptorType):
-                yield module, f"{key!r} of the class {module}.{name}", value
+                yield _Read(module, f"{key!r} of the class {module}.{name}", f"{owner.__name__}.{key}", value)
         return
     home = home_of(owner)
     values = globals_read(owner) if home is not None and is_project_module(home.__name__) else {}
     for key, value in values.items():
-        yield str(owner.__globals__["__name__"]), f"the global {key!r} that {name} reads", value
+        where = f"the global {key!r} that {name} reads"
+        yield _Read(str(owner.__globals__["__name__"]), where, key, value)
     closure = {
         key: each
         for key, cell in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=True)
         for each in content(cell)
     }
     for key, value in closure.items():
-        yield module, f"the variable {key!r} that {name} takes from the function around it", value
-    for value in (*(owner.__defaults__ or ()), *(owner.__kwdefaults__ or {}).values()):
-        yield module, f"the default {shorten(value, 40)} of {name}", value
+        where = f"the variable {key!r} that {name} takes from the function around it"
+        yield _Read(module, where, key, value)
+    code, defaults = owner.__code__, owner.__defaults__ or ()
+    # The last of the positional parameters have them; a wrapper may have been given more.
+    names = code.co_varnames[: code.co_argcount][-len(defaults) :] if defaults else ()
+    for key, value in (*zip(names, defaults, strict=False), *(owner.__kwdefaults__ or {}).items()):
+        yield _Read(module, f"the default of {key!r} in {name}", key, value)
     for key, value in vars(owner).items():
-        yield module, f"the attribute {key!r} of {name}", value
+        yield _Read(module, f"the attribute {key!r} of {name}", f"{owner.__name__}.{key}", value)
     for read, attributes in modules_read(owner, [*values.values(), *closure.values()]):
         for key, value in attributes.items():
-            yield read.__name__, f"{read.__name__}.{key}, which {name} reads,", value
+            where = f"{read.__name__}.{key}, which {name} reads,"
+            yield _Read(read.__name__, where, f"{read.__name__}.{key}", value)

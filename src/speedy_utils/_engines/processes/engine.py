@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
 from ..._state.ledger import Report, Task
 from ..._state.timings import StageTimings
-from ..._validation import shorten
 from ..._worker.channel.folder import RunFolder
 from ..._worker.channel.reader import FolderReader
 from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
-from ..payload.results import first_line, unpack_outcome
-from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, UnsentValueError, pack_item
+from ..payload.results import unpack_outcome
+from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, pack_item
+from ..payload.unsent import sending
 from ..task import Attempt, Failure, Outcome, failure_of
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end
@@ -177,7 +176,7 @@ class ProcessEngine:
     def _order(self, attempt: Attempt, item: Any) -> Order:
         if type(item) in PLAIN_TYPES:
             return Order(attempt, item)
-        with _sending(f"item {attempt.task} can't be sent to a worker", item):
+        with sending(f"item {attempt.task}", item, ProcessPickler):
             if self._shared is not None and self._shared.inherited is not None:
                 return Order(attempt, packed=pack_item(ProcessPickler, item))
             packed, definitions = self._shipment.name(item)
@@ -190,20 +189,9 @@ class ProcessEngine:
         return Shared(str(self._folder.path), Surroundings.of_program(), (work.function, work.kwargs))
 
     def _packed(self, arguments: Mapping[str, Any]) -> Shared:
-        with _sending("func can't be sent to worker processes", self._work.function):
+        with sending("func", self._work.function, ProcessPickler):
             function = self._shipment.define(self._work.function)
-        with _sending("the keyword arguments can't be sent to worker processes", arguments):
+        with sending("the keyword arguments", arguments, ProcessPickler):
             kwargs = self._shipment.define(arguments)
         packed = pickle.dumps((function, kwargs), protocol=5)  # multiprocessing would take another protocol
         return Shared(str(self._folder.path), Surroundings.of_program(), packed=packed)
-
-
-@contextmanager
-def _sending(what: str, value: Any) -> Iterator[None]:
-    """Raise a TypeError that names ``what`` if it can't be pickled."""
-    try:
-        yield
-    except UnsentValueError as error:
-        raise TypeError(f"{what}: {error}") from error
-    except Exception as error:  # pickling is code of the user's classes, and may raise anything
-        raise TypeError(f"{what}: {shorten(value)} ({first_line(error)})") from error

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from ..._interrupts import note_interrupts
 from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
 from ..payload.pickling import ProjectPickler
@@ -197,6 +198,7 @@ def _leave_terminal() -> None:
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    note_interrupts()
 
 
 def _seed_numpy() -> None:

@@ -62,7 +62,7 @@ def test_what_a_function_reads_is_sent_and_nothing_else(load: Any, shipment: Shi
     [
         ("def f(x): return LOCK.locked()", "the global 'LOCK' that f reads"),
         ("class C:\n    held = LOCK\ndef f(x): return C", "'held' of the class unsent{}.C"),
-        ("def f(x, lock=LOCK): return x", "the default <unlocked _thread.lock object at 0x…> of f"),
+        ("def f(x, lock=LOCK): return x", "the default of 'lock' in f"),
         (
             "def make(v):\n    def f(x): return v\n    f.__qualname__ = 'f'\n    return f\nf = make(LOCK)",
             "'v' that f",
@@ -78,7 +78,7 @@ def test_a_module_with_a_value_that_can_not_be_pickled_goes_by_reference(
     module = load(**{name: head + text + "\n", f"{name}_other": "VALUE = 'is sent'\n"})
     assert "is sent" in texts(shipment.define(module.g))
     (reason,) = shipment.by_reference.values()
-    assert where.format(name.removeprefix("unsent")).partition("0x")[0] in reason
+    assert where.format(name.removeprefix("unsent")) in reason
     assert "can't be pickled (TypeError: cannot pickle '_thread.lock' object)" in reason
 
 
@@ -93,7 +93,9 @@ def test_a_value_that_is_too_big_goes_by_reference(load: Any) -> None:
 def test_what_no_module_can_give_is_named(shipment: Shipment) -> None:
     """A function that is not found by name, with a value that can't be pickled, can't be sent."""
     lock = threading.Lock()
-    with pytest.raises(TypeError, match=r"the variable 'lock' that .*<lambda> takes from .*cannot pickle"):
+    with pytest.raises(
+        TypeError, match=r"the variable 'lock' that .*<lambda> takes from .*is a _thread\.lock"
+    ):
         shipment.define(lambda x: lock.locked())
 
 

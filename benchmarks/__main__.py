@@ -32,6 +32,7 @@ MODULES = {
             "overhead",
             "fidelity",
             "scale",
+            "state_files",
             "eta",
             "tasks",
             "merge",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -20,6 +21,14 @@ logger = logging.getLogger("speedy_utils")
 
 LAST_READ_TIMEOUT_S = 3.0
 """Seconds to wait for the last reading after Ctrl-C."""
+
+
+READING_SHARE = 0.125
+"""Part of a core that readings may take: with thousands of workers the next one waits for long enough."""
+
+
+MAX_STRETCHED_S = 1.0
+"""Seconds after which it comes in any case, so that the bar is no more than two behind."""
 
 
 class Source(Protocol):
@@ -39,7 +48,7 @@ class Poller:
     Args:
         source: What is read.
         display: What shows it.
-        poll_interval: Seconds between two readings.
+        poll_interval: Seconds between two readings; with thousands of workers there may be more.
 
     Raises:
         TypeError: ``poll_interval`` is no number.
@@ -53,6 +62,7 @@ class Poller:
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._shown: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="speedy_utils-poller", daemon=True)
+        self._took = 0.0  # seconds of CPU for the last reading
         self._silent = False
         self._failed: set[str] = set()
 
@@ -87,6 +97,15 @@ class Poller:
 
     def poll(self) -> None:
         """Read and show once. The thread calls it; a test may."""
+        began = time.thread_time()
+        self._read_and_show()
+        self._took = time.thread_time() - began
+
+    def next_interval(self) -> float:
+        """Return the seconds between the last reading and the next one."""
+        return max(self._interval, min(self._took / READING_SHARE, MAX_STRETCHED_S))
+
+    def _read_and_show(self) -> None:
         try:
             snapshot = self._source.snapshot()
         except Exception as error:  # progress must not end the work
@@ -115,7 +134,7 @@ class Poller:
     def _stopped(self) -> bool:
         """Wait until the next reading, and return whether it is the last one."""
         try:
-            self._stop.get(timeout=self._interval)
+            self._stop.get(timeout=self.next_interval())
         except Empty:
             return False
         return True

@@ -15,7 +15,8 @@ it is only known of stages: the pause between two short tasks, or two stages, is
 LONG_S = 60.0
 """Seconds after which tasks are named, and for how long they have had nothing to count."""
 
-_STARTED = Key(None, Metric.TASKS_STARTED)
+_STARTED, _TOTAL = Key(None, Metric.TASKS_STARTED), Key(None, Metric.TOTAL)
+_ESTIMATED = Key(None, Metric.ESTIMATED)
 
 
 def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
@@ -28,6 +29,9 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
     done = _items_done(counts)
     if total is not None and 0 < done < total:
         return False  # most tasks, most of the time
+    declared = counts.get(_TOTAL, 0)
+    if total is None and (done < declared or not (declared or any(key.stage for key in counts))):
+        return False  # most of those that don't know how many they have
     own, *named = sums_by_stage(counts).values()
     if not own.tasks_started:
         return False
@@ -42,7 +46,7 @@ def has_counted_all(counts: Mapping[Key, Count], total: int | None) -> bool:
 
 def _items_done(counts: Mapping[Key, Count]) -> Count:
     """Return how many of its items a running task has finished in no named stage."""
-    estimated = counts.get(Key(None, Metric.ESTIMATED), 0)
+    estimated = counts.get(_ESTIMATED, 0)
     return counts.get(RUN_ITEMS, 0) + (estimated + 1 if estimated else 0)  # it never says the last item
 
 

@@ -6,6 +6,7 @@ import _thread
 import logging
 import math
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from speedy_utils import (
     Snapshot,
     StageSnapshot,
 )
+from speedy_utils._run.poller import MAX_STRETCHED_S, READING_SHARE
 from speedy_utils.testing import RecordingDisplay
 
 LONG = 3_600.0
@@ -246,3 +248,21 @@ def test_ctrl_c_that_left_tqdms_lock_taken_does_not_hang() -> None:
     thread.start()
     thread.join(60)
     assert free == [True]
+
+
+def test_readings_that_take_long_come_less_often() -> None:
+    """With thousands of workers the thread takes a part of a core, and the bar is seconds old at most."""
+
+    class Busy(Counter):
+        def snapshot(self) -> Snapshot:
+            until = time.thread_time() + 0.05
+            while time.thread_time() < until:
+                pass
+            return super().snapshot()
+
+    poller = ProgressPoller(Busy(), RecordingDisplay(), 0.01)
+    poller.poll()
+    assert 0.05 / READING_SHARE <= poller.next_interval() <= MAX_STRETCHED_S
+    cheap = ProgressPoller(Counter(), RecordingDisplay(), 3.0)
+    cheap.poll()
+    assert cheap.next_interval() == 3.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +17,6 @@ logger = logging.getLogger("speedy_utils")
 
 MAX_FILE_BYTES = 4_000_000
 """Bytes of a state file that are read at most: fifty stages of a task take some 10 kB."""
-
-DEAR_LOOK_S = 0.01
-"""Seconds of CPU that a look may take without a pause after it."""
-
-LOOK_SHARE = 0.125
-"""Part of a core that looks may take: where thousands of files change, the next look waits."""
-
-MAX_PAUSE_S = 1.4
-"""Seconds after which the next one comes in any case, so that the bar is less than two behind."""
 
 _READ_BYTES = 1 << 16
 
@@ -43,22 +33,15 @@ class FolderReader:
         self._folder, self._run = str(folder), run
         self._owner = _owner_of(self._folder)
         self._seen: dict[str, tuple[int, int]] = {}  # by file: its inode and when it was changed
-        self._pause_until = 0.0
         self._warned = False
 
     def collect(self, *, everything: bool = False) -> tuple[Iterable[Report], StageTimings]:
         """Return the reports of the files that were replaced since the last call, and the stages' timings.
 
-        Nothing if the last look has taken so long that the next one has to wait.
-
         Args:
             everything: Whether to read each file, also one that seems to be unchanged: the last reading of
                 counts that come on no other way. A network's file system tells late what has changed.
         """
-        began = time.monotonic()
-        if began < self._pause_until and not everything:
-            return (), {}
-        cpu = time.thread_time()
         reports: list[Report] = []
         timings: dict[Stage, tuple[float, float]] = {}
         for name, status in self._changed(everything=everything):
@@ -78,8 +61,6 @@ class FolderReader:
                     timings[stage] = started, moved
                 elif started > known[0] or moved < known[1]:
                     timings[stage] = max(known[0], started), min(known[1], moved)
-        if (took := time.thread_time() - cpu) >= DEAR_LOOK_S:
-            self._pause_until = began + min(took / LOOK_SHARE, MAX_PAUSE_S)
         return reports, timings
 
     def _changed(self, *, everything: bool) -> Iterable[tuple[str, os.stat_result]]:

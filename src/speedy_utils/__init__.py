@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from ._state.snapshot import Snapshot as Snapshot
     from ._state.snapshot import StageSnapshot as StageSnapshot
     from ._state.snapshot import TaskSnapshot as TaskSnapshot
+    from .errors import UNFINISHED as UNFINISHED
     from .errors import BusyError as BusyError
     from .errors import FailedShardsError as FailedShardsError
+    from .errors import Interrupted as Interrupted
     from .errors import MergeError as MergeError
     from .errors import ResumeError as ResumeError
     from .errors import ShardError as ShardError
@@ -41,6 +43,8 @@ _HOMES = {
     "current_shard": "._sharding.shards",
     "Shard": "._sharding.shards",
     "TaskError": ".errors",
+    "Interrupted": ".errors",
+    "UNFINISHED": ".errors",
     "ShardError": ".errors",
     "ResumeError": ".errors",
     "MergeError": ".errors",

@@ -38,9 +38,9 @@ between two bytecodes, so never within one call of a C function, and at the late
 
 **SIGTERM.** A run in the main thread of a program that has no handler for it raises ``Terminated``
 (:func:`ending_on_sigterm`), which goes the way of Ctrl-C: tasks are stopped, the last lines are drawn, and
-what is kept is said. Then the signal is raised again, so the program ends by it, as it would without a run.
-The first process of a container is not ended by a signal that it does not handle: it exits with the code
-143. Ray has a handler of its own.
+what is kept is said. If the program catches it, it goes on, as after Ctrl-C. Else the signal is raised
+again, so the program ends by it, as it would without a run. The first process of a container is not ended by
+a signal that it does not handle: it exits with the code 143. Ray has a handler of its own.
 
 **In workers** in other processes a run that ends raises a KeyboardInterrupt by SIGINT. One that comes
 without a signal is the user's own: it fails its task (:func:`note_interrupts`).
@@ -72,7 +72,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import compress, starmap
 from operator import is_, itemgetter, methodcaller
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -193,6 +193,8 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:  # noqa: AR
     if os.getpid() != _handled_in:  # in a forked child
         _end_by(number)
     _terminated += 1
+    if _terminated == 1:
+        _end_by_sigterm_if_uncaught()
     raise Terminated
 
 
@@ -202,7 +204,7 @@ _handled_in = 0
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """Raise ``Terminated`` if SIGTERM comes in the block, and end the program by it after the block.
+    """Raise ``Terminated`` if SIGTERM comes in the block, and end the program by it if nothing catches that.
 
     Does nothing outside the main thread, or if the program handles the signal by itself or ignores it.
     """
@@ -217,14 +219,32 @@ def ending_on_sigterm() -> Iterator[None]:
     try:
         signal.signal(signal.SIGTERM, _raise_terminated)
         yield
+    except Exception as error:
+        if _terminated > terminated:  # the error is what something made of it
+            raise Terminated from error
+        raise
     finally:
         with suppress(Terminated):  # raised before the handler was changed
             if (
                 signal.getsignal(signal.SIGTERM) is _raise_terminated
             ):  # neither the program nor Ray has set one
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if _terminated > terminated:
+    if _terminated > terminated:  # and the block swallowed it
+        _end_by(signal.SIGTERM)
+
+
+def _end_by_sigterm_if_uncaught() -> None:
+    """End the program by SIGTERM in place of a traceback, where a KeyboardInterrupt is not caught."""
+    hook, here = sys.excepthook, os.getpid()
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt) and os.getpid() == here:
+            sys.stderr.flush()
+            sys.stdout.flush()
             _end_by(signal.SIGTERM)
+        hook(kind, error, trace)
+
+    sys.excepthook = end
 
 
 def _end_by(number: int) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import threading
+from typing import Any
 
-from speedy_utils import FailedShardsError, TaskError
+import pytest
+
+from speedy_utils import UNFINISHED, FailedShardsError, Interrupted, TaskError
 
 
 def failure(index: int, reason: str, line: int = 3) -> TaskError:
@@ -46,3 +51,39 @@ def test_many_kinds_are_shown_up_to_a_limit() -> None:
     text = str(FailedShardsError("all failed", [failure(n, "E: x", line=n) for n in range(30)]))
     assert text.count("Traceback in the worker") == 10
     assert text.endswith("\n\n... and errors of 20 more kinds")
+
+
+def test_a_list_of_errors_prints_as_a_line_each() -> None:
+    """The repr of an error is short and has no traceback, whatever its item and its message are."""
+    shown = repr([failure(7, "ValueError: one\ntwo " + "x" * 5_000)])
+    assert shown.startswith("[<TaskError: task 7 (item 'shard 7 (rows 7)'): ValueError: one two xxx")
+    assert len(shown) < 300
+    assert "\n" not in shown
+
+
+def test_a_traceback_that_python_shows_is_not_repeated() -> None:
+    """An error whose cause has a traceback, as on threads, leaves it to that one."""
+    error = failure(7, "ValueError: bad")
+    assert "Traceback in the worker" in str(error)
+    with pytest.raises(ValueError, match="bad") as caught:
+        raise ValueError("bad")
+    error.__cause__ = caught.value
+    assert str(error) == "task 7 (item 'shard 7 (rows 7)') failed after 1 attempt: ValueError: bad"
+
+
+@pytest.mark.parametrize("error", [failure(1, "ValueError: bad"), Interrupted("stopped")])
+def test_an_error_travels_with_the_results_that_can(error: Any) -> None:
+    """An error can be pickled with its results, whatever these are; what is left out counts as unfinished."""
+    error.results = [0, UNFINISHED, threading.Lock(), "d"]
+    twin = pickle.loads(pickle.dumps(error))
+    assert (type(twin), twin.args) == (type(error), error.args)
+    assert twin.results == [0, UNFINISHED, UNFINISHED, "d"]
+    assert len(error.results) == 4
+
+
+def test_there_is_one_unfinished() -> None:
+    """It is the same after every copy, says what it is, and is false as None is."""
+    copies = [copy.copy(UNFINISHED), copy.deepcopy([UNFINISHED])[0], type(UNFINISHED)()]
+    copies += [pickle.loads(pickle.dumps(UNFINISHED, protocol)) for protocol in range(6)]
+    assert all(each is UNFINISHED for each in copies)
+    assert (repr(UNFINISHED), bool(UNFINISHED)) == ("UNFINISHED", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -322,17 +323,18 @@ def run_until_terminated() -> None:
             try:
                 with keeping_ctrl_c(), contextlib.suppress(BaseException):  # a library that swallows it
                     terminate()
-            except Terminated:
+            except Terminated as error:
                 os.write(1, b"cleaned up")
-                raise
-    finally:
-        os.write(1, b" too late")
+                raise ValueError from error  # as a library may
+    except KeyboardInterrupt:
+        os.write(1, b", and caught")
+        sys.excepthook(*sys.exc_info())  # as if it were not
 
 
 def test_sigterm_ends_a_program_by_itself_after_the_cleanup(capfd: pytest.CaptureFixture[str]) -> None:
     """The exception passes the cleanup of the block, and then the program ends as it would without it."""
     assert in_fork(run_until_terminated) == -signal.SIGTERM
-    assert capfd.readouterr().out == "cleaned up"
+    assert capfd.readouterr().out == "cleaned up, and caught"
 
 
 def test_a_child_that_is_forked_in_the_block_ends_at_once() -> None:

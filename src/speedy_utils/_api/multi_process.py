@@ -14,7 +14,9 @@ from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
 from .._validation import checked_choice, checked_count, checked_total, shorten
+from ..errors import UNFINISHED
 from .items import task_items
+from .kept import keeping_results
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 
 
@@ -80,7 +82,9 @@ def multi_process(
 
     Raises:
         TaskError: A task failed, and ``on_error`` is ``"raise"``. The exception of ``func`` is its cause.
-        KeyboardInterrupt: Ctrl-C, after all tasks were stopped.
+            ``error.results`` holds what had finished, and ``UNFINISHED`` for the other tasks; so does any
+            exception that ends the run.
+        Interrupted: Ctrl-C or SIGTERM, after all tasks were stopped. It is a KeyboardInterrupt.
         TypeError: An argument has the wrong type, or can't be sent to a worker.
         ValueError: An argument has a value that is not allowed.
         ConnectionError: No Ray answers at RAY_ADDRESS.
@@ -137,7 +141,7 @@ def multi_process(
         poll_interval=options.poll_interval,
         stall_after=options.stall_after,
     )
-    results: list[Any] = [None] * len(items)
+    results: list[Any] = [UNFINISHED] * len(items)
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
         if outcome.failure is None:
@@ -152,7 +156,7 @@ def multi_process(
         task_total = None if totals is None else totals[task]
         return Attempt(task, number, task_total, options.adopt_tqdm, stall_after=options.stall_after)
 
-    with options.ending_on_sigterm(), run:
+    with keeping_results(results), options.ending_on_sigterm(), run:
         drive(engine, run, items, attempt, finish, max_retries=options.max_retries)
     return results
 

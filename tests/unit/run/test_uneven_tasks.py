@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.counts import items
 
@@ -17,6 +17,8 @@ from speedy_utils._worker.channel.flusher import RESEND_AFTER_S
 from speedy_utils.testing import FakeClock
 
 AFTER, INTERVAL, TASKS, WORKERS = 10.0, 0.5, 40, 8
+
+few = settings(max_examples=settings.default.max_examples // 4)  # one takes a tenth of a second
 
 
 class Task:
@@ -106,6 +108,7 @@ class Simulation:
             self._clock.advance(self._random.choice([INTERVAL, INTERVAL, 3 * INTERVAL]))
 
 
+@few
 @given(seed=st.integers(0, 10**6), counts=st.booleans(), totals=st.booleans())
 def test_tasks_that_move_are_never_said_to_stand(seed: int, *, counts: bool, totals: bool) -> None:
     """However uneven they are, and however late their reports come."""
@@ -114,6 +117,7 @@ def test_tasks_that_move_are_never_said_to_stand(seed: int, *, counts: bool, tot
     assert simulation.stalled == set()
 
 
+@few
 @given(seed=st.integers(0, 10**6), hangs=st.integers(0, TASKS - 1), totals=st.booleans())
 def test_one_that_hangs_is_the_only_one_that_is_named(seed: int, hangs: int, *, totals: bool) -> None:
     """Among uneven tasks that move."""

@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 from support.ray_workers import kill_worker
 from support.recorder import Recorder
+from support.rounds import ROUNDS
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
 
-ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
 SEED = os.environ.get("SPEEDY_UTILS_SEED", "")
 
 LOCAL_RUNS, RAY_RUNS = 100 * ROUNDS, 4 * ROUNDS

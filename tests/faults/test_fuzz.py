@@ -1,6 +1,6 @@
 """Any arguments at all: a right answer or a documented error, never a hang, never another exception.
 
-``SPEEDY_UTILS_ROUNDS`` above its default of 3 looks further.
+``SPEEDY_UTILS_ROUNDS`` above its default of 1 looks further.
 """
 
 # ruff: noqa: PT017 - most calls may succeed as well as fail, each in its own way
@@ -22,6 +22,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.rounds import ROUNDS
 from tqdm import tqdm
 
 from speedy_utils import (
@@ -39,8 +40,6 @@ from speedy_utils import (
     tracked,
 )
 from speedy_utils.testing import FakeClock, RecordingSink
-
-ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
 
 EXAMPLES = 50 * ROUNDS
 

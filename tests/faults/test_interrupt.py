@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.backends import BACKENDS
+from support.backends import WITHOUT_RAY
 
 RESET = "\x1b[0m"
 """The last word of a program that has imported Ray."""
@@ -66,8 +66,13 @@ def workers_are_busy(program: Any, folder: Path, shown: str) -> Callable[[], boo
     return lambda: len(list((folder / "started").glob("*"))) > 0 and shown in program.text
 
 
-@pytest.mark.parametrize("work", ["a loop", "one long call"])
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "work"),
+    [
+        pytest.param("ray", "one long call", marks=pytest.mark.ray),  # for a loop see test_dataset_kills.py
+        *((name, work) for name in WITHOUT_RAY for work in ("a loop", "one long call")),
+    ],
+)
 def test_ctrl_c_ends_a_run(
     terminal: Callable[[str], Any],
     tmp_path: Path,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.backends import BACKENDS
+from support.backends import BACKENDS, WITHOUT_RAY
 
 SCRIPT = """
 import asyncio, os, pathlib, time, warnings
@@ -88,8 +88,13 @@ def test_ctrl_c_cancels_coroutines(
         assert seen(tmp_path, what) == running
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "presses"),
+    [
+        pytest.param("ray", 1, marks=pytest.mark.ray),  # for a second Ctrl-C see test_interrupt.py
+        *((name, presses) for name in WITHOUT_RAY for presses in (1, 2)),
+    ],
+)
 def test_a_coroutine_that_swallows_ctrl_c_holds_nothing_up(
     terminal: Callable[[str], Any],
     tmp_path: Path,

@@ -15,6 +15,7 @@ import pytest
 from support.backends import RAY
 from support.ray_workers import kill_worker
 from support.recorder import Recorder
+from support.rounds import ROUNDS
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
 
@@ -22,9 +23,6 @@ PROCESSES = [RAY, "processes"]
 """Backends whose workers are processes, which may die."""
 
 backends = pytest.mark.parametrize("backend", PROCESSES, indirect=True)
-
-ROUNDS = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
-"""How often the tests that depend on timing run."""
 
 ITEMS = 1000
 

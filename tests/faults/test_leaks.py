@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from support.recorder import ignore
+from support.rounds import ROUNDS
 
 from speedy_utils import (
     TaskError,
@@ -29,9 +30,6 @@ from speedy_utils import (
 )
 from speedy_utils._run.run import Run
 from speedy_utils._worker.reporter import Reporter
-
-TIMES = int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3"))
-"""What the number of runs is multiplied by, in thirds."""
 
 MEGABYTE = 1 << 20
 
@@ -140,7 +138,7 @@ def one_run(backend: str, turn: int, folder: Path) -> None:
 def test_many_runs_leave_no_thread_no_file_and_no_memory(
     name: str, tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 200 runs with bars, some failed, there are the threads, files and memory of the start."""
+    """After 100 runs with bars, some failed, there are the threads, files and memory of the start."""
     monkeypatch.setenv("SPEEDY_UTILS_PROGRESS", "bar")  # also where stderr is no terminal
 
     def runs(count: int) -> None:
@@ -160,13 +158,13 @@ def test_many_runs_leave_no_thread_no_file_and_no_memory(
     )
     before, files, used = threads(), descriptors(), memory()
     streams = (sys.stdout, sys.stderr)
-    runs(200 * TIMES // 3)
+    runs(100 * ROUNDS)
     until(lambda: not more_threads(before))
     until(lambda: not descriptors() - files)  # a Ray that earlier tests have started closes and opens its own
     assert (sys.stdout, sys.stderr) == streams
     assert not kept(Run, Reporter)
     # What one run needs is some hundred kilobytes; a leak of a hundredth of that a run would show here.
-    assert memory() - used < 16 * MEGABYTE * max(1, TIMES / 3)
+    assert memory() - used < 16 * MEGABYTE * ROUNDS
 
 
 def test_many_tracked_calls_and_contexts_leave_nothing(until: Callable[..., Any]) -> None:
@@ -218,7 +216,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(200 + 100 * TIMES)
+@pytest.mark.timeout(500 + 100 * ROUNDS)
 def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
     ray_session: None, begun: list[None], tmp_path: Path, until: Callable[..., Any]
 ) -> None:
@@ -254,8 +252,8 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
     until(idle)
     before, used, open_files = threads(), memory(), len(list(Path("/proc/self/fd").iterdir()))
     held = references()
-    runs(25 * TIMES // 3)
-    assert len(begun) == 5 + 25 * TIMES // 3
+    runs(10 * ROUNDS)
+    assert len(begun) == 5 + 10 * ROUNDS
     until(idle)
     until(lambda: not more_threads(before))
     until(lambda: set(actors()) <= others)
@@ -263,7 +261,7 @@ def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(
     until(lambda: idle() and references() <= held + 3 * cpus)
     # Ray keeps connections to workers that it may use again.
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 8
-    assert memory() - used < 32 * MEGABYTE * max(1, TIMES / 3)
+    assert memory() - used < 32 * MEGABYTE * ROUNDS
     assert not kept(Run, Reporter)
 
 

@@ -1,11 +1,10 @@
 """Very many tasks, reports and items: no count is lost, memory stays, and the driver has little to do.
 
-SPEEDY_UTILS_ROUNDS above its default of 3 makes all of it larger.
+SPEEDY_UTILS_ROUNDS above its default of 1 makes all of it larger.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from itertools import repeat
@@ -14,10 +13,9 @@ from typing import Any
 
 import pytest
 from support.recorder import Recorder
+from support.rounds import ROUNDS
 
 from speedy_utils import Snapshot, multi_process, report_progress, track
-
-SCALE = max(1, int(os.environ.get("SPEEDY_UTILS_ROUNDS", "3")) // 3)
 
 BILLION = 10**9
 
@@ -57,10 +55,10 @@ def lines(recorder: Recorder) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["threads", "seq"])
-def test_a_hundred_thousand_tiny_tasks(name: str, recorder: Recorder) -> None:
+def test_tens_of_thousands_of_tiny_tasks(name: str, recorder: Recorder) -> None:
     """All tasks run and count, in order, and the driver's memory stays."""
     watch = Watch(recorder)
-    count = 100_000 * SCALE
+    count = 30_000 * ROUNDS
 
     def tiny(i: int) -> int:
         report_progress(3, desc="Own")  # nothing is known of a total, so nothing can be credited
@@ -70,14 +68,15 @@ def test_a_hundred_thousand_tiny_tasks(name: str, recorder: Recorder) -> None:
     assert results == list(range(count))
     assert lines(recorder) == [count, 3 * count]
     assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (count, 0)
-    assert watch.growth < 64 * MEGABYTE * SCALE  # the results alone take some; so do leftovers of other tests
+    # The results alone take some; so do leftovers of other tests.
+    assert watch.growth < 32 * MEGABYTE * ROUNDS
 
 
 @pytest.mark.ray
 def test_many_tiny_tasks_on_ray(ray_session: None, recorder: Recorder) -> None:
-    """The same on Ray, where a task costs a millisecond: 5,000 of them, and 100,000 with more rounds."""
+    """The same on Ray, where a task costs a millisecond: 2,000 of them, and 100,000 with more rounds."""
     watch = Watch(recorder)
-    count = 5_000 if SCALE == 1 else 100_000
+    count = 2_000 if ROUNDS == 1 else 100_000
 
     def tiny(i: int) -> int:
         report_progress(3, desc="Own")  # nothing is known of a total, so nothing can be credited
@@ -86,7 +85,7 @@ def test_many_tiny_tasks_on_ray(ray_session: None, recorder: Recorder) -> None:
     results = multi_process(tiny, range(count), num_workers=8, progress=recorder)
     assert results == list(range(count))
     assert lines(recorder) == [count, 3 * count]
-    assert watch.growth < 64 * MEGABYTE * SCALE
+    assert watch.growth < 64 * MEGABYTE * ROUNDS
 
 
 def test_two_thousand_tasks_report_at_once(recorder: Recorder) -> None:
@@ -159,7 +158,7 @@ def test_two_thousand_threads_report_to_one_actor(ray_session: None, tmp_path: P
 def test_a_task_of_a_billion_items(backend: str, recorder: Recorder) -> None:
     """A billion items of one task count to the last one, whatever the way they are reported in."""
     watch = Watch(recorder)
-    loop = 3_000_000 * SCALE
+    loop = 3_000_000 * ROUNDS
 
     def task(i: int) -> int:
         if i == 0:  # a plain loop, as long as there is time for

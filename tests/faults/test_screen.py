@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.backends import AT_ONCE
 from support.emulator import Emulator
 
 RESIZED = "\x1b]resized\x07"
@@ -93,8 +92,10 @@ def stage_of(row: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [pytest.param("ray", 80, marks=pytest.mark.ray), ("processes", 40), ("threads", 80)],
+)
 def test_each_stage_has_one_row_at_any_moment(
     terminal: Callable[..., Any], until: Callable[..., Any], name: str, columns: int
 ) -> None:

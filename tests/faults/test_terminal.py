@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.backends import BACKENDS
+from support.backends import WITHOUT_RAY
 from support.emulator import Emulator
 
 SCRIPT = """
@@ -23,12 +23,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", WITHOUT_RAY)
 def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) -> None:
-    """In a terminal a run is one line, drawn again and again from what is starting to 100 % of its total."""
+    """In a terminal a run is one line, drawn again and again up to 100 % of its total.
+
+    For one on Ray see test_dataset_kills.py.
+    """
     program = terminal(SCRIPT.format(backend=name))
     assert program.wait() == 0, program.text[-1000:]
-    text: str = program.text.removesuffix("\x1b[0m")  # the last word of a program that has imported Ray
+    text: str = program.text
     assert text.count("\n") == 1, text[-1000:]
     assert text.endswith("\n")
     drawn = [
@@ -42,10 +45,6 @@ def test_a_terminal_keeps_one_line(terminal: Callable[[str], Any], name: str) ->
     assert "items/s" in drawn[-1]
     assert "4/4 tasks" in drawn[-1]
     assert all(len(line) <= 100 for line in drawn)
-    # While Ray starts the line is there, and says so; that time does not count.
-    starting = [line for line in drawn if "starting Ray" in line]
-    assert bool(starting) == (name == "ray")
-    assert all("0/1,000 [00:00<" in line for line in starting)
 
 
 @pytest.mark.parametrize("name", ["threads", "seq"])
@@ -62,8 +61,7 @@ def test_a_pipe_gets_log_lines(driver: Callable[..., subprocess.CompletedProcess
 
 
 PRINTING = """
-import os, sys, time
-os.environ["RAY_DEDUP_LOGS"] = "0"
+import sys, time
 from speedy_utils import multi_process, track
 def talk(worker):
     for i in track(range(150)):
@@ -76,35 +74,33 @@ if __name__ == "__main__":
     print("after")
 """
 
-PAUSES = {"ray": 0.01, "processes": 0.01, "threads": 0.01, "seq": 0.002}
+PAUSES = {"processes": 0.01, "threads": 0.01, "seq": 0.002}
 """Seconds between two lines of a worker: in sequence the workers come one after another."""
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", WITHOUT_RAY)
 def test_printed_lines_stand_whole_above_the_bar(terminal: Callable[[str], Any], name: str) -> None:
-    """What workers print on both streams appears in whole lines, each once, and there is one bar below."""
+    """What workers print on both streams appears in whole lines, each once, and there is one bar below.
+
+    For those on Ray see test_screen.py.
+    """
     program = terminal(PRINTING.format(backend=name, logs="all", pause=PAUSES[name]))
     assert program.wait() == 0, program.text[-1000:]
     emulator = Emulator(100, 24)
     emulator.feed(program.text)
     lines = [line for line in emulator.lines() if line.strip()]
-    # Ray adds which process a line comes from. If it reads a line before its end, an empty one follows.
-    # After the run it prints by itself, a line and then its end: the program's own line may come between.
-    said = [re.sub(r"^(?:after)?\(.*pid=\d+\) ?|(?<=\d)after$", "", line) for line in lines]
-    bars = [line for line in said if line.startswith("Processing 600 items")]
+    bars = [line for line in lines if line.startswith("Processing 600 items")]
     assert len(bars) == 1, bars
     assert "100%" in bars[0]
     expected = {
         f"{stream} {worker} {i}" for stream in ("out", "err") for worker in range(4) for i in range(150)
     }
-    printed = [line for line in said if line not in (bars[0], "after", "")]
+    printed = [line for line in lines if line not in (bars[0], "after")]
     assert len(printed) == len(set(printed))
-    assert set(printed) <= expected
-    # What Ray would bring after the end of the program is lost with it.
-    assert len(printed) > (0.3 * len(expected) if name == "ray" else len(expected) - 1)
+    assert set(printed) == expected
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", WITHOUT_RAY)
 def test_lines_that_are_not_wanted_leave_the_bar_alone(terminal: Callable[[str], Any], name: str) -> None:
     """With worker_logs="none" there is the bar, and what the driver itself prints."""
     program = terminal(PRINTING.format(backend=name, logs="none", pause=PAUSES[name]))

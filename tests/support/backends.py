@@ -9,4 +9,7 @@ RAY = pytest.param("ray", marks=pytest.mark.ray)
 AT_ONCE = [RAY, "processes", "threads"]
 """Backends whose tasks run beside each other."""
 
-BACKENDS = [*AT_ONCE, "seq"]
+WITHOUT_RAY = ["processes", "threads", "seq"]
+"""Backends that start in a moment."""
+
+BACKENDS = [RAY, *WITHOUT_RAY]

@@ -16,8 +16,8 @@ from types import GeneratorType
 from typing import Any, Protocol, TypeVar
 
 from .._interrupts import interruptible
-from .._worker.reporter import Tally
-from .._worker.user_code import called_in_a_loop
+from .._worker.code.user_code import called_in_a_loop
+from .._worker.tally import Tally
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from .._validation import (
 )
 from .._worker.context import current, tally_here
 from .._worker.left_out import checked_for
-from .._worker.reporter import Tally
+from .._worker.tally import Tally
 from .batches import (
     Batches,
     batches_counted_in_rows,

@@ -14,7 +14,7 @@ from .._interrupts import after_fork_in_child
 from .._state.snapshot import on_one_line
 from .._state.stage_limit import StageLimit
 from .._validation import shorten
-from .._worker.reporter import Tally
+from .._worker.tally import Tally
 from .batches import (
     Batches,
     batches_counted_in_rows,

@@ -27,7 +27,8 @@ from .._state.stage_limit import StageLimit
 from .._worker.context import current, tally_here
 from .._worker.event_loop import is_awaited_by_worker
 from .._worker.process import in_ray_worker
-from .._worker.reporter import Reporter, Tally
+from .._worker.reporter import Reporter
+from .._worker.tally import Tally
 from . import tqdm_bar
 from .batches import may_be_all
 from .ray_bars import MODULE, RayBar

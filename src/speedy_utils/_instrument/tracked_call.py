@@ -12,7 +12,8 @@ from .._state.ledger import RUN_ITEMS, Stage
 from .._validation import checked_count, checked_name, checked_total
 from .._worker.context import counting, forget, registered, tally_here
 from .._worker.left_out import checked_for
-from .._worker.reporter import Reporter, Tally
+from .._worker.reporter import Reporter
+from .._worker.tally import Tally
 
 
 class TrackedCall:

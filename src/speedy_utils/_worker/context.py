@@ -14,7 +14,8 @@ from contextvars import ContextVar
 from .._interrupts import after_fork_in_child
 from .channel.flusher import Flusher, Sink
 from .process import in_ray_worker, mark_children, reset_sigterm_in_children, started_by_task
-from .reporter import Reporter, Tally
+from .reporter import Reporter
+from .tally import Tally
 
 current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=None)
 """The tally that counts in this context. Most callers want :func:`tally_here`."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Protocol
 
-from .user_code import repeats
+from .code.user_code import repeats
 
 BAD_ROWS = "bad_rows"
 """The counter of rows that were skipped, as they can't be read."""

@@ -16,7 +16,8 @@ from speedy_utils._instrument import tqdm_capture
 from speedy_utils._interrupts import Cancelled
 from speedy_utils._worker import context
 from speedy_utils._worker.context import in_task
-from speedy_utils._worker.reporter import Reporter, Tally
+from speedy_utils._worker.reporter import Reporter
+from speedy_utils._worker.tally import Tally
 from speedy_utils.testing import RecordingSink
 
 

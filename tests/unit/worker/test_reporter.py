@@ -13,7 +13,8 @@ from support.threads import in_threads
 
 from speedy_utils._state.ledger import Key, Metric, Stage
 from speedy_utils._state.timings import StageTimings
-from speedy_utils._worker.reporter import Reporter, Tally
+from speedy_utils._worker.reporter import Reporter
+from speedy_utils._worker.tally import Tally
 from speedy_utils.testing import FakeClock
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ..._interrupts import interruptible
 from ..._worker.input_rows import BAD_ROWS, describe_bad_rows, reason_of
-from ..._worker.reporter import Tally
+from ..._worker.tally import Tally
 from .dataset_rows import row_batches
 
 logger = logging.getLogger("speedy_utils")

@@ -10,8 +10,8 @@ from contextlib import nullcontext, suppress
 import pytest
 from support.tasks import Task, run_task
 
+from speedy_utils._worker.code.user_code import called_in_a_loop
 from speedy_utils._worker.event_loop import awaited
-from speedy_utils._worker.user_code import called_in_a_loop
 
 asked = called_in_a_loop
 

@@ -12,8 +12,8 @@ import pytest
 from support.waiting import wait_until
 
 from speedy_utils._engines.task import run_attempt
+from speedy_utils._worker.code.stacks import MAX_FRAMES, stack_of
 from speedy_utils._worker.reporter import Reporter
-from speedy_utils._worker.stacks import MAX_FRAMES, stack_of
 from speedy_utils.testing import FakeClock
 
 

@@ -36,7 +36,7 @@ def stack_of(thread: int) -> str:
         Lines as a traceback has, from the user's function on: ``File "/home/me/job.py", line 7, in work``.
         If the task awaits, those of its coroutine. Empty if there is no such thread.
     """
-    from .event_loop import call_of  # not above: it imports asyncio, which few programs use
+    from ..event_loop import call_of  # not above: it imports asyncio, which few programs use
 
     call = call_of(thread)
     if call is not None and call.task is not None:

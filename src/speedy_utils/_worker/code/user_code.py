@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 
 _OURS = __name__.partition(".")[0]
 
-_EVENT_LOOP = f"{__package__}.event_loop"
+_EVENT_LOOP = f"{_OURS}._worker.event_loop"
 
 
 def calling_line() -> str:
@@ -44,7 +44,7 @@ def called_in_a_loop() -> bool:
         return True
     if _package(frame) == _OURS and frame.f_globals["__name__"] != _EVENT_LOOP:
         return False
-    from .event_loop import is_awaited_by_worker  # not above: it imports asyncio, which few programs use
+    from ..event_loop import is_awaited_by_worker  # not above: it imports asyncio, which few programs use
 
     return not is_awaited_by_worker()
 

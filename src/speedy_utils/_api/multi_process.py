@@ -9,6 +9,7 @@ from .._display.base import Progress
 from .._display.format import format_quantity
 from .._engines.driver import drive, task_error
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
+from .._engines.per_worker import called_with_items, per_worker
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
@@ -44,7 +45,9 @@ def multi_process(
 
     Args:
         func: Called as ``func(item, **func_kwargs)``; a lambda or closure will do, and so will a coroutine
-            function. What it reports with ``report_progress``, ``track`` or ``tracked`` moves the bar.
+            function. Of a class whose instances can be called each worker makes one, as
+            ``func(**func_kwargs)``, and calls that with each item; it ends with its ``close()``, if there is
+            one. What it reports with ``report_progress``, ``track`` or ``tracked`` moves the bar.
         items: One task each. Other than a sequence, it is read before the first task starts. Strings
             and data frames are refused: they would yield characters and columns.
         num_workers: How many tasks run at once. None for the number of CPUs, those of a whole Ray cluster if
@@ -87,6 +90,7 @@ def multi_process(
         Interrupted: Ctrl-C or SIGTERM, after all tasks were stopped. It is a KeyboardInterrupt.
         TypeError: An argument has the wrong type, or can't be sent to a worker.
         ValueError: An argument has a value that is not allowed.
+        RuntimeError: A worker can't make its instance of a class: its ``__init__`` has raised the cause.
         ConnectionError: No Ray answers at RAY_ADDRESS.
 
     Example:
@@ -98,7 +102,8 @@ def multi_process(
         [6, 5]
     """
     func, remote_options = plain_function(func)
-    checked_function(func, "func")
+    called = called_with_items(func)
+    checked_function(called, "func")
     checked_choice(on_error, "on_error", ("raise", "continue"))
     options = RunOptions(
         backend=backend,
@@ -127,8 +132,8 @@ def multi_process(
     task_unit = "tasks" if total is not None else options.unit or "tasks"
     unit = "items" if total is None else options.unit or "items"
     size = format_quantity(len(items), task_unit) if total is None else format_quantity(total, unit)
-    workers = min(options.workers(func), len(items))
-    engine = options.engine(func, shared_arguments(func_kwargs), workers)
+    workers = min(options.workers(called), len(items))
+    engine = options.engine(per_worker(func), shared_arguments(func_kwargs), workers)
     run = Run(
         options.desc or f"Processing {size}",
         total,

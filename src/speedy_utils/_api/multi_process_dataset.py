@@ -13,6 +13,7 @@ from .._engines.base import Engine
 from .._engines.driver import drive, task_error
 from .._engines.identity.parts import parts_of
 from .._engines.payload.refs import plain_function, shared_arguments
+from .._engines.per_worker import called_with_items, makes_callables, per_worker
 from .._engines.task import Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
@@ -80,7 +81,9 @@ def multi_process_dataset(
             file that it saved. If it has a second positional parameter, that gets a path to save to, and
             it may return None then. A parameter ``start`` gets the position of the shard's first row in the
             dataset, as :func:`current_shard` tells it. It may be a coroutine function that returns any of
-            these. Rows may be added, dropped and changed; the columns of all shards have to fit together.
+            these. Of a class whose instances can be called each worker makes one, as
+            ``process_func(**process_func_kwargs)``, and calls that with each shard; see ``multi_process``.
+            Rows may be added, dropped and changed; the columns of all shards have to fit together.
         output_path: The folder to make, on storage that all workers share. ``load_from_disk`` reads it.
         process_func_kwargs: Sent to the workers once, not with each shard.
         num_workers: How many shards are processed at once; None for the number of CPUs, and for 32
@@ -90,7 +93,7 @@ def multi_process_dataset(
         num_shards: How many shards to cut. More of them balance uneven rows, and lose less when the run
             stops or a worker dies. None for the number that an interrupted call had; or else for four a
             worker, fewer if these had less than 100 rows each, and one a worker if ``ray_options`` ask for
-            GPUs or ``process_func`` is a class, as each shard would load its model anew.
+            GPUs, as each shard would load its model anew, unless ``process_func`` is made once per worker.
         seed: Shuffles the rows with this seed; the positions of shards are those of the shuffled rows.
         debug: Processes only the first ``debug_size`` rows.
         debug_size: How many rows that is.
@@ -147,7 +150,8 @@ def multi_process_dataset(
         ['ONE', 'BAR']
     """
     process_func, remote_options = plain_function(process_func)
-    checked_function(process_func, "process_func", rows=True)
+    called = called_with_items(process_func)
+    checked_function(called, "process_func", rows=True)
     options = RunOptions(
         backend=backend,
         num_workers=num_workers,
@@ -183,7 +187,7 @@ def multi_process_dataset(
     ):
         # A path is loaded only now: it may be that of the output, which has been put back if need be.
         rows = _choose(resolve_dataset(dataset), seed, debug_size if debug else None)
-        workers = options.workers(process_func)  # looks for a running Ray, which may take seconds
+        workers = options.workers(called)  # looks for a running Ray, which may take seconds
         plan = workspace.resume(
             fingerprint_run(rows, process_func, parts_of(process_func, shared_arguments(kwargs), hash_value)),
             num_shards=num_shards,
@@ -212,7 +216,11 @@ def multi_process_dataset(
                 len(missing),
             )
         running = min(workers, len(missing))
-        shared = {"process_func": process_func, "kwargs": shared_arguments(kwargs), "features": features}
+        shared = {
+            "process_func": per_worker(process_func),
+            "kwargs": shared_arguments(kwargs),
+            "features": features,
+        }
         engine = options.engine(process_shard, shared, running) if missing else None
         unit = options.unit or "items"
         run = Run(
@@ -265,6 +273,8 @@ multi_process_dataset.__module__ = "speedy_utils"
 
 def _loads_a_model(process_func: Any, options: RunOptions) -> bool:
     """Return whether calls of a function are likely to begin with something slow, such as loading a model."""
+    if makes_callables(process_func):
+        return False  # each worker does so once
     return isinstance(process_func, type) or bool((options.ray_options or {}).get("num_gpus"))
 
 

@@ -68,6 +68,7 @@ def drive(
                         warned.add(warning)
                         logger.warning(warning)
                 failure = outcome.failure
+                refuse_unprepared(failure)
                 if failure is None:
                     run.commit(ended.task, outcome.counts or {}, total=ended.total, timings=outcome.timings)
                     stopped = bool(finish(ended, outcome)) or stopped
@@ -96,6 +97,16 @@ def _warn_of_retry(started: Attempt, item: Any, max_retries: int, failure: Failu
         max_retries + 1,
         failure.reason,
     )
+
+
+def refuse_unprepared(failure: Failure | None) -> None:
+    """Raise a RuntimeError if a worker can't be prepared."""
+    if failure is None or not failure.ends_run:
+        return
+    cause = failure.error
+    shown = cause is not None and cause.__traceback__ is not None  # by Python, as that of the cause
+    text = "" if shown else f"\n\nTraceback in the worker:\n{failure.traceback.rstrip()}"
+    raise RuntimeError(failure.reason + text) from cause
 
 
 def task_error(index: int, item: Any, attempts: int, failure: Failure) -> TaskError:

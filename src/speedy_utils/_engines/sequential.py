@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from .._run.run import LocalFeed
+from .._run.run import PREPARING, LocalFeed
 from .._worker.event_loop import EventLoop, shared_loop
 from .._worker.reporter import Reporter
 from .base import WorkSpec
 from .cpus import cpus
+from .per_worker import close_instance, make_instance, maker_of
 from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 
@@ -24,6 +25,7 @@ class SequentialEngine(LocalFeed):
         self._logs = ThreadLogs(work.worker_logs)
         self._event_loop = EventLoop()
         self._waiting: list[tuple[Attempt, Any]] = []
+        self.phase = PREPARING if maker_of(work.function, work.kwargs) else ""
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - it makes no difference
@@ -41,6 +43,7 @@ class SequentialEngine(LocalFeed):
     def wait(self) -> list[tuple[Attempt, Outcome]]:
         """Run the attempt that has waited longest."""
         attempt, item = self._waiting.pop(0)
+        make_instance(self._work.function, self._work.kwargs)
         reporter = attempt.reporter()
         self.add(reporter)
         try:
@@ -67,6 +70,7 @@ class SequentialEngine(LocalFeed):
     def close(self) -> None:
         """End what coroutines have left, and restore the streams."""
         try:
+            close_instance(self._work.function, self._work.kwargs)
             self._event_loop.close()
         finally:
             self._logs.close()

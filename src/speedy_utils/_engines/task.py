@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import starmap
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
@@ -21,6 +21,7 @@ from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
 from .payload.refs import ValueLostError, resolve
+from .per_worker import PreparationError, prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Failure:
         error: The exception; None if there was none, or it could not be sent.
         worker_lost: Whether the worker was lost, which is worth a retry, and not an error of the user's code.
         unsuited_node: The id of the node, if that can't see files of the run and another one may.
+        ends_run: Whether it says nothing of the task: no worker can make what is to be called.
     """
 
     reason: str
@@ -72,6 +74,7 @@ class Failure:
     error: BaseException | None = None
     worker_lost: bool = False
     unsuited_node: str = ""
+    ends_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,10 @@ def run_attempt(
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
     """
+    try:
+        function, kwargs = prepared(function, kwargs)
+    except PreparationError as error:
+        return Outcome(failure=_preparation_failure(error), counts={})
     try:
         return _run_attempt(
             function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm, in_caller=in_caller
@@ -171,6 +178,11 @@ def failure_of(error: BaseException, place: str = "") -> Failure:
         place: What to add to the reason: ``", at row 45,123 of the input"``.
     """
     return Failure(_without_middle(plain_text(_reason(error)), MAX_LINE) + place, _without_us(error), error)
+
+
+def _preparation_failure(error: PreparationError) -> Failure:
+    failure = failure_of(error.__cause__ or error)
+    return replace(failure, reason=f"a worker can't make its {error}: {failure.reason}", ends_run=True)
 
 
 MAX_LINE, MAX_TEXT = 1_000, 10_000
@@ -229,7 +241,7 @@ def _is_of_ray(error: BaseException) -> bool:
     return str(innermost.f_globals.get("__name__")).startswith("ray.")
 
 
-_OURS = {__name__, awaited.__module__}
+_OURS = {__name__, awaited.__module__, prepared.__module__}
 
 
 def _without_us(error: BaseException) -> str:

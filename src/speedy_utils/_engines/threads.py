@@ -10,10 +10,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._interrupts import Cancelled, interruptible, raise_in_thread
-from .._run.run import LocalFeed
+from .._run.run import PREPARING, LocalFeed
 from .._worker.event_loop import EventLoop, shared_loop
+from .._worker.reporter import Reporter
 from .base import WorkSpec
 from .cpus import cpus
+from .per_worker import CLOSE_TIMEOUT_S, close_instance, make_instance, maker_of
 from .task import Attempt, Outcome, run_attempt
 from .worker_logs import ThreadLogs
 
@@ -48,6 +50,7 @@ class ThreadEngine(LocalFeed):
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self.phase = PREPARING if maker_of(work.function, work.kwargs) else ""
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:
@@ -115,6 +118,8 @@ class ThreadEngine(LocalFeed):
         try:
             self._end_idle_threads()
             self._cancel_busy_threads()  # there are some only if a second Ctrl-C came before cancel() began
+            if self.phase:
+                self._close_instances()
             self._event_loop.close()
         finally:
             self._logs.close()
@@ -124,6 +129,12 @@ class ThreadEngine(LocalFeed):
         if self._work.may_grow and self.workers < COROUTINES:
             self.workers = COROUTINES
             self._ended.put(None)
+
+    def _close_instances(self) -> None:
+        """Wait until the threads that have no attempt have closed what they had made."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        for thread in self._running():
+            thread.join(0 if thread.ident in self._busy else max(0.0, deadline - time.monotonic()))
 
     def _running(self) -> list[threading.Thread]:
         return [each for each in self._threads if each.is_alive()]
@@ -145,6 +156,12 @@ class ThreadEngine(LocalFeed):
 
     def _run(self) -> None:
         shared_loop.set(self._event_loop)
+        try:
+            self._run_attempts()
+        finally:
+            close_instance(self._work.function, self._work.kwargs)
+
+    def _run_attempts(self) -> None:
         while (task := self._waiting.get()) is not None:
             attempt, item = task
             try:
@@ -158,16 +175,19 @@ class ThreadEngine(LocalFeed):
 
     def _run_attempt(self, attempt: Attempt, item: Any) -> Outcome:
         thread = threading.get_ident()
-        reporter = attempt.reporter()
-        self.add(reporter)
         with self._lock:
             self._busy.add(thread)
+        reporter: Reporter | None = None
         try:
             with self._logs.of(thread):
+                make_instance(self._work.function, self._work.kwargs)
+                reporter = attempt.reporter()
+                self.add(reporter)
                 return run_attempt(
                     self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
                 )
         finally:
             with self._lock:
                 self._busy.discard(thread)
-            self.remove(reporter)
+            if reporter is not None:
+                self.remove(reporter)

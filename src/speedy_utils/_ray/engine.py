@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._engines.base import WorkSpec
@@ -21,9 +22,10 @@ from .._engines.payload.refs import ValueLostError, is_ref, resolve
 from .._engines.payload.results import Sent, unpack_outcome
 from .._engines.payload.shipment import PLAIN_TYPES, Shipment
 from .._engines.payload.unsent import sending
+from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
 from .._engines.task import Attempt, Failure, Outcome, plain_text
 from .._interrupts import delaying_ctrl_c
-from .._run.run import WAITING
+from .._run.run import PREPARING, WAITING
 from .._state.ledger import Report, Task
 from .._state.timings import StageTimings
 from .._validation import first_line
@@ -34,6 +36,9 @@ from .cluster.nodes import Nodes
 from .cluster.silence import LostAttempt, SilenceWatch
 from .logs import RunLogs, choose_logs
 from .relay import plan_relays, start_relays
+
+if TYPE_CHECKING:
+    from .kept_workers import KeptWorkers
 
 logger = logging.getLogger("speedy_utils")
 
@@ -74,6 +79,10 @@ GIVE_UP_TIMEOUT_S = 5.0
 """Seconds that Ray has to give up a task that is lost."""
 
 
+_CUDA = re.compile("CUDA|NVIDIA|HIP error")
+"""What errors of a GPU say, such as "No CUDA GPUs are available"."""
+
+
 _fields = attrgetter(*(each.name for each in fields(Attempt)))
 
 
@@ -86,7 +95,9 @@ class RayEngine:
     def __init__(self, work: WorkSpec) -> None:
         ray = sys.modules.get("ray")
         running = ray is not None and ray.is_initialized()
-        self.phase = WAITING if running else "starting Ray"
+        self._waiting_phase = PREPARING if maker_of(work.function, work.kwargs) else WAITING
+        self._kept: KeptWorkers | None = None
+        self.phase = self._waiting_phase if running else "starting Ray"
         self.workers = work.workers
         self._work = work
         self._connection: Any = None
@@ -129,12 +140,15 @@ class RayEngine:
         from .cluster.demand import Demand
         from .cluster.resources import RayCluster
         from .cluster.shortage import needs_of
+        from .kept_workers import KeptWorkers
         from .worker import RayPickler, run_in_worker
 
         work = self._work
         name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
         options = {"name": name, **work.options, "max_retries": 0}
         once = {name: options.pop(name) for name in ("max_calls",) if name in options}  # not for .options()
+        if options.get("num_gpus"):  # as @ray.remote has it: a process that goes on holds memory of its GPU
+            once.setdefault("max_calls", 1)
         task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
         task.options(**options)  # a bad option is an error before anything starts
         self._shipment = Shipment(RayPickler)
@@ -147,13 +161,15 @@ class RayEngine:
         self._logs = choose_logs(options["name"], work.worker_logs)
         if self._logs is not None:
             options["name"] = self._logs.task_name
-        self.phase = WAITING
+        self.phase = self._waiting_phase
         if cpus_of_ray := connection.own_cpus():
             # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
             # ten-thousandths of a CPU.
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
-        self._remote, self._nodes = task, Nodes(options)
-        self._task = task.options(**options)
+        if self._waiting_phase is PREPARING:
+            self._kept = KeptWorkers(work.workers, options)
+        self._remote, self._nodes = self._kept or task, Nodes(options)
+        self._task = self._remote.options(**options)
         needs = needs_of(options)
         self._demand = Demand(needs, RayCluster(needs, options), asked=not work.may_grow)
         function, kwargs = (ray.put(each) for each in packed)
@@ -197,10 +213,12 @@ class RayEngine:
         if self._reader is None and time.monotonic() - self._started_at >= ACTOR_DELAY_S:
             self._start_actors()
         timeout = ACTOR_DELAY_S if self._reader is None else WAIT_TIMEOUT_S
-        ready, _ = ray.wait(list(self._attempts), timeout=timeout)
+        starting = [] if self._kept is None else self._hand_out(self._kept)
+        ready, _ = ray.wait([*self._refs(), *starting], timeout=timeout)
         self._check_ray()
-        if ready:
-            ready, _ = ray.wait(list(self._attempts), num_returns=len(self._attempts), timeout=0)
+        if ready and (refs := self._refs()):
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        ready = [ref for ref in ready if ref in self._attempts]
         ended = [(self._attempts.pop(ref), self._outcome(ref)) for ref in ready]
         ended += self._end_unanswered()
         if self._silence is not None:
@@ -209,6 +227,18 @@ class RayEngine:
         self._look(ended)
         return self._locate_lost(ended)
 
+    def _hand_out(self, kept: KeptWorkers) -> list[Any]:
+        """Hand attempts that wait to actors, and return what is ready once there are others."""
+        for ticket, ref in kept.hand_out():
+            self._attempts[ref] = self._attempts.pop(ticket)
+            if ticket in self._item_refs:
+                self._item_refs[ref] = self._item_refs.pop(ticket)
+        return kept.starting()
+
+    def _refs(self) -> list[Any]:
+        """Return the references to what the attempts will send, of those that Ray has."""
+        return [*self._attempts] if self._kept is None else self._kept.running()
+
     def _look(self, ended: list[tuple[Attempt, Outcome]]) -> None:
         """Show what Ray does not give, and let the workers follow the CPUs that join."""
         for attempt, _ in ended:
@@ -216,7 +246,7 @@ class RayEngine:
         in_flight = len(self._attempts) + len(ended)  # others will take the place of these
         failed = any(outcome.failure for _, outcome in ended)
         self.workers = max(self.workers, self._demand.look(in_flight, at_once=failed))
-        self.phase = self._demand.phase or WAITING
+        self.phase = self._demand.phase or self._waiting_phase
 
     def _end_unanswered(self) -> list[tuple[Attempt, Outcome]]:
         """Return the attempts that won't be answered, each as the loss of its worker."""
@@ -239,11 +269,20 @@ class RayEngine:
                 if lost.idle:
                     end_idle_worker(lost.idle)
                 if lost.dead_node:
-                    ray.cancel(ref, force=True)  # it may wait in a queue, and must not run there too
+                    self._give_up(ref)
                 at_once = not (lost.idle or lost.dead_node)
                 self._given_up[ref] = lost, now + (0 if at_once else GIVE_UP_TIMEOUT_S)
         over = [ref for ref, (_, deadline) in self._given_up.items() if now >= deadline]
         return [(self._attempts.pop(ref), self._outcome_of_lost(ref)) for ref in over]
+
+    def _give_up(self, ref: Any) -> None:
+        """Keep an attempt from running: it may wait in a queue, of a node that has died."""
+        import ray
+
+        if self._kept is None:
+            ray.cancel(ref, force=True)
+        else:
+            self._kept.end(ref, lost=True)
 
     def _outcome_of_lost(self, ref: Any) -> Outcome:
         self._item_refs.pop(ref, None)
@@ -260,6 +299,9 @@ class RayEngine:
 
     def _outcome(self, ref: Any) -> Outcome:
         sent = _sent_by(ref, self._item_refs.get(ref))
+        if self._kept is not None:
+            failure = sent.outcome.failure
+            self._kept.end(ref, lost=failure is not None and failure.worker_lost)
         if ref in self._given_up and sent.outcome.failure and sent.outcome.counts is None:
             return self._outcome_of_lost(ref)
         self._item_refs.pop(ref, None)
@@ -275,6 +317,9 @@ class RayEngine:
                 self._task = self._remote.options(**self._nodes.options())
             else:
                 outcome = replace(outcome, failure=replace(failure, unsuited_node=""))
+        elif failure and _CUDA.search(failure.reason) and not self._work.options.get("num_gpus"):
+            reason = f'{failure.reason}; it has asked for no GPU, as ray_options={{"num_gpus": 1}} does'
+            outcome = replace(outcome, failure=replace(failure, reason=reason))
         return replace(outcome, warnings=(*outcome.warnings, *new.values())) if new else outcome
 
     def _start_actors(self) -> None:
@@ -321,13 +366,16 @@ class RayEngine:
         if running := self._unfinished(0):
             import ray
 
+            if self._kept is not None:
+                self._kept.kill_busy()
+                return False
             for ref in running:
                 ray.cancel(ref, force=force)
             running = self._unfinished(timeout)
         return bool(running)
 
     def _unfinished(self, timeout: float) -> list[Any]:
-        if not (refs := list(self._attempts)) or self._death():
+        if not (refs := self._refs()) or self._death():
             return []  # perhaps Ray was not even imported
         import ray
 
@@ -372,6 +420,8 @@ class RayEngine:
             self._reader.close()
         try:
             dead = self._death()
+            if self._kept is not None and not dead:
+                self._kept.close(CLOSE_TIMEOUT_S)
             if self._logs is not None and not dead:
                 self._logs.wait()
             if self._actors and not dead:
@@ -381,7 +431,7 @@ class RayEngine:
             # that may be in a child that the program has forked. There Ray would report it on its parent's
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
             self._actors, self._actors_ready, self._shared_refs, self._attempts = [], [], [], {}
-            self._item_refs, self._given_up = {}, {}
+            self._item_refs, self._given_up, self._kept = {}, {}, None
             if self._connection is not None:
                 self._connection.release(self)
 
@@ -439,6 +489,7 @@ def _sent_by(ref: Any, item: Any) -> Sent:
         exceptions.OutOfMemoryError,
         exceptions.NodeDiedError,
         exceptions.ObjectLostError,
+        exceptions.RayActorError,
     )
     try:
         sent: Sent | str = get(ref)

@@ -143,12 +143,12 @@ class _RunPrint:
         self._print_batch, self._print_lines = print_batch, print_lines
 
     def __call__(self, batch: Batch) -> None:
-        run = _runs.get(batch.get("task_name") or "")
+        run = _runs.get(batch.get("task_name") or batch.get("actor_name") or "")
         if run is None:
             self._print_batch(batch)
             return
         if run.allows(batch):
-            self._print(batch | {"task_name": run.name})
+            self._print(batch | {"task_name": run.name, "actor_name": ""})
         run.arrived(batch)
 
     def _print(self, batch: Batch) -> None:

@@ -17,6 +17,7 @@ from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, pack_outcome, unread
 from .._engines.payload.shipment import Packed
+from .._engines.per_worker import close_instance, make_instance
 from .._engines.task import Attempt, Failure, Outcome, run_attempt
 from .._interrupts import note_interrupts
 from .._validation import first_line
@@ -116,8 +117,9 @@ def run_shared_attempt(
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
-    reporter = attempt.reporter()
     with whole_lines(), shared.surroundings.applied(), program_main():
+        make_instance(shared.function, shared.kwargs)  # no part of the attempt: there is no reporter yet
+        reporter = attempt.reporter()
         try:
             item = Packed(*packed).load() if packed is not None else item
         except OSError as error:  # from a path that the item leads to, such as that of a dataset's rows
@@ -149,6 +151,13 @@ def run_shared_attempt(
         shared.warnings.clear()
     out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
     return sent._replace(differences=take_differences(), printed=(os.getpid(), out, err))
+
+
+def close_shared() -> None:
+    """Close what this worker has made for the last run."""
+    for shared in _cache.values():
+        with whole_lines(), shared.surroundings.applied(), program_main():
+            close_instance(shared.function, shared.kwargs)
 
 
 def _storing_time(sent: Sent) -> float:

@@ -36,6 +36,10 @@ WAITING = "waiting for workers"
 """The phase of a feed in which a run also shows how many workers have started: "waiting for workers 3/8"."""
 
 
+PREPARING = "preparing workers"
+"""The same for workers that make something first: "preparing workers 3/8"."""
+
+
 MAX_STAGES = 50
 """Named stages of a run that have a line each, about as many as a terminal has rows."""
 
@@ -339,7 +343,7 @@ class Run:
             return self._phase
         at_work = int(sums.get(Key(None, Metric.TASKS_STARTED), 0))
         phase = self._feed.phase
-        if phase not in ("", WAITING) and not (at_work or self._feed.trouble):
+        if phase not in ("", WAITING, PREPARING) and not (at_work or self._feed.trouble):
             return phase  # no task has begun, so none hangs
         finishing, standing = self._finishing.phase(now), self._stalls.phase(seen)
         if self._stalls.tasks and not finishing:
@@ -348,10 +352,10 @@ class Run:
             return found
         if None in self._stage_clock:  # items are worked on; the remark says how many workers do
             return ""
-        if phase != WAITING or not self._workers:
+        if phase not in (WAITING, PREPARING) or not self._workers:
             return phase
         started = at_work + self._done - self._before + self._failed
-        return f"{WAITING} {started:,}/{self._workers:,}" if started < self._workers else ""
+        return f"{phase} {started:,}/{self._workers:,}" if started < self._workers else ""
 
     def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> RunningTask | None:
         self._ledger.commit(task, counts)

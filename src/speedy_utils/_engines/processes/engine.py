@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
+from ..._run.run import PREPARING
 from ..._state.ledger import Report, Task
 from ..._state.timings import StageTimings
 from ..._worker.channel.folder import RunFolder
@@ -18,6 +19,7 @@ from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
 from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, pack_item
 from ..payload.unsent import sending
+from ..per_worker import CLOSE_TIMEOUT_S, maker_of
 from ..task import Attempt, Failure, Outcome, failure_of
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end
@@ -35,7 +37,7 @@ class ProcessEngine:
     ``starting``. Others start as they are needed.
     """
 
-    phase = trouble = ""
+    trouble = ""
     answered = True
 
     def __init__(self, work: WorkSpec) -> None:
@@ -53,6 +55,8 @@ class ProcessEngine:
         self._refused: list[tuple[Attempt, Outcome]] = []
         self._unusable: Failure | None = None
         self._closed = False
+        self._makes = maker_of(work.function, work.kwargs) is not None
+        self.phase = PREPARING if self._makes else ""
         if self._method == "fork":
             self._shared = self._inherited()
             try:
@@ -145,7 +149,7 @@ class ProcessEngine:
         try:
             for worker in self._workers:
                 worker.release()
-            for worker in wait_for_end(self._workers, EXIT_TIMEOUT_S):
+            for worker in wait_for_end(self._workers, CLOSE_TIMEOUT_S if self._makes else EXIT_TIMEOUT_S):
                 worker.kill()
         finally:
             for worker in self._workers:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import CodeType
@@ -27,6 +27,7 @@ from ..payload.pickling import ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
 from ..payload.results import Sent, pack_outcome, unread
 from ..payload.shipment import Packed
+from ..per_worker import close_instance, make_instance
 from ..task import Attempt, run_attempt
 from .arrow import reduce_slice
 
@@ -127,8 +128,13 @@ def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ())
             begin_run()
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        for order in _orders(ends.tasks):
-            send(ends.tasks, _run(order, shared))
+        try:
+            for order in _orders(ends.tasks):
+                send(ends.tasks, _run(order, shared))
+        finally:
+            if _loaded.cache_info().currsize:
+                with _as_program(shared):
+                    close_instance(*_loaded(shared))
     except (KeyboardInterrupt, EOFError, OSError):  # cancelled, or the driver is gone
         pass
 
@@ -159,10 +165,7 @@ def _orders(tasks: Connection) -> Iterator[Order]:
 
 
 def _run(order: Order, shared: Shared) -> Sent:
-    with ExitStack() as stack:
-        stack.enter_context(shared.surroundings.applied())
-        if shared.inherited is None:
-            stack.enter_context(program_main())
+    with _as_program(shared):
         try:
             function, kwargs = _loaded(shared)
         except Exception as error:  # loading a pickle imports modules and calls code of the user's
@@ -173,10 +176,18 @@ def _run(order: Order, shared: Shared) -> Sent:
             item = order.item if order.packed is None else order.packed.load()
         except Exception as error:  # as above
             return unread("its item", error)
+        make_instance(function, kwargs)  # before there is a reporter: it is no part of the attempt
         sink = FolderSink(shared.folder)
         attempt = order.attempt
         outcome = run_attempt(function, item, kwargs, attempt.reporter(), sink, adopt_tqdm=attempt.adopt_tqdm)
         return pack_outcome(ProcessPickler, outcome, address())._replace(differences=take_differences())
+
+
+@contextmanager
+def _as_program(shared: Shared) -> Iterator[None]:
+    """Let the user's code find what the program has around it."""
+    with shared.surroundings.applied(), nullcontext() if shared.inherited else program_main():
+        yield
 
 
 @functools.cache

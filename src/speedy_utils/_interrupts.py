@@ -1,9 +1,10 @@
 """Ctrl-C, SIGTERM, cancelled threads and forks: what may happen where, and how the code holds against it.
 
-**What is raised.** Two exceptions may be raised at any place in code that knows nothing of them. Ctrl-C
+**What is raised.** Some exceptions may be raised at any place in code that knows nothing of them. Ctrl-C
 raises a KeyboardInterrupt in the main thread. A run that ends early raises ``Cancelled`` in the threads that
-still work for it (:func:`raise_in_thread`), as Python has no other way to end a thread. Both are raised
-between two bytecodes, so never within one call of a C function, and at the latest when that returns.
+still work for it (:func:`raise_in_thread`), as Python has no other way to end a thread; a task that has run
+for longer than its ``task_timeout`` is ended by ``TimedOut``. All of them are raised between two bytecodes,
+so never within one call of a C function, and at the latest when that returns.
 
 **Where they must not be raised**, or need care:
 
@@ -81,6 +82,10 @@ T = TypeVar("T")
 
 class Cancelled(BaseException):
     """Raised in a task whose run was cancelled."""
+
+
+class TimedOut(BaseException):
+    """Raised in a task that has run for longer than its ``task_timeout``."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -347,7 +352,7 @@ def raise_in_thread(thread: int, error: type[BaseException], *, spare: Collectio
     frame = sys._current_frames().get(thread)
     if frame is None or _package(frame) in spare:
         return False
-    return _may_interrupt(frame) and _async_raise(thread, frame, error)
+    return may_interrupt(frame) and _async_raise(thread, frame, error)
 
 
 def _async_raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:
@@ -372,7 +377,7 @@ def _async_raise(thread: int, innermost: FrameType, error: type[BaseException]) 
             gc.enable()
 
 
-def _may_interrupt(innermost: FrameType) -> bool:
+def may_interrupt(innermost: FrameType) -> bool:
     """Return whether a thread with this innermost frame is in user code, or in what that waits in."""
     frames = [*_outwards(innermost)]
     if any(_package(frame) == "tqdm" and frame.f_code.co_name == "refresh" for frame in frames):

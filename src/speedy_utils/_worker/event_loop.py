@@ -70,6 +70,20 @@ class _Call:
                 self.awaitable.close()
         self.ended.put((value, error))
 
+    def interrupt(self, error: type[BaseException]) -> bool:
+        """Cancel it or, if its code does not let the loop run, raise an error there, in user code only.
+
+        Returns:
+            Whether that was done. If not, the caller may try again.
+        """
+        if self.task is None:
+            return False
+        if getattr(self.task.get_coro(), "cr_running", False):
+            return raise_in_thread(self.thread, error, spare=_LOOP_PACKAGES)
+        with suppress(RuntimeError):  # the loop is closed
+            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+        return True
+
     def wait(self) -> tuple[Any, BaseException | None]:
         """Return the value and the error that it ended with."""
         if threading.current_thread() is not threading.main_thread():

@@ -1,0 +1,1 @@
+"""How often a task is tried, and for how long."""

@@ -15,7 +15,7 @@ import wrapt
 
 from .._state.ledger import Stage
 from .._validation import checked_count, shorten
-from .tracked_call import Total, TrackedCall, TrackedSpec, attribute_to, counted_call
+from .tracked_call import CountedCall, Total, TrackedSpec, attribute_to
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _count_calls(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         # Not by a ``with``: the call may end later than this function. An ExitStack costs a third more.
-        counting = counted_call(spec, args, kwargs)
+        counting = spec.count(args, kwargs)
         counted = counting.__enter__()
         try:
             with attribute_to(counted):
@@ -39,7 +39,7 @@ def _count_calls(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..
     return call
 
 
-def _counted_once_awaited(result: Any, counted: TrackedCall, counting: AbstractContextManager[Any]) -> Any:
+def _counted_once_awaited(result: Any, counted: CountedCall, counting: AbstractContextManager[Any]) -> Any:
     """Return what a function returned, and let its call end once that has ended, if it can be awaited.
 
     Coroutines, and futures such as asyncio's tasks, have ended once they were awaited. Of other objects that
@@ -59,7 +59,7 @@ def _counted_once_awaited(result: Any, counted: TrackedCall, counting: AbstractC
     return result
 
 
-async def _end_after(coroutine: Coroutine[Any, Any, Any], counted: TrackedCall, stack: ExitStack) -> Any:
+async def _end_after(coroutine: Coroutine[Any, Any, Any], counted: CountedCall, stack: ExitStack) -> Any:
     with stack, attribute_to(counted):
         return await coroutine
 
@@ -77,7 +77,7 @@ def _end_with(stack: ExitStack, future: Any) -> None:
 
 def _count_coroutines(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
-        with counted_call(spec, args, kwargs) as counted, attribute_to(counted):
+        with spec.count(args, kwargs) as counted, attribute_to(counted):
             return await function(*args, **kwargs)
 
     return coroutine
@@ -85,7 +85,7 @@ def _count_coroutines(spec: TrackedSpec, function: Callable[..., Any]) -> Callab
 
 def _count_generators(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with counted_call(spec, args, kwargs, yields=True) as counted:
+        with spec.count(args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
             return (yield from body if counted is None else _CountedSteps(body, counted))
 
@@ -99,7 +99,7 @@ class _CountedSteps(Generator[Any, Any, Any]):
     call. So the context is set for each step only.
     """
 
-    def __init__(self, body: Generator[Any, Any, Any], call: TrackedCall) -> None:
+    def __init__(self, body: Generator[Any, Any, Any], call: CountedCall) -> None:
         self._body, self._call = body, call
 
     def __next__(self) -> Any:
@@ -124,7 +124,7 @@ class _CountedSteps(Generator[Any, Any, Any]):
 
 def _count_async_generators(spec: TrackedSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with counted_call(spec, args, kwargs, yields=True) as counted:
+        with spec.count(args, kwargs, yields=True) as counted:
             body = function(*args, **kwargs)
             resume, value = body.asend, None
             while True:  # what ``yield from`` does, which async generators do not have
@@ -150,13 +150,22 @@ def _count_async_generators(spec: TrackedSpec, function: Callable[..., Any]) -> 
 _Factory = Callable[[TrackedSpec, Callable[..., Any]], Callable[..., Any]]
 
 
-def _factory_for(function: Callable[..., Any]) -> _Factory:
+def factory_for(function: Callable[..., Any]) -> _Factory:
     """Return what makes a counted function of the same kind."""
     if inspect.isasyncgenfunction(function):
         return _count_async_generators
     if inspect.iscoroutinefunction(function) or _has_flag(function, inspect.CO_ITERABLE_COROUTINE):
         return _count_coroutines
     return _count_generators if inspect.isgeneratorfunction(function) else _count_calls
+
+
+def find_factory(function: Any) -> _Factory:
+    """Return what makes a counted function of the same kind, of any callable."""
+    if is_async_generator_function(function):
+        return _count_async_generators
+    if is_coroutine_function(function):
+        return _count_coroutines
+    return _count_generators if is_generator_function(function) else _count_calls
 
 
 class _BoundTracked(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # generic in stubs only
@@ -178,9 +187,9 @@ class TrackedObject(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as abov
     def __init__(self, wrapped: Any, total: Total | None, desc: Stage) -> None:
         inner = wrapped.__func__ if inspect.ismethod(wrapped) else wrapped
         spec = TrackedSpec(inner, total, desc)
-        count = _factory_for(inner)
+        count = factory_for(inner)
         if count is _count_calls and not inspect.isroutine(inner):
-            count = _factory_for(type(inner).__call__)
+            count = factory_for(type(inner).__call__)
 
         def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if instance is None or not inspect.ismethod(wrapped):
@@ -269,7 +278,7 @@ def _track_function(function: Any, *, total: Total | None, desc: Stage) -> Any:
     if not inspect.isfunction(function):
         return TrackedObject(function, total, desc)
     spec = TrackedSpec(function, total, desc)
-    counted = functools.wraps(function)(_factory_for(function)(spec, function))
+    counted = functools.wraps(function)(factory_for(function)(spec, function))
     counted.__tracked__ = spec  # type: ignore[attr-defined]  # no attribute of the type
     return counted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import suppress
+from importlib import import_module
 from itertools import chain, compress, islice, repeat
 from operator import length_hint
 from types import GeneratorType
@@ -21,6 +22,7 @@ from .._validation import (
     checked_total,
     shorten,
 )
+from .._worker import context, joining  # noqa: F401 - joining looks whether this process counts for a run
 from .._worker.context import current, tally_here
 from .._worker.left_out import checked_for
 from .._worker.tally import Tally
@@ -38,6 +40,9 @@ from .rows.bad_rows import CANNOT_FAIL, BadRows
 from .rows.dataset_rows import row_batches
 
 T = TypeVar("T")
+
+if context.process_tally is not None:  # bars of tqdm count here, also before anything else does
+    import_module("speedy_utils._instrument.tqdm_capture")
 
 _here = current.get
 

@@ -24,6 +24,7 @@ from tqdm import std
 
 from .._interrupts import after_fork_in_child
 from .._state.stage_limit import StageLimit
+from .._worker import context, joining
 from .._worker.context import current, tally_here
 from .._worker.event_loop import is_awaited_by_worker
 from .._worker.process import in_ray_worker
@@ -291,9 +292,27 @@ def _after_fork() -> None:
     global _forked_by_task
     _forked_by_task = _forked_by_task or bool(_tasks)
     _tasks.clear()
+    _expect_run()
+
+
+def _expect_run() -> None:
+    """Capture the bars of a process that counts for a run which did not start it, from its first count on."""
+    global _forked_by_task, _threads_belong_to_task
+    if context.process_tally is not None:
+        _forked_by_task = _threads_belong_to_task = True
+        _patch_tqdm()
+
+
+def _capture_for_good(reporter: Reporter) -> None:
+    """Let all bars that are made in this process from now on count for a reporter."""
+    task = _TaskBars()
+    reporter.own.open(task, counts=False)
+    _tasks[reporter] = task
 
 
 after_fork_in_child(_after_fork)
+joining.on_join.append(_capture_for_good)
+_expect_run()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from .._interrupts import ending_on_sigterm
 from .._state.ledger import RUN_ITEMS, Stage
@@ -20,6 +20,9 @@ class TrackedCall:
     """A tracked call that is running: a part of the tally that it counts for."""
 
     __slots__ = ("_outer", "counts_body", "tally", "total", "yielded")
+
+    tally: Tally
+    yielded: int
 
     def __init__(self, outer: Tally, total: int | None, *, yields: bool) -> None:
         self._outer = outer
@@ -131,7 +134,22 @@ def _run(
         run.commit(spec.name, counts, total=total, timings=reporter.final_timings())
 
 
-def attribute_to(call: TrackedCall | None) -> AbstractContextManager[None]:
+class CountedCall(Protocol):
+    """A call that is running and counts.
+
+    Attributes:
+        yielded: How many items it has yielded, if it is that of a generator.
+    """
+
+    yielded: int
+
+    @property
+    def tally(self) -> Tally:
+        """What counts in it."""
+        ...
+
+
+def attribute_to(call: CountedCall | None) -> AbstractContextManager[None]:
     """Let what happens in a block count for a call, if it is one."""
     return nullcontext() if call is None else counting(call.tally)
 
@@ -161,6 +179,12 @@ class TrackedSpec:
         elif total is not None and not callable(total):
             self.total = checked_count(total, "total")
         self.name = name
+
+    def count(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False
+    ) -> AbstractContextManager[CountedCall | None]:
+        """Return a block that counts a call; see :func:`counted_call`."""
+        return counted_call(self, args, kwargs, yields=yields)
 
     def items(self, args: tuple[Any, ...], kwargs: dict[str, Any], tally: Tally | None = None) -> int | None:
         """Return how many items a call stands for, or None if no total was given.

@@ -161,6 +161,11 @@ class ActorSink:
         )
         return True
 
+    def wait(self, seconds: float) -> None:
+        """Wait until the last call has arrived."""
+        if self._call is not None:
+            self._call.answered(seconds)
+
     def lost(self) -> bool:
         """Return whether the last call has failed because its actor was gone."""
         return self._call is not None and self._call.failed()

@@ -23,10 +23,13 @@ from .._state.stage_limit import StageLimit
 from .._state.stages import Stages
 from .._state.stalls import Stalls
 from .._state.timings import StageClock, StageTimings
+from .._worker.channel.writer import FINAL
 from .._worker.context import in_task
+from .._worker.joining import enclosing_tally
 from .._worker.process import in_ray_worker, is_child_process
 from .._worker.reporter import Reporter
 from .advice import CountingAdvice
+from .forwarding import ForwardingDisplay
 from .poller import Poller, last_read_timeout
 
 logger = logging.getLogger("speedy_utils")
@@ -130,6 +133,8 @@ class Run:
         initial: Items that were done before.
         display: Shows it.
         feed: Live counts, and what the work waits for; None for those of this process.
+        open_ended: Whether it has no tasks of its own: its feed reports on others' processes and calls. Then
+            only what they have counted counts, and nothing is credited at the end.
         poll_interval: Seconds between two readings.
         stall_after: Seconds without a count after which a task is said to stand; None for never.
         clock: Monotonic clock, in seconds.
@@ -152,14 +157,22 @@ class Run:
         initial: int = 0,
         display: Display,
         feed: Feed | None = None,
+        open_ended: bool = False,
         poll_interval: float = 0.3,
         stall_after: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed: Feed = LocalFeed() if feed is None else feed
         self._phase = ""
+        self._open_ended, self._succeeded = open_ended, False
         self._stages = Stages(
-            desc, total, unit=unit, task_unit=task_unit, initial=initial, tasks=tasks - tasks_done
+            desc,
+            total,
+            unit=unit,
+            task_unit=task_unit,
+            initial=initial,
+            tasks=tasks - tasks_done,
+            open_ended=open_ended,
         )
         self._total = None if total is None else total - initial
         self._tasks, self._workers, self._kept_from = tasks, workers, kept_from
@@ -175,6 +188,7 @@ class Run:
         self._time_left = TimeLeft(tasks - tasks_done, task_unit)
         self._finishing = FinishingTasks(after_counting, task_unit, tasks=tasks)
         self._lock = threading.Lock()  # the driver commits while the poller reads
+        self._reading = threading.Lock()  # the program reads while the poller does
         self._ended: float | None = None
         self._done, self._before, self._task_unit = tasks_done, tasks_done, task_unit
         self._failed = self._retries = 0
@@ -245,7 +259,8 @@ class Run:
     def complete(self) -> None:
         """Note that all is done and saved: the clock stops and, if no task failed, the count is the total."""
         with self._lock:
-            if not self._failed:
+            self._succeeded = True
+            if not (self._failed or self._open_ended):  # else the last reading tells
                 self._stages.all_succeeded()
                 self._complete = True
             self._ended = self._clock()
@@ -259,6 +274,10 @@ class Run:
 
     def snapshot(self) -> Snapshot:
         """Return the state now. The poller calls it."""
+        with self._reading:
+            return self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
         reports, timings = self._feed.collect()
         reports = list(reports)
         for report in reports:
@@ -269,11 +288,14 @@ class Run:
             for report in reports:
                 self._stages.observe(report.task, report.counts)
             self._ledger.merge(reports)
+            if self._open_ended:
+                self._close_final(reports)
             self._stage_clock.merge(self._stage_limit.timings(timings))
+            now = self._clock() if self._ended is None else self._ended
             if self._final:
+                self._complete_if_full(now)
                 self._stop_tasks()
             sums = self._ledger.sums
-            now = self._clock() if self._ended is None else self._ended
             tasks_left = self._tasks - self._done - self._failed
             if self._feed.answered:
                 self._seen = self._seen_time(now)
@@ -320,6 +342,22 @@ class Run:
             )
         _warn(messages)
         return snapshot
+
+    def _close_final(self, reports: Iterable[Report]) -> None:
+        """Close the tasks of another engine that have returned: no outcome comes from there."""
+        for report in reports:
+            if report.reading >= FINAL:
+                self._ledger.commit(report.task, report.counts)
+                self._running.end(report.task)
+                self._feed.forget(report.task)
+
+    def _complete_if_full(self, now: float) -> None:
+        """Complete a run that only its counts can tell of, if its block has ended without an exception."""
+        if not self._open_ended or not self._succeeded or self._complete:
+            return
+        if self._stages.is_full(self._stages.read(self._ledger.sums, self._stage_clock, now)):
+            self._stages.all_succeeded()
+            self._complete = True
 
     def _stop_tasks(self) -> None:
         """Let the tasks that are still running at the end count for what they have done."""
@@ -442,9 +480,22 @@ def display_here(progress: Progress, *, leave: bool = True) -> Display:
     """Return the display of a run that starts here.
 
     In a task it shows nothing, as what it counts belongs to the task's own run, but it may call a function.
+    In a process or a call that counts for a ``tracking()`` block it counts for that.
     In a child process or a Ray worker of the user's own it logs, unless the environment says otherwise: many
     of them may share a terminal.
     """
+    tally = enclosing_tally()
+    if tally is not None and tally.reporter.counts_runs:
+        return display_inside(progress, leave=leave)
     if in_task() and isinstance(progress, bool):
         progress = False
     return choose_display(progress, leave=leave, may_draw=in_main_program())
+
+
+def display_inside(progress: Progress, *, leave: bool = True) -> Display:
+    """Return the display of a run that starts here, and counts for what counts here, if anything does."""
+    tally = enclosing_tally()
+    if tally is None:
+        return choose_display(progress, leave=leave, may_draw=in_main_program())
+    shown = False if isinstance(progress, bool) else progress
+    return ForwardingDisplay(tally, choose_display(shown, leave=leave))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -126,6 +127,7 @@ class Stages:
         task_unit: What a task is called.
         initial: Items that were done before.
         tasks: How many tasks have not ended; 0 if the run has no tasks.
+        open_ended: Whether the run does not know which calls will work for it.
     """
 
     def __init__(
@@ -137,7 +139,9 @@ class Stages:
         task_unit: str = "tasks",
         initial: int = 0,
         tasks: int = 0,
+        open_ended: bool = False,
     ) -> None:
+        self._open_ended = open_ended
         self._desc, self._total, self._unit, self._task_unit = desc, total, unit, task_unit
         self._initial, self._tasks, self._tasks_left = initial, tasks, tasks
         self._tasks_succeeded = self._kept = 0
@@ -261,6 +265,12 @@ class Stages:
                 final[RUN_ITEMS] = min(passed)
         return final
 
+    def is_full(self, reading: Reading) -> bool:
+        """Return whether the line that stands for the run has counted all that there is."""
+        lines = {line.name: line for line in reading.stages}
+        line = reading.run_line if self.for_run is None else lines.get(self.for_run, reading.run_line)
+        return line.total is None or line.done >= line.total
+
     def all_succeeded(self) -> None:
         """Note that all tasks succeeded, and their results are saved: what was counted is the total."""
         self._complete = True
@@ -365,7 +375,9 @@ class Stages:
             self._initial,
             growing=growing,
             counters=run.counters,
-            pending=(counted or all_counted) and not self._complete,
+            # Nothing tells whether more calls follow: the line of a full count waits for those that run.
+            pending=(counted or all_counted)
+            and not (self._complete or (self._open_ended and not run.tasks_started)),
             counted_in=clock.elapsed(None, None) if timed else None,
             initial_counters=self._initial_counters.get(None, {}),
             postfix=self._postfix_of((None,)),
@@ -373,7 +385,7 @@ class Stages:
 
     def _declared_total(self, run: StageSums) -> Total:
         """Return the total of a run that was given none: what its tasks' loops declare, if all have such."""
-        if run.tasks_without_total or not run.total:
+        if run.tasks_without_total or not run.total or self._open_ended:
             return Total(None)
         return Total(
             run.total + self._items_without_total + self._initial,
@@ -419,7 +431,8 @@ class Stages:
         passed = sum(self._succeeded_by_stage.get(member, 0) for member in members)
         missed = self._succeeded_items and self._succeeded_items - passed
         total = None if self._total is None else self._total - self._initial + self._initial_counted
-        return RunSums(total, missed, self._tasks_left)
+        more = self._open_ended and not self._complete
+        return RunSums(total, missed, sys.maxsize if more else self._tasks_left)
 
     def _within(self, done: int, total: int, unit: str) -> int:
         if done > total:

@@ -7,7 +7,7 @@ A thread that a task starts by itself has none: it counts for the task of this p
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -25,6 +25,15 @@ flusher = Flusher()
 """The flusher of this process."""
 
 
+VARIABLE = "SPEEDY_UTILS_RUN"
+"""The environment variable that names the run which a process counts for: the address of a run."""
+
+
+process_tally: Callable[[], Tally | None] | None = None
+"""Returns the tally for code that works for no task, if it counts for an open ``tracking()`` block of this
+process, or for a run that did not start this process; None in other processes. Set by :mod:`.joining`."""
+
+
 _active: dict[Reporter, None] = {}
 """The tasks under way."""
 
@@ -38,6 +47,8 @@ def tally_here() -> Tally | None:
             # running code is its consumer, which must not be counted.
             if reporter.thread != threading.get_ident():
                 return reporter.own
+    if tally is None and process_tally is not None:
+        return process_tally()
     return tally
 
 
@@ -117,7 +128,7 @@ def _forget_parent() -> None:
 after_fork_in_child(_forget_parent)
 
 
-reset_sigterm_in_children(lambda: bool(_active))
+reset_sigterm_in_children(lambda: bool(_active) or process_tally is not None)
 
 
 def in_task() -> bool:

@@ -27,12 +27,17 @@ def is_child_process() -> bool:
     return _forked or multiprocessing.parent_process() is not None
 
 
+def ray_is_running() -> bool:
+    """Return whether this process is connected to a Ray, without importing it."""
+    # It may lack all of that: another thread is importing it.
+    return bool(getattr(sys.modules.get("ray"), "is_initialized", bool)())
+
+
 def in_ray_worker() -> bool:
     """Return whether this process is a Ray worker, without importing Ray."""
-    ray = sys.modules.get("ray")
-    # It may lack all of that: another thread is importing it.
-    if ray is None or not getattr(ray, "is_initialized", bool)():
+    if not ray_is_running():
         return False
+    ray = sys.modules["ray"]
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
@@ -84,7 +89,7 @@ def reset_sigterm_in_children(when: Callable[[], bool]) -> None:
     mask = _SignalMask()
 
     def before() -> None:
-        if when() and not _is_users(signal.getsignal(signal.SIGTERM)):
+        if when() and not is_users_handler(signal.getsignal(signal.SIGTERM)):
             # A signal that comes before the child has reset the handler stays pending until then.
             mask.before_fork = set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
 
@@ -102,7 +107,8 @@ def reset_sigterm_in_children(when: Callable[[], bool]) -> None:
     after_fork_in_child(after_in_child)
 
 
-def _is_users(handler: object) -> bool:
+def is_users_handler(handler: object) -> bool:
+    """Return whether a signal handler is neither the default, nor Ray's, nor of this package."""
     if handler in (signal.SIG_DFL, None):  # None: it was set in C
         return False
     return not str(getattr(handler, "__module__", "")).startswith(("ray.", "speedy_utils."))

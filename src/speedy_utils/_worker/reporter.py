@@ -51,6 +51,8 @@ class Reporter:
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
         bar_lines: What its captured tqdm bars say of the lines of their stages.
         input: The rows of the input that the task works on; None if it works on something else.
+        of_process: Whether it counts what happens in a process outside all tasks and bound calls.
+        counts_runs: Whether runs that its code starts count for it.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         thread: The thread that works on the task; None before it has started.
@@ -85,7 +87,7 @@ class Reporter:
         self._stage_clock = StageClock(clock)
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
-        self.strict = self.counts_a_part = False
+        self.strict = self.counts_a_part = self.of_process = self.counts_runs = False
         self.input: InputRows | None = None
         self.take_backs = 0
         self.thread: int | None = None
@@ -102,6 +104,10 @@ class Reporter:
             return self.own
         tally = self._stages.get(name)
         return tally or self._stages.setdefault(name, Tally(self, name))
+
+    def is_at_work(self) -> bool:
+        """Return whether a loop, a bar or a tracked call has not ended."""
+        return any(tally.is_at_work() for tally in (self.own, *list(self._stages.values())))
 
     def declare(self, name: Stage, total: int | None, *, bars: bool = False) -> None:
         """Add to the total that this task declares for a stage.

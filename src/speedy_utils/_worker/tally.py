@@ -53,6 +53,7 @@ class Tally:
         "_estimate",
         "_only",
         "_parts",
+        "_samplers",
         "counters",
         "limit",
         "n",
@@ -74,6 +75,7 @@ class Tally:
         self.n = 0
         self.counters: dict[str, Count] = {} if counters is None else counters
         self._parts: dict[Part, None] = {}
+        self._samplers: tuple[Part, ...] = ()  # those that count nothing themselves
         self.used = False
         self._only: Part | None = None  # the first part, while it is open and there is no other
         self._estimate = 0
@@ -169,12 +171,22 @@ class Tally:
             self.estimate()
             self._only = None if self.used else part
             self.used = True
+        else:
+            self._samplers = (*self._samplers, part)
         self._parts[part] = None
+
+    def is_at_work(self) -> bool:
+        """Return whether a loop, a bar or a tracked call that counts here has not ended."""
+        if any(part not in self._samplers for part in list(self._parts)):
+            return True
+        return self._bars is not None and self._bars.is_at_work()
 
     def close(self, part: Part, done: int) -> None:
         """End a part with its final count."""
         if part is self._only:
             self.estimate()
             self._only = None
+        if part in self._samplers:
+            self._samplers = tuple(each for each in self._samplers if each is not part)
         del self._parts[part]
         self.n += done

@@ -6,18 +6,23 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from ..._state.ledger import ENDED, OF_RUNNING_TASKS, Count, Key, Metric, Report
+from ..._state.ledger import ENDED, OF_RUNNING_TASKS, Count, Key, Metric, Report, Task
 from ..._state.stage_limit import StageLimit
 from ..._state.timings import StageClock, StageTimings
 from ..reporter import Reporter
-from .writer import FolderSink
+from .flusher import Sink
+from .writer import FINAL, FolderSink
 
 MAX_STAGES = 50
 """Named stages that the calls of a process may have, as those of a run."""
 
 _NOTES = (Metric.LEFT_OUT, Metric.ANOTHER_LOOP)
 """What has a text of its own in each call; the first one is enough."""
+
+
+_AT_WORK = Key(None, Metric.TASKS_STARTED)
 
 
 class ProcessCounts:
@@ -27,16 +32,27 @@ class ProcessCounts:
     task. Its counts are those of the calls that have finished, summed up, and of those that run.
 
     Args:
-        sink: Where they go.
+        task: The name of this process, or of a task of another engine that it runs.
+        sink: Where they go; None if a feed of this process reads them.
+        attempt: The number of the attempt at the task.
         clock: Monotonic clock, in seconds.
 
     Attributes:
-        task: The name of this process, as that of a task.
+        task: The name.
+        failed: Whether a call has not returned: a task may then be run again.
     """
 
-    def __init__(self, sink: FolderSink, clock: Callable[[], float] = time.monotonic) -> None:
-        self.task = sink.process_name
-        self._sink = sink
+    def __init__(
+        self,
+        task: Task,
+        sink: Sink | None,
+        attempt: int = 1,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.task = task
+        self.failed = False
+        self._sink, self._attempt = sink, attempt
         # A handler of SIGTERM may finish a call while this thread finishes another.
         self._lock = threading.RLock()
         self._finished: Mapping[Key, Count] = {}
@@ -44,6 +60,11 @@ class ProcessCounts:
         self._stage_limit = StageLimit(MAX_STAGES)
         self._stage_clock = StageClock(clock)
         self._readings = itertools.count(1)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call runs."""
+        return not self._running
 
     def add(self, reporter: Reporter) -> None:
         """Count a call from now on, with what it has counted already."""
@@ -67,18 +88,37 @@ class ProcessCounts:
             self._finished = total
             self._running.pop(reporter, None)
             report, timings = self.report(), self.timings()
-        self._sink.send([report], timings, last=True)
+        if self._sink is not None:
+            self._sink.send([report], timings, last=True)
+
+    def flush(self) -> None:
+        """Send the state in this thread, if it can be sent."""
+        with suppress(OSError):  # said by the thread that sends
+            if self._sink is not None:
+                self._sink.send([self.report()], self.timings(), last=True)
+
+    def close(self, sink: Sink) -> None:
+        """Send the last state of a task that has ended."""
+        report = self.report()
+        if isinstance(sink, FolderSink):
+            with suppress(OSError):
+                sink.keep(report._replace(reading=FINAL))
+        else:
+            sink.send([report._replace(reading=FINAL)], self.timings(), last=True)
 
     def report(self) -> Report:
         """Return the state now. Any thread may call it."""
         with self._lock:
-            counts, stack = self._finished, ""
+            counts, stack, at_work = self._finished, "", False
             for reporter in self._running:
                 report = reporter.report()
-                counts, stack = self._plus(counts, report.counts), stack or report.stack
-            if not self._running:
+                idle = reporter.of_process and not reporter.is_at_work()
+                counts = self._plus(counts, report.counts, idle=idle)
+                if not idle:
+                    at_work, stack = True, stack or report.stack
+            if not at_work:
                 counts = {**counts, ENDED: 1}
-            return Report(self.task, 1, counts, next(self._readings), stack=stack)
+            return Report(self.task, self._attempt, counts, next(self._readings), stack=stack)
 
     def timings(self) -> StageTimings:
         """Return how long ago work on the items of each stage started, and last moved."""
@@ -88,12 +128,19 @@ class ProcessCounts:
             return self._stage_clock.timings()
 
     def _plus(
-        self, sums: Mapping[Key, Count], counts: Mapping[Key, Count], *, finished: bool = False
+        self,
+        sums: Mapping[Key, Count],
+        counts: Mapping[Key, Count],
+        *,
+        finished: bool = False,
+        idle: bool = False,
     ) -> dict[Key, Count]:
         total = dict(sums)
         noted = {key.metric for key in sums if key.metric in _NOTES}
         for key, count in self._stage_limit.counts(counts).items():
             if key.metric in noted or (finished and key.metric in OF_RUNNING_TASKS):
+                continue
+            if idle and key == _AT_WORK:
                 continue
             total[key] = total.get(key, 0) + count
         return total

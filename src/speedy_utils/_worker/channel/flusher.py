@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from ..._state.ledger import ENDED, Report
+from ..._state.ledger import ENDED, Report, Task
 from ..._state.timings import StageTimings
 from ..reporter import Reporter
 
@@ -65,6 +65,23 @@ class Sink(Protocol):
         ...
 
 
+class Counted(Protocol):
+    """What the flusher sends: a reporter, or a contributor."""
+
+    @property
+    def task(self) -> Task:
+        """What it counts for."""
+        ...
+
+    def report(self) -> Report:
+        """Return the state now."""
+        ...
+
+    def timings(self) -> StageTimings:
+        """Return how long ago work on the items of each stage started, and last moved."""
+        ...
+
+
 class Flusher:
     """The one thread of a process that sends what its reporters have counted.
 
@@ -74,7 +91,7 @@ class Flusher:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._routes: dict[Reporter, _Route] = {}
+        self._routes: dict[Counted, _Route] = {}
         self._ended: EndedTask | None = None
         # Not taken through the condition, which does so in Python: an exception that cancels a task could be
         # raised between acquiring the lock and the block that releases it.
@@ -82,7 +99,7 @@ class Flusher:
         self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
-    def add(self, reporter: Reporter, sink: Sink) -> None:
+    def add(self, reporter: Counted, sink: Sink) -> None:
         """Send a reporter's counts to a sink from now on."""
         with self._lock:
             self._routes[reporter] = _Route(sink)
@@ -99,7 +116,7 @@ class Flusher:
             else:
                 self._thread = thread
 
-    def remove(self, reporter: Reporter, *, last: bool = False) -> None:
+    def remove(self, reporter: Counted, *, last: bool = False) -> None:
         """Stop sending a reporter's counts.
 
         Args:
@@ -172,7 +189,7 @@ class _Route:
         """Return whether the end of the task is known to have arrived, or to be of no use any more."""
         return self._sent is not None and ENDED in self._sent.counts and self.sink.settled()
 
-    def flush(self, reporter: Reporter, now: float, *, final: bool = False, ended: bool = False) -> None:
+    def flush(self, reporter: Counted, now: float, *, final: bool = False, ended: bool = False) -> None:
         try:
             report = reporter.report()
             if ended:

@@ -17,10 +17,10 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .lock import LEASE, LOCK, hold_folder
 from .state_file import HOST, RUN, UNFINISHED
@@ -50,6 +50,7 @@ class RunFolder:
     Args:
         folder: A folder of the user's, on storage that the machines of the run share. What an earlier run
             has left in it is removed, and nothing else.
+        settings: What processes have to know that have the name of the folder alone, as JSON takes it.
 
     Attributes:
         path: The folder.
@@ -60,7 +61,10 @@ class RunFolder:
         OSError: ``folder`` can't be written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self._settings = dict(settings or {})
         self.run = uuid.uuid4().hex[:8]
         self._given = folder is not None
         self._made = False
@@ -115,7 +119,9 @@ class RunFolder:
 
     def _write_run(self, path: Path) -> None:
         unfinished = path / f"{os.getpid()}-{self.run}-0{UNFINISHED}"
-        unfinished.write_text(json.dumps({"run": self.run, "host": HOST, "pid": os.getpid()}), "ascii")
+        unfinished.write_text(
+            json.dumps({"run": self.run, "host": HOST, "pid": os.getpid(), **self._settings}), "ascii"
+        )
         os.replace(unfinished, path / RUN)
 
     def _remove_files(self) -> None:

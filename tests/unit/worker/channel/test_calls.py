@@ -19,7 +19,8 @@ STARTED = Key(None, Metric.TASKS_STARTED)
 @pytest.fixture
 def counts(tmp_path: Path) -> ProcessCounts:
     """Return what this process counts in the folder."""
-    return ProcessCounts(FolderSink(tmp_path, "r1"))
+    sink = FolderSink(tmp_path, "r1")
+    return ProcessCounts(sink.process_name, sink)
 
 
 def read(folder: Path) -> Ledger:
@@ -81,7 +82,8 @@ def test_a_later_report_has_a_later_reading(counts: ProcessCounts) -> None:
 def test_a_stage_begins_with_the_first_call(tmp_path: Path) -> None:
     """The times of calls that have finished stay known."""
     clock = FakeClock()
-    counts = ProcessCounts(FolderSink(tmp_path, "r1"), clock)
+    sink = FolderSink(tmp_path, "r1")
+    counts = ProcessCounts(sink.process_name, sink, clock=clock)
     reporter = Reporter("a", clock=clock)
     counts.add(reporter)
     reporter.mark_started("Parse")

@@ -1,0 +1,183 @@
+"""Functions that count for a run wherever they are called: in processes of another engine, or in this one."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from types import FunctionType
+from typing import Any
+
+import wrapt
+
+from .._state.ledger import RUN_ITEMS, Count, Key, Metric
+from .._state.stages import Stages
+from .._validation import shorten
+from .._worker.channel.calls import ProcessCounts
+from .._worker.context import current, registered
+from .._worker.joining import RunAddress, counts_for, on_actor, warn_once
+from .._worker.process import in_ray_worker
+from .._worker.reporter import Reporter
+from .decorator import called_function, factory_for, find_factory
+from .tqdm_capture import capturing_tqdm, stop_capturing
+from .tracked_call import Total, TrackedSpec
+
+
+class BoundCall:
+    """A bound call that is running.
+
+    Args:
+        reporter: Counts what is reported in it.
+    """
+
+    __slots__ = ("tally", "yielded")
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.tally = reporter.own
+        self.yielded = 0
+
+
+class BoundSpec(TrackedSpec):
+    """A function, and the run that its calls count for.
+
+    Args:
+        function: The function.
+        total: Items of a call; see :func:`~speedy_utils.tracked`.
+        run: The run.
+    """
+
+    def __init__(self, function: Callable[..., Any], total: Total | None, run: RunAddress) -> None:
+        super().__init__(function, total, None)
+        self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BoundSpec, (self.function, self.total, on_actor(self.run))
+
+    @contextmanager
+    def count(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        yields: bool = False,  # noqa: ARG002 - what it yields is no item by itself
+    ) -> Iterator[BoundCall | None]:
+        """Count a call while the block runs. The block gets None if the call is a part of another."""
+        outer = current.get()
+        if outer is not None and not outer.reporter.of_process:
+            yield None
+            return
+        counts = _counts_for(self.run)
+        if counts is None:
+            yield None
+            return
+        reporter = self.run.reporter(total=self.items(args, kwargs))
+        counts.add(reporter)
+        returned = False
+        try:
+            with registered(reporter), self._capturing(reporter):
+                yield BoundCall(reporter)
+            returned = True
+        finally:
+            stop_capturing(reporter)  # once more, see _interrupts
+            counts.failed = counts.failed or not returned
+            try:
+                counts.finish(reporter, _final_counts(reporter, returned=returned))
+            except OSError as error:
+                warn_once(
+                    f"what is counted in this process can't be sent to its run ({type(error).__name__}: "
+                    f"{error}); its work goes on"
+                )
+
+    def _capturing(self, reporter: Reporter) -> AbstractContextManager[None]:
+        return capturing_tqdm(reporter.own) if self.run.adopt_tqdm else nullcontext()
+
+
+def _final_counts(reporter: Reporter, *, returned: bool) -> Mapping[Key, Count]:
+    """Return what a call counts for: if it has returned for its total or, if nothing was reported, for 1."""
+    if not returned:
+        return reporter.capped_counts()
+    counts = Stages("", None).task_succeeded(reporter.task, reporter.raw_counts(), reporter.total)
+    if reporter.total is None and not any(done for key, done in counts.items() if key.metric is Metric.ITEMS):
+        counts[RUN_ITEMS] = 1
+    return counts
+
+
+def _counts_for(run: RunAddress) -> ProcessCounts | None:
+    """Return what counts for a run here, under the name of the engine's task, if that may be run again."""
+    if in_ray_worker():
+        ray_calls: Any = import_module("speedy_utils._ray.bound_calls")
+        return counts_for(run, *ray_calls.current_task(), actor_sink=ray_calls.actor_sink)
+    if (dask_worker := sys.modules.get("distributed.worker")) is not None:
+        state = getattr(dask_worker, "thread_state", None)
+        if (key := getattr(state, "key", None)) is not None:
+            return counts_for(run, f"dask {key}", int(1e9 * getattr(state, "start_time", 0)))
+    return counts_for(run)
+
+
+class BoundFunction(wrapt.CallableObjectProxy):  # type: ignore[type-arg]  # generic in stubs only
+    """What stands for a bound function: the counting one, pickled by what it is made of.
+
+    The counting function is a closure, which pickle refuses. cloudpickle takes this object for a function, as
+    wrapt has it look like one, and sends the closure.
+    """
+
+    def __init__(self, spec: BoundSpec) -> None:
+        super().__init__(counting_function(spec))
+        self._self_spec = spec
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return BoundFunction, (self._self_spec,)
+
+
+def counting_function(spec: BoundSpec) -> FunctionType:
+    """Return a plain function that counts, of the same kind and with the same name as that of ``spec``."""
+    function = spec.function
+    counting: Any = functools.wraps(function)(find_factory(function)(spec, function))
+    if not hasattr(function, "__name__"):  # of a partial, or of an object
+        named = called_function(function)
+        counting.__name__ = getattr(named, "__name__", type(function).__name__)
+        counting.__qualname__ = getattr(named, "__qualname__", counting.__name__)
+    found: FunctionType = counting
+    return found
+
+
+def bind(function: Any, total: Total | None, run: RunAddress) -> Any:
+    """Return a function, a class, or what ``ray.remote`` made, with calls that count for a run.
+
+    Raises:
+        TypeError: It is nothing of that kind.
+        ValueError: ``total`` names no parameter of the function.
+    """
+    if type(function).__module__.startswith("ray.") and not isinstance(function, type):
+        ray_calls: Any = import_module("speedy_utils._ray.bound_calls")
+        return ray_calls.bind_remote(function, total, run)
+    if isinstance(function, type):
+        return bind_class(function, total, run)
+    if not callable(function):
+        raise TypeError(f"bind() needs a function or a class, not {shorten(function)}")
+    return BoundFunction(BoundSpec(function, total, run))
+
+
+def bind_class(kind: type, total: Total | None, run: RunAddress) -> type:
+    """Return a subclass whose calls, and calls of its methods without an underscore, count for a run."""
+    meta = type(f"Bound{type(kind).__name__}", (type(kind),), {})
+    namespace: dict[str, Any] = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+    }
+    for name in dir(kind):
+        method = getattr(kind, name)
+        if isinstance(method, FunctionType) and (name == "__call__" or not name.startswith("_")):
+            spec = BoundSpec(method, total, run)
+            namespace[name] = functools.wraps(method)(factory_for(method)(spec, method))
+    bound: type = meta(kind.__name__, (kind,), namespace)
+    copyreg.pickle(meta, functools.partial(_reduce_class, kind, total, run))
+    return bound
+
+
+def _reduce_class(kind: type, total: Total | None, run: RunAddress, _bound: type) -> tuple[Any, ...]:
+    return bind_class, (kind, total, on_actor(run))

@@ -1,0 +1,330 @@
+"""How a process finds a run that did not start it: by its environment, by a fork, or by a bound call.
+
+An environment variable names the folder of the run, so processes that are started inside a ``tracking()``
+block find it. A forked child finds the block that was open at the fork. What such a process counts is written
+to the folder; see ``channel.folder``. Nothing is done before the first count.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from .._interrupts import after_fork_in_child
+from .._state.ledger import Report
+from .._validation import shorten
+from . import context
+from .channel.calls import ProcessCounts
+from .channel.flusher import Sink
+from .channel.state_file import RUN
+from .channel.writer import FolderSink
+from .process import in_ray_worker, is_users_handler
+from .reporter import Reporter
+from .tally import Tally
+
+logger = logging.getLogger("speedy_utils")
+
+END_TIMEOUT_S = 1.0
+"""Seconds that a process which SIGTERM ends has to write its last state."""
+
+MAX_IDLE = 16
+"""Tasks of another engine that are kept open in a process after their last bound call has ended."""
+
+
+class RunAddress(NamedTuple):
+    """Where a run is found, and how to count for it.
+
+    Attributes:
+        folder: Its folder.
+        run: Its id.
+        actor: The name of its actor on Ray, for machines that don't see the folder; empty if it has none.
+        adopt_tqdm: Whether tqdm bars count.
+        stack_after: Seconds without a movement after which reports say where the code is; None for never.
+    """
+
+    folder: str
+    run: str
+    actor: str = ""
+    adopt_tqdm: bool = True
+    stack_after: float | None = None
+
+    def reporter(self, *, total: int | None = None, of_process: bool = False) -> Reporter:
+        """Return a reporter for a call, or for the code of a process outside all calls.
+
+        Args:
+            total: The items of the call; None if that is not known.
+            of_process: Whether it is for such code.
+        """
+        reporter = Reporter("", total=total, declare_lengths=False, stack_after=self.stack_after)
+        reporter.counts_runs, reporter.of_process = True, of_process
+        return reporter
+
+    @classmethod
+    def read(cls, folder: str) -> RunAddress | None:
+        """Return the address of the run that has a folder; None if there is none."""
+        try:
+            settings = json.loads(Path(folder, RUN).read_bytes())
+            return cls(folder, settings["run"], "", settings["adopt_tqdm"], settings["stack_after"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+class _JoinedSink(FolderSink):
+    """A folder that may go before this process does."""
+
+    _gone = False
+
+    def _write(self, part: str, reports: Iterable[Report]) -> None:
+        if self._gone:
+            return
+        try:
+            super()._write(part, reports)
+        except FileNotFoundError:
+            if os.path.isdir(self._folder):
+                raise
+            self._gone = True
+            warn_once(
+                f"the run at {self._folder} has ended: what this process counts from now on is not shown. In "
+                "processes that live longer than a tracking() block, call run.bind(function) of the block "
+                "that is open"
+            )
+
+
+ActorSinks = Callable[[str], Sink]
+"""Makes a sink to the actor of a run on Ray, of its name."""
+
+
+class _Block(NamedTuple):
+    """A block that is open in this process.
+
+    Attributes:
+        counts: What the process counts for it.
+        own: The reporter of its code.
+        actor: Returns the name of its actor on Ray, which is started if need be; empty without Ray.
+    """
+
+    counts: ProcessCounts
+    own: Reporter
+    actor: Callable[[], str]
+
+
+class _Process:
+    """What this process knows of runs.
+
+    Attributes:
+        blocks: The blocks that are open in it, by folder, the innermost last.
+        joined: What it counts for other runs, by folder and task; the task is empty for the process itself.
+        sinks: The way to each of these, by folder.
+        named: The folder of the run that code without a bound call counts for; empty if there is none.
+        said: What was said already.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, _Block] = {}
+        self.joined: dict[tuple[str, str], ProcessCounts] = {}
+        self.sinks: dict[str, Sink] = {}
+        self.named = os.environ.get(context.VARIABLE, "")
+        self.said: set[str] = set()
+        self.lock = threading.Lock()
+
+
+_process = _Process()
+
+
+def open_block(folder: str, counts: ProcessCounts, own: Reporter, actor: Callable[[], str]) -> None:
+    """Let calls and threads of this process find a run that is open in it.
+
+    Args:
+        folder: The folder of the run.
+        counts: What the process counts for it.
+        own: The reporter of the block's code.
+        actor: Returns the name of its actor on Ray, which is started if need be; empty without Ray.
+    """
+    _process.blocks[folder] = _Block(counts, own, actor)
+    _count_for_block()
+
+
+def close_block(folder: str) -> None:
+    """Undo :func:`open_block`. Idempotent."""
+    _process.blocks.pop(folder, None)
+    _count_for_block()
+
+
+def _count_for_block() -> None:
+    """Let threads without a context count for the innermost block, if all blocks are open in one thread."""
+    blocks = [*_process.blocks.values()]
+    if not blocks:
+        _expect_run()
+        return
+    tally = blocks[-1].own.own if len({block.own.thread for block in blocks}) == 1 else None
+    context.process_tally = lambda: tally
+
+
+def enclosing_tally() -> Tally | None:
+    """Return what a run counts for that starts here; None if it is on its own.
+
+    A block that is open in another thread of this process does not enclose it.
+    """
+    tally = context.tally_here()
+    if tally is not None and context.current.get() is None and tally.reporter.of_process and _process.blocks:
+        return None
+    return tally
+
+
+def on_actor(run: RunAddress) -> RunAddress:
+    """Return the address of a run for another process, with the name of its actor if it needs one."""
+    block = _process.blocks.get(run.folder)
+    return run if block is None else run._replace(actor=block.actor())
+
+
+def counts_for(
+    run: RunAddress, task: str = "", attempt: int = 1, *, actor_sink: ActorSinks | None = None
+) -> ProcessCounts | None:
+    """Return what counts for a run here; None if it can't be reached, which is said once.
+
+    Args:
+        run: The run.
+        task: The task of another engine that this code works for, if that may be run again under the same
+            name; empty for this process.
+        attempt: The number of the attempt at the task.
+        actor_sink: Makes a sink to an actor, where there is a Ray.
+    """
+    if not task and (block := _process.blocks.get(run.folder)) is not None:
+        return block.counts
+    key = (run.folder, f"{task} {attempt}" if task else "")
+    if (known := _process.joined.get(key)) is not None:
+        return known
+    with _process.lock:
+        if (known := _process.joined.get(key)) is not None:
+            return known
+        sink = _process.sinks.get(run.folder) or _sink_to(run, actor_sink)
+        if sink is None:
+            return None
+        _process.sinks[run.folder] = sink
+        name = task or (sink.process_name if isinstance(sink, FolderSink) else f"process {os.getpid()}")
+        counts = _process.joined[key] = ProcessCounts(name, sink, attempt)
+        idle = [key for key, each in _process.joined.items() if key[1] and each.is_idle]
+        left = [(key[0], _process.joined.pop(key)) for key in idle[:-MAX_IDLE]]
+    context.flusher.add(counts, sink)
+    for folder, each in left:  # they have ended long ago
+        context.flusher.remove(each)
+        if not each.failed:
+            each.close(_process.sinks[folder])
+    return counts
+
+
+def _sink_to(run: RunAddress, actor_sink: ActorSinks | None) -> Sink | None:
+    if os.path.isdir(run.folder):
+        return _JoinedSink(run.folder, run.run)
+    if run.actor and actor_sink is not None:
+        return actor_sink(run.actor)
+    warn_once(
+        f"the run at {run.folder} can't be reached from here: what this process counts is not shown, and its "
+        "work goes on. On several machines, name a folder that all of them share: tracking(folder=...)"
+    )
+    return None
+
+
+def _tally_of_process() -> Tally | None:
+    """Return what counts here for the run that the environment names, or that was open at the fork."""
+    folder = _process.named
+    run = None if in_ray_worker() else RunAddress.read(folder)
+    context.process_tally = None  # also if it can't be reached
+    if run is None:
+        if not in_ray_worker():
+            warn_once(
+                f"{context.VARIABLE}={shorten(folder)} names no run that is open: what this process counts "
+                "is not shown"
+            )
+        return None
+    counts = counts_for(run)
+    if counts is None:
+        return None
+    own = run.reporter(of_process=True)
+    own.thread = threading.get_ident()
+    counts.add(own)
+    context.current.set(own.own)
+    context.process_tally = lambda: own.own
+    if run.adopt_tqdm:
+        for begin in on_join:
+            begin(own)
+    _send_at_end(counts)
+    return own.own
+
+
+on_join: list[Callable[[Reporter], object]] = []
+"""What else is to be done once this process counts for a run: tqdm bars are captured."""
+
+
+def _send_at_end(counts: ProcessCounts) -> None:
+    """Send the last state of this process however Python ends it.
+
+    Children of multiprocessing end by ``os._exit``, after they have run finalizers of their own; so do those
+    of its fork ``multiprocess``, which ``datasets`` uses. A pool that is left ends its workers by SIGTERM.
+    """
+    atexit.register(counts.flush)
+    for name in ("multiprocessing.util", "multiprocess.util"):
+        if (util := sys.modules.get(name)) is not None:
+            util.Finalize(None, _finish, (counts,), exitpriority=-1000)
+    main = threading.current_thread() is threading.main_thread()
+    if main and not is_users_handler(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _finish(counts: ProcessCounts) -> None:
+    """Write the last state of this process, which is about to end."""
+    handled = signal.getsignal(signal.SIGTERM) is _end
+    if handled:  # it would interrupt the writing
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    counts.flush()
+    if handled:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
+    """Write the last states, and end this process by the signal as if it had no handler."""
+    here = [counts for (_, task), counts in _process.joined.items() if not task]
+
+    def send() -> None:
+        for each in here:
+            each.flush()
+
+    # The signal may have interrupted code that holds a lock which this needs.
+    thread = threading.Thread(target=send, daemon=True)
+    with suppress(RuntimeError):  # there are too many threads
+        thread.start()
+        thread.join(END_TIMEOUT_S)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def warn_once(text: str) -> None:
+    """Log a warning, unless this process has logged it already."""
+    if text not in _process.said:
+        _process.said.add(text)
+        logger.warning("%s", text)
+
+
+def _after_fork() -> None:
+    """Let a forked child count for the block that was open at the fork, or for what its parent has joined."""
+    global _process
+    _process = _Process()
+    _expect_run()
+
+
+def _expect_run() -> None:
+    context.process_tally = _tally_of_process if _process.named else None
+
+
+after_fork_in_child(_after_fork)
+_expect_run()

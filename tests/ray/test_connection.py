@@ -224,10 +224,14 @@ def meet(i):
         time.sleep(0.01)
     return i
 print(multi_process(meet, range(3), num_workers=3))
-"""
+from speedy_utils._engines.cpus import cpus
+threads = multi_process(lambda i: os.environ["OMP_NUM_THREADS"], [0], num_workers=1, progress=False)
+print(threads == [str(cpus())])  # of Ray itself it would have one
+""",
+        env={"OMP_NUM_THREADS": None},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[2, 1]\n[0, 1, 2]\n"
+    assert done.stdout == "[2, 1]\n[0, 1, 2]\nTrue\n"
     lines = done.stderr.splitlines()
     assert [line for line in lines if not LOG_LINE.fullmatch(line)] == []
     for what in ("items", "tasks"):  # there are lines before if Ray starts slowly

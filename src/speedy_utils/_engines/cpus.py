@@ -21,14 +21,26 @@ PERIOD_US = 100_000
 """The period of a quota for which none is given, in microseconds."""
 
 
+_limit = 0
+"""How many a worker has to itself; 0 for no limit."""
+
+
+def limit_cpus(number: int) -> None:
+    """Let :func:`cpus` return no more from now on, as other workers use the rest."""
+    global _limit
+    _limit = number
+
+
 def cpus(root: Path = Path("/")) -> int:
     """Return how many CPUs this process may use, at least 1; a part of a CPU counts as a whole one.
+
+    In a worker these are the ones that it has to itself, so that a run in a task starts no more.
 
     Args:
         root: The folder that holds ``proc`` and ``sys``.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *_quotas(root)]))
+    return max(1, min([allowed, *_quotas(root), _limit or allowed]))
 
 
 def _quotas(root: Path) -> Iterator[int]:

@@ -18,6 +18,7 @@ from .. import __version__
 from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.environment.surroundings import Surroundings
+from .._engines.environment.thread_limits import ThreadLimits
 from .._engines.payload.refs import ValueLostError, is_ref, resolve
 from .._engines.payload.results import Sent, unpack_outcome
 from .._engines.payload.shipment import PLAIN_TYPES, Shipment
@@ -133,7 +134,8 @@ class RayEngine:
             TypeError: Ray can't pickle the function or its arguments, or does not know an option.
             ValueError: An option has a value that Ray does not allow.
         """
-        surroundings = Surroundings.of_program()  # first: Ray changes the environment
+        # First: Ray changes the environment.
+        surroundings, threads = Surroundings.of_program(), ThreadLimits.of_workers(self._work.workers)
         connection = _import_connection()
         import ray
 
@@ -165,6 +167,7 @@ class RayEngine:
         if cpus_of_ray := connection.own_cpus():
             # All workers fit in a Ray that is ours, also if it was started for fewer. Ray counts in
             # ten-thousandths of a CPU.
+            surroundings = replace(surroundings, threads=threads)
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
         if self._waiting_phase is PREPARING:
             self._kept = KeptWorkers(work.workers, options)

@@ -213,7 +213,8 @@ def _for_this_worker(program: Surroundings) -> Surroundings:
     def keeps(name: str) -> bool:
         return name in variables or _is_of_ray(name) or (bool(own_code) and name in _SEARCHED)
 
-    return program.without(
+    threads = replace(program.threads, of_user=program.threads.of_user | variables.keys())
+    return replace(program, threads=threads).without(
         keeps,
         folder="working_dir" in settings,
         paths=bool(own_code),

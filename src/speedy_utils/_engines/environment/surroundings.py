@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .logging_settings import LoggingSettings
+from .thread_limits import NO_LIMITS, ThreadLimits, is_limit
 
 _VARIABLES_AT_IMPORT = dict(os.environ)
 
@@ -116,6 +117,7 @@ class Surroundings:
         paths: The entries of ``sys.path``.
         own_paths_first: Whether the worker's own ``sys.path`` comes first.
         logs: The levels and the format of its logging.
+        threads: How many threads libraries may start in a worker.
     """
 
     folder: str | None = None
@@ -123,16 +125,17 @@ class Surroundings:
     paths: SearchPath = field(default_factory=SearchPath)
     own_paths_first: bool = False
     logs: LoggingSettings = field(default_factory=LoggingSettings)
+    threads: ThreadLimits = NO_LIMITS
 
     @classmethod
-    def of_program(cls) -> Surroundings:
-        """Return those of this process as they are now."""
+    def of_program(cls, threads: ThreadLimits = NO_LIMITS) -> Surroundings:
+        """Return those of this process as they are now, with limits of its workers."""
         initial = _initial_variables()
         _changed_names.update(_changed(initial, os.environ))
         # Also those that are again what they were: workers may have begun in the meantime.
-        variables = {name: os.environ.get(name) for name in sorted(_changed_names)}
+        variables = {name: os.environ.get(name) for name in sorted(_changed_names) if not is_limit(name)}
         paths, logs = SearchPath.of(sys.path), LoggingSettings.of_program()
-        return cls(_current_folder(), variables, paths, logs=logs)
+        return cls(_current_folder(), variables, paths, logs=logs, threads=threads)
 
     def without(
         self, keeps: Callable[[str], bool], *, folder: bool, paths: bool, logs: bool = False
@@ -165,14 +168,16 @@ class Surroundings:
         entries that it adds to ``sys.path``. But the program's folder and variables are set anew each time.
         """
         folder = None if self.folder is None else _current_folder()
-        variables = {name: os.environ.get(name) for name in self.variables}
+        self.threads.set_in_libraries()
+        wanted = {**self.variables, **self.threads.variables()}
+        variables = {name: os.environ.get(name) for name in wanted}
         own = list(sys.path)
         merged = self.paths.merged(own, own_first=self.own_paths_first)
         try:
             if self.folder != folder and self.folder is not None:
                 with suppress(OSError):  # this machine does not have it: see missing_folder
                     os.chdir(self.folder)
-            _set_variables(self.variables)
+            _set_variables(wanted)
             sys.path[:] = merged
             with self.logs.applied():
                 yield

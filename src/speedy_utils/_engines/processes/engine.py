@@ -15,6 +15,7 @@ from ..._worker.channel.reader import FolderReader
 from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
+from ..environment.thread_limits import ThreadLimits
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
 from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, pack_item
@@ -190,7 +191,10 @@ class ProcessEngine:
 
     def _inherited(self) -> Shared:
         work = self._work
-        return Shared(str(self._folder.path), Surroundings.of_program(), (work.function, work.kwargs))
+        return Shared(str(self._folder.path), self._surroundings(), (work.function, work.kwargs))
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings.of_program(ThreadLimits.of_workers(self.workers))
 
     def _packed(self, arguments: Mapping[str, Any]) -> Shared:
         with sending("func", self._work.function, ProcessPickler):
@@ -198,4 +202,4 @@ class ProcessEngine:
         with sending("the keyword arguments", arguments, ProcessPickler):
             kwargs = self._shipment.define(arguments)
         packed = pickle.dumps((function, kwargs), protocol=5)  # multiprocessing would take another protocol
-        return Shared(str(self._folder.path), Surroundings.of_program(), packed=packed)
+        return Shared(str(self._folder.path), self._surroundings(), packed=packed)

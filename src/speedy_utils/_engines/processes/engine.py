@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -22,10 +23,11 @@ from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, pack_item
 from ..payload.unsent import sending
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
 from ..task import Attempt, Failure, Outcome, failure_of
+from .fork_server import ForkServer
 from .output import WorkerOutput
-from .pool import EXIT_TIMEOUT_S, Worker, wait_for_end
+from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
 from .starting import start_context, start_method
-from .worker import Order, ProcessPickler, Shared
+from .worker import Ends, Order, ProcessPickler, Shared
 
 CANCEL_GRACE_S = 1.5
 """Seconds in which a cancelled attempt may end before its worker is killed."""
@@ -34,8 +36,8 @@ CANCEL_GRACE_S = 1.5
 class ProcessEngine:
     """Runs each attempt in a process of this machine.
 
-    The first workers are forked when the engine is made, which is before the run has threads; see
-    ``starting``. Others start as they are needed.
+    Where the program may be forked, a fork server and the first workers start when the engine is made, which
+    is before the run has threads; see ``starting``. Others start as they are needed.
     """
 
     trouble = ""
@@ -45,7 +47,7 @@ class ProcessEngine:
         self.workers = work.workers
         self._work = work
         self._method = start_method()
-        self._context = start_context(self._method, work.function)
+        self._start_process: Callable[[Ends], Any] | None = None
         self._folder = RunFolder()
         self._reader = FolderReader(self._folder.path, self._folder.run)
         self._output = WorkerOutput(work.worker_logs)
@@ -58,9 +60,12 @@ class ProcessEngine:
         self._closed = False
         self._makes = maker_of(work.function, work.kwargs) is not None
         self.phase = PREPARING if self._makes else ""
+        self._fork_server: ForkServer | None = None
         if self._method == "fork":
             self._shared = self._inherited()
             try:
+                self._fork_server = ForkServer(self._shared)
+                self._start_process = self._fork_server.start
                 for _ in range(self.workers):
                     self._start_worker()
             except BaseException:  # there is no run yet that would close the engine
@@ -85,6 +90,8 @@ class ProcessEngine:
                 self._unusable = failure_of(error)
             else:
                 self._shared = self._packed(kwargs)
+                context = start_context(self._method, self._work.function)
+                self._start_process = partial(start_process, context, self._shared)
         self._output.start()
 
     def submit(self, attempt: Attempt, item: Any) -> None:
@@ -156,13 +163,15 @@ class ProcessEngine:
             for worker in self._workers:
                 worker.reap()
             self._workers = []
+            if self._fork_server is not None:
+                self._fork_server.close()
             self._output.close()
             self._folder.close()
 
     def _start_worker(self) -> Worker:
-        if self._shared is None:
+        if self._start_process is None:
             raise RuntimeError("the engine has not been started")
-        worker = Worker(self._context, self._shared, self._output, self._workers)
+        worker = Worker(self._start_process, self._output)
         self._workers.append(worker)
         return worker
 

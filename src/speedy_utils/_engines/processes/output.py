@@ -42,11 +42,6 @@ class WorkerOutput:
         self._closing = False
         self._selector.register(self._wake, selectors.EVENT_READ)
 
-    def ends(self) -> list[Connection]:
-        """Return the ends that a process which is forked now would have, and has to close."""
-        with self._lock:
-            return [each.data.end for each in self._selector.get_map().values() if each.data]
-
     def add(self, pid: int, stdout: Connection, stderr: Connection) -> None:
         """Read what a worker prints from now on."""
         with self._lock:

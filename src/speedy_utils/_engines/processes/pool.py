@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from multiprocessing.connection import wait
+from multiprocessing.connection import Pipe, wait
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -29,10 +29,8 @@ class Worker:
     """A worker process.
 
     Args:
-        context: Starts it.
-        shared: What all attempts of the run share.
+        start: Starts a process with the worker's ends.
         output: Reads what it prints.
-        others: The driver's ends of the other workers.
 
     Attributes:
         order: What it runs; None if it waits.
@@ -41,27 +39,15 @@ class Worker:
         pid: The number of the process.
     """
 
-    def __init__(
-        self, context: BaseContext, shared: Shared, output: WorkerOutput, others: Sequence[Worker]
-    ) -> None:
+    def __init__(self, start: Callable[[Ends], Any], output: WorkerOutput) -> None:
         self.order: Order | None = None
-        self.connection, tasks = context.Pipe()
-        lifeline, self._lifeline = context.Pipe(duplex=False)
-        stdout_end, stdout = context.Pipe(duplex=False)
-        stderr_end, stderr = context.Pipe(duplex=False)
+        self.connection, tasks = Pipe()
+        lifeline, self._lifeline = Pipe(duplex=False)
+        stdout_end, stdout = Pipe(duplex=False)
+        stderr_end, stderr = Pipe(duplex=False)
         ends = Ends(tasks, lifeline, stdout, stderr)
-        forked = context.get_start_method() == "fork"
-        drivers: list[Any] = []
-        if forked:
-            drivers = [self.connection, self._lifeline, stdout_end, stderr_end]
-            drivers += [end for other in others for end in (other.connection, other._lifeline)]
-            drivers += output.ends()
-        self._process: Any = context.Process(  # type: ignore[attr-defined]  # each context has it, the base has not
-            target=run_worker, args=(ends, shared, drivers), name="speedy_utils-worker", daemon=False
-        )
         try:
-            with starting(forks=forked):
-                self._process.start()
+            self._process = start(ends)
         finally:
             for end in ends:
                 end.close()
@@ -132,6 +118,16 @@ class Worker:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def start_process(context: BaseContext, shared: Shared, ends: Ends) -> Any:
+    """Start a worker, which is no fork of this process, and return it."""
+    process: Any = context.Process(  # type: ignore[attr-defined]  # each context has it, the base has not
+        target=run_worker, args=(ends, shared), name="speedy_utils-worker", daemon=False
+    )
+    with starting(forks=False):
+        process.start()
+    return process
 
 
 def wait_for_end(workers: Iterable[Worker], timeout: float) -> list[Worker]:

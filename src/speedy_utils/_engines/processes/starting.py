@@ -6,14 +6,13 @@ threads live in it but those that are known to be harmless:
 
 - Python's own: the main thread, and tqdm's monitor, which sleeps.
 - Of C: OpenBLAS and MKL end their threads before a fork and start them anew, and so does Arrow with its
-  pools.
+  pools. See ``native_threads``.
 
-Others are not: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. CUDA can't be used at all in a
-fork of a program that has used it. In these cases a fork server is asked: a process without threads that has
-imported what the function's modules import.
+It is forked once, for a server that forks the workers; see ``fork_server``.
 
-What replaces a lost worker starts as the others did, since a forked function need not be picklable. The run's
-own threads live by then, so that fork is less safe than the first ones.
+Other threads are not harmless: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. CUDA can't be
+used at all in a fork of a program that has used it. In these cases the fork server of multiprocessing is
+asked: a process without threads that has imported what the function's modules import.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from ..._interrupts import after_fork_in_child
+from .native_threads import are_harmless
 
 _HARMFUL = ("ray", "grpc", "torch", "tensorflow", "jax", "vllm")
 """Packages whose threads, or devices, a fork breaks."""
@@ -65,20 +65,10 @@ def _may_fork() -> bool:
     if any(type(each).__name__ not in _HARMLESS_THREADS for each in others):
         return False
     try:
-        native = len(os.listdir("/proc/self/task")) - 1 - len(others)
+        threads = {int(name) for name in os.listdir("/proc/self/task")}
     except OSError:
         return False
-    return native <= _harmless_native_threads()
-
-
-def _harmless_native_threads() -> int:
-    """Return how many threads the pools of OpenBLAS, MKL and Arrow may have."""
-    from threadpoolctl import threadpool_info
-
-    blas = sum(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
-    arrow = sys.modules.get("pyarrow")
-    pools = 0 if arrow is None else arrow.cpu_count() + arrow.io_thread_count()
-    return int(blas + pools)
+    return are_harmless(threads - {os.getpid(), *(each.native_id for each in others)})
 
 
 def start_context(method: str, function: Callable[..., Any]) -> BaseContext:

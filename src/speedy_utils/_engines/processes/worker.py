@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -105,19 +105,15 @@ class Order(NamedTuple):
     definitions: tuple[Packed, ...] = ()
 
 
-def run_worker(ends: Ends, shared: Shared, of_others: Iterable[Connection] = ()) -> None:
+def run_worker(ends: Ends, shared: Shared) -> None:
     """Run attempts until the driver closes the connection, or is gone.
 
     Args:
         ends: This worker's ends.
         shared: What all attempts share.
-        of_others: What a fork has copied of the driver's ends: as long as they are open here, the others
-            would not see that the driver is gone.
     """
     try:
-        _leave_terminal()
-        for each in of_others:
-            each.close()
+        leave_terminal()
         _print_to(ends)
         threading.Thread(target=_end_with_driver, args=(ends.lifeline,), daemon=True).start()
         if hasattr(os, "register_at_fork"):  # else a process that a task has forked would keep it open
@@ -199,7 +195,7 @@ def _loaded(shared: Shared) -> tuple[Any, Any]:
     return function.load(), kwargs.load()
 
 
-def _leave_terminal() -> None:
+def leave_terminal() -> None:
     """Let a Ctrl-C in the terminal reach the driver alone, which cancels what has to be cancelled."""
     if hasattr(signal, "pthread_sigmask"):  # until it can end without a traceback
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

@@ -17,6 +17,12 @@ print(start_method())
 
 THREAD = "wait = threading.Event(); threading.Thread(target=wait.wait).start()"
 
+OF_C = """
+import ctypes
+thread, c = ctypes.c_ulong(), ctypes.CDLL(None)
+c.pthread_create(ctypes.byref(thread), None, c.pause, None)
+"""
+
 CHOOSE = "import multiprocessing; multiprocessing.set_start_method({!r})"
 
 NUMPY = "import numpy; a = numpy.ones((600, 600)); a @ a"
@@ -32,6 +38,9 @@ ARROW = "import pyarrow; pyarrow.table({'a': range(1000)}).sort_by('a').group_by
         (ARROW, "", "fork"),
         ("from tqdm import tqdm; [*tqdm([1], mininterval=1e-9)]", "", "fork"),
         (THREAD, "wait.set()", "forkserver"),
+        ("import _thread; _thread.start_new_thread(__import__('time').sleep, (60,))", "", "forkserver"),
+        (OF_C, "", "forkserver"),
+        (ARROW + OF_C, "", "forkserver"),
         ("sys.modules['torch'] = sys", "", "forkserver"),
         (CHOOSE.format("forkserver"), "", "forkserver"),
         (CHOOSE.format("spawn"), "", "spawn"),

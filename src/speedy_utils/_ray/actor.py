@@ -77,6 +77,13 @@ class ProgressActor:
         self._before_reset: dict[Key, Count] = {}
         self._lock = threading.RLock()  # without Ray, threads that count and a poller use it at once
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a ProgressActor counts in its own process, and a copy elsewhere would count nowhere. On Ray "
+            "pass the handle that create_progress_tracker() returns. For other processes open a tracking() "
+            "block, and pass run.bind(function): what the function counts reaches the bar of the block"
+        )
+
     def update(self, n: int = 1) -> int:
         """Add items directly. It is a call over the network; ``report_progress`` in a bound task is cheaper.
 

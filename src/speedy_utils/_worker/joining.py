@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from .._interrupts import after_fork_in_child
 from .._state.ledger import Report
+from .._state.timings import StageTimings
 from .._validation import shorten
 from . import context
 from .channel.calls import ProcessCounts
@@ -82,22 +83,30 @@ class RunAddress(NamedTuple):
 class _JoinedSink(FolderSink):
     """A folder that may go before this process does."""
 
-    _gone = False
-
-    def _write(self, part: str, reports: Iterable[Report]) -> None:
-        if self._gone:
-            return
+    def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
+        """Write the state of this process, unless its run has ended."""
+        known = [self._reports.get(report.task) for report in reports]
         try:
-            super()._write(part, reports)
+            return super().send(reports, timings, last=last)
         except FileNotFoundError:
             if os.path.isdir(self._folder):
                 raise
-            self._gone = True
+        if any(old is None or old.counts != new.counts for old, new in zip(known, reports, strict=True)):
             warn_once(
                 f"the run at {self._folder} has ended: what this process counts from now on is not shown. In "
                 "processes that live longer than a tracking() block, call run.bind(function) of the block "
                 "that is open"
             )
+        _forget_run(self._folder)
+        return True
+
+
+def _forget_run(folder: str) -> None:
+    """Send no more to a run that has ended, where nothing counts for it."""
+    for key, counts in list(_process.joined.items()):
+        if key[0] == folder and counts.is_idle:
+            _process.joined.pop(key, None)
+            context.flusher.remove(counts)
 
 
 ActorSinks = Callable[[str], Sink]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from typing import Any
 
 import pytest
@@ -243,3 +244,9 @@ def test_actor_knows_where_an_attempt_was_at_work(actor: ProgressActor) -> None:
     assert actor.locate({0: 1}) == {0: "elsewhere"}
     actor.report([Report(3, 1, items(0))], {}, "here")
     assert actor.locate({0: 2, 3: 1}) == {3: "here"}
+
+
+def test_an_actor_of_this_process_refuses_to_travel(actor: ProgressActor) -> None:
+    """A copy in another process would count nowhere: the error names what to use."""
+    with pytest.raises(TypeError, match=r"create_progress_tracker\(\).*run\.bind\(function\)"):
+        pickle.dumps(actor)

@@ -21,6 +21,7 @@ from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from ..._validation import first_line, shorten
+from ..per_worker import makes_callables
 from .pickling import ProjectPickler
 from .project_modules import is_project_module
 
@@ -94,7 +95,10 @@ def sending(what: str, value: Any, pickler: type[ProjectPickler]) -> Iterator[No
         kind = what.partition(" ")[0]
         found = find_culprit(_PATHS.get(kind, ""), value, error, pickler)
         which = f" ({shorten(value, 80)})" if kind == "item" else ""
-        raise TypeError(f"{what}{which} can't be sent to a worker: {found}.\n{cure(found)}") from None
+        advice = cure(found)
+        if kind == "func" and is_project_module(type(value).__module__) and makes_callables(type(value)):
+            advice = f"Pass the class {type(value).__qualname__} as func: each worker makes an instance"
+        raise TypeError(f"{what}{which} can't be sent to a worker: {found}.\n{advice}") from None
 
 
 def cure(culprit: Culprit, reader: str = "func", *, in_main: bool = False) -> str:

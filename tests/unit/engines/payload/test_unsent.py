@@ -244,6 +244,24 @@ def test_a_pickling_that_raises_something_else_is_told() -> None:
     assert "Refuses (RuntimeError: I stay here)" in refusal("item 1", [Refuses()])
 
 
+class Model:
+    """An object that can be called, with a lock in it."""
+
+    def __init__(self) -> None:
+        self.session = {"lock": threading.Lock()}
+
+    def __call__(self, item: Any) -> Any:
+        """Return an item."""
+        return item
+
+
+def test_of_an_object_that_is_called_the_class_can_be_passed() -> None:
+    """Each worker makes one then."""
+    text = refusal("func", Model(), Shipment(ProcessPickler).define)
+    assert text.startswith("func can't be sent to a worker: func.session['lock'] is a _thread.lock.\n")
+    assert text.endswith("\nPass the class Model as func: each worker makes an instance")
+
+
 def test_a_result_that_can_not_be_sent_is_named_in_a_line() -> None:
     """The reason says where and what it is, and there is no traceback of this package."""
     sent = pack_outcome(ProcessPickler, Outcome({"rows": (n for n in range(3))}), "here")

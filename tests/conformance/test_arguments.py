@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.recorder import Recorder
 
-from speedy_utils import multi_process
+from speedy_utils import TaskError, multi_process
 from speedy_utils._engines.base import WorkSpec
 from speedy_utils._engines.sequential import SequentialEngine
 
@@ -34,6 +34,8 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "total can't tell": ({"total_items": len}, TypeError, ["total_items failed for item 0 (1)", "len"]),
     "total fails": ({"total_items": lambda i: 6 // (2 - i)}, ValueError, ["item 1 (2)", "ZeroDivisionError"]),
     "unknown on_error": ({"on_error": "ignore"}, ValueError, ["on_error", "raise", "continue", "ignore"]),
+    "negative initial": ({"initial": -1}, ValueError, ["initial", "-1"]),
+    "initial above the total": ({"initial": 5, "total_items": 4}, ValueError, ["total_items", "5", "4"]),
     "negative retries": ({"max_retries": -1}, ValueError, ["max_retries", "-1"]),
     "half a retry": ({"max_retries": 0.5}, TypeError, ["max_retries", "0.5"]),
     "retries as None": ({"max_retries": None}, TypeError, ["max_retries", "None"]),
@@ -117,7 +119,7 @@ def test_bad_arguments_do_not_even_import_ray(
     done = driver(
         """
 import sys
-from speedy_utils import multi_process
+from speedy_utils import TaskError, multi_process
 for bad in [dict(backend="spark"), dict(num_workers=0), dict(total_items=-1), dict(on_error="x"),
             dict(max_retries=-1), dict(poll_interval=0), dict(ray_options={"max_retries": 1}), dict(desc=1)]:
     try:
@@ -152,3 +154,37 @@ def test_progress_can_be_turned_off(
     results = multi_process(len, ["a", "bb"], backend=backend, total_items=len, progress=progress)
     assert results == [1, 2]
     assert ("speedy_utils.progress" not in [record.name for record in caplog.records]) == silent
+
+
+def joined(left: str, right: str = "?", *, by: str) -> str:
+    """Take several arguments."""
+    return left + by + right
+
+
+def test_items_may_be_all_arguments_of_a_call(backend: str, recorder: Recorder) -> None:
+    """With star=True tuples are arguments and mappings are keywords; errors show the item as it was given."""
+    items = [("a", "b"), {"right": "c", "left": "d"}, ("e",)]
+    options: Any = {"backend": backend, "num_workers": 2, "star": True, "progress": recorder}
+    assert multi_process(joined, items, by="-", **options) == ["a-b", "d-c", "e-?"]
+    assert (recorder.last.done, recorder.last.total) == (3, 3)
+    with pytest.raises(TaskError) as caught:
+        multi_process(joined, [("a", "b"), ("c", 4)], by="-", **options)
+    assert (caught.value.item, caught.value.index) == (("c", 4), 1)
+    assert caught.value.results[0] == "a-b"
+
+
+@pytest.mark.parametrize("backend", ["seq"], indirect=True)
+def test_what_was_done_before_is_in_the_count_and_not_in_the_rate(backend: str, recorder: Recorder) -> None:
+    """initial= counts tasks where the run counts these, and items where it counts those, as tqdm does."""
+    for total_items, initial, last in (
+        (None, 7, (10, 10)),
+        (lambda i: 5, 100, (115, 115)),
+        (20, 5, (20, 20)),
+    ):
+        multi_process(
+            abs, range(3), backend=backend, total_items=total_items, initial=initial, progress=recorder
+        )
+        first = recorder.runs[-1][0]
+        assert (first.done, first.initial) == (initial, initial)
+        assert (recorder.last.done, recorder.last.total) == last
+        assert (recorder.last.tasks_done, recorder.last.tasks_total) == (3, 3)

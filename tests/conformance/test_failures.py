@@ -108,7 +108,7 @@ def test_a_failure_stops_the_tasks_that_run(
 def test_with_continue_the_other_tasks_run(
     backend: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With on_error="continue" the error takes the place of the result, and the bar ends short."""
+    """With on_error="continue" the error takes the place of the result and is logged; the bar ends short."""
     results = multi_process(
         fails_at_two,
         range(5),
@@ -124,7 +124,8 @@ def test_with_continue_the_other_tasks_run(
     assert type(results[2].__cause__) is ValueError
     assert (recorder.last.done, recorder.last.total) == (43, 50)
     assert (recorder.last.tasks_done, recorder.last.tasks_failed, recorder.last.tasks_total) == (4, 1, 5)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said.startswith("task 2 (item 2) failed after 1 attempt: ValueError: two is too many\n\nTraceback")
 
 
 def test_with_continue_all_tasks_may_fail(backend: str, recorder: Recorder) -> None:

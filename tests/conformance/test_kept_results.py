@@ -23,6 +23,11 @@ def square(i: int) -> int:
     return i * i
 
 
+def negated(i: int) -> int:
+    """Return a number's negative."""
+    return -i
+
+
 def send_when_finished(number: int) -> Any:
     """Return what sends this process a signal, once the bar has shown that five tasks are done."""
     sent: list[int] = []
@@ -61,6 +66,30 @@ def test_ctrl_c_keeps_what_was_finished(backend: str, recorder: Recorder) -> Non
     assert caught.value.results == [0, 1, 4, 9, 16] + [UNFINISHED] * 995
     assert str(caught.value) == "stopped: 5 of 1,000 results are kept in error.results"
     assert recorder.last.tasks_done == FINISHED
+
+
+def test_ctrl_c_in_the_middle_of_many_calls_keeps_those_that_the_bar_counts(
+    backend: str, recorder: Recorder
+) -> None:
+    """Wherever Ctrl-C comes among many calls, the results are those of the tasks that count as done."""
+    calls = 500 if backend == "ray" else 10_000
+    pressed: list[int] = []
+
+    def press(snapshot: Snapshot) -> None:
+        if snapshot.tasks_done > calls // 3 and not pressed:
+            pressed.append(snapshot.tasks_done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    recorder.hook = press
+    with pytest.raises(Interrupted) as caught:
+        multi_process(
+            negated, range(calls), backend=backend, num_workers=2, progress=recorder, poll_interval=0.001
+        )
+    finished = {i: each for i, each in enumerate(caught.value.results) if each is not UNFINISHED}
+    assert finished == {i: -i for i in finished}
+    # It may come between the count of a task and its result.
+    assert recorder.last.tasks_done - len(finished) in (0, 1)
+    assert pressed[0] <= len(finished) + 1 < calls
 
 
 @pytest.mark.parametrize("backend", ["processes", "threads", "seq"], indirect=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import UserString
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .._engines.payload.refs import resolve
+from .._engines.task import Arguments
 from .._validation import shorten
 
 
@@ -28,6 +30,28 @@ one task, or text.splitlines() for one a line
     if mistake := _mistake(items):
         raise TypeError(f"items {mistake}")
     return items if isinstance(items, Sequence) else list(items)
+
+
+def star_calls(items: Iterable[Any]) -> list[Arguments]:
+    """Return what each of some items gives to a function as its arguments.
+
+    Raises:
+        TypeError: An item is neither a tuple of arguments nor a mapping of keywords.
+
+    Example:
+        >>> [call.unpack() for call in star_calls([(1, 2), {"a": 1}])]
+        [((1, 2), {}), ((), {'a': 1})]
+    """
+    calls = []
+    for index, each in enumerate(items):
+        item = resolve(each)
+        if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
+            raise TypeError(
+                f"with star=True, item {index:,} must be a tuple of arguments or a mapping of keywords, not "
+                f"{shorten(item)} ({type(item).__name__})"
+            )
+        calls.append(Arguments(item if isinstance(item, Mapping) else tuple(map(resolve, item))))
+    return calls
 
 
 def _mistake(items: Any) -> str:

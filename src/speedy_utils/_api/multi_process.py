@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress
 from .._display.format import format_quantity
 from .._engines.driver import drive, task_error
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
 from .._engines.per_worker import called_with_items, per_worker
-from .._engines.task import Attempt, Outcome
+from .._engines.task import Arguments, Attempt, Outcome
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
+from .._state.ledger import RUN_ITEMS
 from .._validation import checked_choice, checked_count, checked_total, shorten
-from ..errors import UNFINISHED
-from .items import task_items
-from .kept import keeping_results
+from .failed import FailedTasks
+from .items import star_calls, task_items
+from .kept import Results
 from .options import Backend, RunOptions, checked_function, checked_ray_options
+from .signature import checked_call
+
+if TYPE_CHECKING:
+    from .._checkpoint.folder import Checkpoint
 
 
 def multi_process(
@@ -36,6 +44,10 @@ def multi_process(
     adopt_tqdm: bool = True,
     worker_logs: WorkerLogs = "all",
     on_error: Literal["raise", "continue"] = "raise",
+    star: bool = False,
+    initial: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool | Literal["trust"] = True,
     max_retries: int = 3,
     stall_after: float | None = 300.0,
     ray_options: Mapping[str, Any] | None = None,
@@ -58,7 +70,8 @@ def multi_process(
             ``@ray.remote`` function ask for it, and for processes else.
         total_items: How many items the tasks have: in all, or a function of one of ``items``, such as
             ``len``. If None the bar counts tasks until one of them counts items, and then these, of as many
-            as the tasks' own loops have; those of a ``@tracked`` function are known.
+            as the tasks' own loops have; those of a ``@tracked`` function are known. In all means with
+            ``initial``, as with tqdm.
         desc: What the bar is called.
         unit: What is counted, in the plural: the items or, if it is not known how many there are, the tasks.
             None for ``"items"`` and ``"tasks"``.
@@ -72,7 +85,16 @@ def multi_process(
             prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
             files keep them all.
         on_error: ``"raise"`` stops at the first task that fails; ``"continue"`` puts its ``TaskError`` in
-            the result and goes on.
+            the result, logs it and goes on.
+        star: Whether items are the arguments of a call: tuples, as ``starmap`` takes them, or mappings of
+            keywords.
+        initial: How many items (or tasks, if the bar counts these) were done before: in the count, not in the
+            rate.
+        checkpoint: A folder that keeps results as they come. After a crash, or whatever stopped it, the same
+            call runs only the tasks whose results are not there, and those that failed. Results are pickles:
+            give only folders that you trust.
+        resume: What to do with the results in ``checkpoint`` if this call differs: True refuses to start,
+            ``"trust"`` keeps those of the same items, and False deletes them, whether it differs or not.
         max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
             are never retried.
         stall_after: Seconds after which a task that has counted nothing meanwhile is named beside the bar,
@@ -91,6 +113,9 @@ def multi_process(
         TypeError: An argument has the wrong type, or can't be sent to a worker.
         ValueError: An argument has a value that is not allowed.
         RuntimeError: A worker can't make its instance of a class: its ``__init__`` has raised the cause.
+        ResumeError: ``checkpoint`` holds results of a call that differs, or something else.
+        BusyError: Another call is at work in ``checkpoint``.
+        OSError: ``checkpoint`` can't be written.
         ConnectionError: No Ray answers at RAY_ADDRESS.
 
     Example:
@@ -101,6 +126,7 @@ def multi_process(
         >>> multi_process(total_length, words, backend="seq", total_items=len, progress=False)
         [6, 5]
     """
+    given = locals().copy()
     func, remote_options = plain_function(func)
     called = called_with_items(func)
     checked_function(called, "func")
@@ -120,65 +146,115 @@ def multi_process(
         ray_options=(remote_options or {}) | checked_ray_options(ray_options),
         asks_for_ray=remote_options is not None,
     )
-    total, totals = None, None
+    initial, total, totals = checked_count(initial, "initial"), None, None
     if total_items is not None and not callable(total_items):
-        total = checked_count(total_items, "total_items")
-    items = task_items(items)
+        total = checked_count(total_items, "total_items", least=initial)
+    items = calls = task_items(items)
     if not items:
         return []
+    if star:
+        calls = star_calls(items)
+        items = [call.item for call in calls]
+    run_signature = inspect.signature(multi_process)
+    if called is func:
+        checked_call(func, calls[0], func_kwargs, run_signature, given)
+    else:  # a class that each worker makes an instance of
+        checked_call(func, Arguments(()), func_kwargs, run_signature, given)
     if total is None:
-        totals = _totals(func, items, total_items, func_kwargs)
-        total = None if totals is None else sum(totals)
+        totals = _totals(func, calls, total_items, func_kwargs)
+        total = None if totals is None else sum(totals) + initial
     task_unit = "tasks" if total is not None else options.unit or "tasks"
     unit = "items" if total is None else options.unit or "items"
     size = format_quantity(len(items), task_unit) if total is None else format_quantity(total, unit)
-    workers = min(options.workers(called), len(items))
-    engine = options.engine(per_worker(func), shared_arguments(func_kwargs), workers)
-    run = Run(
-        options.desc or f"Processing {size}",
-        total,
-        tasks=len(items),
-        workers=engine.workers,
-        task_unit=task_unit,
-        unit=unit,
-        display=options.display(),
-        feed=engine,
-        poll_interval=options.poll_interval,
-        stall_after=options.stall_after,
-    )
-    results: list[Any] = [UNFINISHED] * len(items)
+    kwargs = shared_arguments(func_kwargs)
+    failed = FailedTasks()
 
     def finish(ended: Attempt, outcome: Outcome) -> None:
-        if outcome.failure is None:
-            results[ended.task] = outcome.value
+        task, failure = results.missing[ended.task], outcome.failure
+        if failure is None:
+            failure = results.add(task, outcome.value, outcome.counts or {})
+        if failure is None:
             return
-        error = task_error(ended.task, items[ended.task], ended.attempt, outcome.failure)
+        error = task_error(task, items[task], ended.attempt, failure)
         if on_error == "raise":
             raise error
-        results[ended.task] = error
+        failed.add(error)
+        results.values[task] = error
 
     def attempt(task: int, number: int) -> Attempt:
-        task_total = None if totals is None else totals[task]
+        task_total = None if totals is None else totals[results.missing[task]]
         return Attempt(task, number, task_total, options.adopt_tqdm, stall_after=options.stall_after)
 
-    with keeping_results(results), options.ending_on_sigterm(), run:
-        drive(engine, run, items, attempt, finish, max_retries=options.max_retries)
-    return results
+    with _opened(checkpoint, func, kwargs, items, resume) as opened:
+        results = Results(len(items), opened)
+        missing = results.missing
+        kept_counts = results.kept_counts()
+        kept_total = None if totals is None else sum(totals) - sum(totals[task] for task in missing)
+        workers = min(options.workers(called), len(missing))
+        engine = options.engine(per_worker(func), kwargs, workers) if missing else None
+        run = Run(
+            options.desc or f"Processing {size}",
+            total,
+            tasks=len(items),
+            tasks_done=len(items) - len(missing),
+            kept=[(kept_counts, kept_total)] if kept_counts else (),
+            kept_from=results.kept_from,
+            workers=0 if engine is None else engine.workers,
+            task_unit=task_unit,
+            task_numbers=missing,
+            unit=unit,
+            initial=initial + (kept_counts[RUN_ITEMS] if kept_total is None else kept_total),
+            initial_tasks=initial,
+            display=options.display(),
+            feed=engine,
+            poll_interval=options.poll_interval,
+            stall_after=options.stall_after,
+        )
+        with results.kept_at_any_end(), options.ending_on_sigterm(), run:
+            try:
+                if engine is not None:
+                    left = [calls[task] for task in missing]
+                    drive(engine, run, left, attempt, finish, max_retries=options.max_retries)
+                results.flush()
+            finally:
+                failed.close()
+    return results.values
 
 
 multi_process.__module__ = "speedy_utils"
 
 
+def _opened(
+    folder: str | os.PathLike[str] | None,
+    func: Callable[..., Any],
+    kwargs: Mapping[str, Any],
+    items: Sequence[Any],
+    resume: bool | Literal["trust"],
+) -> AbstractContextManager[Checkpoint | None]:
+    """Return the checkpoint of a call, if it has one."""
+    if folder is None:
+        return nullcontext()
+    from .._checkpoint.folder import Checkpoint  # needs datasets, for fingerprints
+
+    return Checkpoint.open(folder, func, kwargs, items, resume)
+
+
 def _totals(
-    func: Callable[..., Any], items: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
+    func: Callable[..., Any], calls: Sequence[Any], total_items: Any, kwargs: dict[str, Any]
 ) -> list[int] | None:
     """Return the items of each task; None if they are not known."""
     if total_items is not None:
-        return [_total_of(total_items, index, resolve(item)) for index, item in enumerate(items)]
-    first = declared_total(func, (items[0],), kwargs)
-    if first is None:
-        return None
-    return [first, *(declared_total(func, (item,), kwargs) or 0 for item in items[1:])]
+        return [
+            _total_of(total_items, index, resolve(call.item if isinstance(call, Arguments) else call))
+            for index, call in enumerate(calls)
+        ]
+
+    def declared(call: Any) -> int | None:
+        args, keywords = call.unpack() if isinstance(call, Arguments) else ((call,), {})
+        return declared_total(func, args, {**keywords, **kwargs})
+
+    first = declared(calls[0])
+    return None if first is None else [first, *(declared(call) or 0 for call in calls[1:])]
 
 
 def _total_of(total_items: Callable[[Any], Any], index: int, item: Any) -> int:

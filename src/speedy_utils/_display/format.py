@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -129,6 +130,17 @@ def tasks_as_line(snapshot: Snapshot) -> StageSnapshot | None:
     done, total = snapshot.tasks_done, snapshot.tasks_total
     tasks = replace(run, done=done, total=total, unit=snapshot.task_unit, initial=0, growing=False)
     return replace(tasks, pending=done == total)
+
+
+def format_time_of_day(seconds: float) -> str:
+    """Return a time as ``09:35``, or as ``2026-11-28 09:35`` if it is not of today.
+
+    Args:
+        seconds: The time, in seconds since the epoch.
+    """
+    moment = time.localtime(seconds)
+    today = moment[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", moment)
 
 
 def format_task(task: Task | None) -> str:

@@ -56,6 +56,22 @@ class Attempt:
         )
 
 
+class Arguments:
+    """An item that is all arguments of a call: ``func(*item)``, or ``func(**item)`` if it is a mapping."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def unpack(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Return the positional arguments and the keywords."""
+        return ((), self.item) if isinstance(self.item, Mapping) else (tuple(self.item), {})
+
+    def __repr__(self) -> str:
+        return repr(self.item)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How an attempt ended that returned no value.
@@ -147,7 +163,7 @@ def _run_attempt(
     with registered(reporter, sink), counting(reporter.own):
         try:
             with capturing_tqdm() if adopt_tqdm else nullcontext():
-                value = _checked_result(awaited(function(resolve(item), **kwargs)))
+                value = _checked_result(awaited(_call(function, item, kwargs)))
         except Cancelled:  # the run ends, and not the function alone
             raise
         except KeyboardInterrupt as error:
@@ -168,6 +184,13 @@ def _run_attempt(
         else:
             return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
     return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
+
+
+def _call(function: Callable[..., Any], item: Any, kwargs: Mapping[str, Any]) -> Any:
+    if isinstance(item, Arguments):
+        args, keywords = item.unpack()
+        return function(*args, **keywords, **kwargs)
+    return function(resolve(item), **kwargs)
 
 
 def failure_of(error: BaseException, place: str = "") -> Failure:

@@ -123,7 +123,7 @@ class Run:
         total: Items in all; None if that is not known. Then tasks are counted, until one counts items.
         tasks: How many tasks it has; 0 for none.
         tasks_done: How many of them were done before.
-        kept: What tasks that were done before had counted, and how many items they have.
+        kept: What tasks that were done before had counted, and how many items they have, if that is known.
         kept_from: When they were done, as text.
         task_unit: What a task is called beside the bar.
         task_numbers: What tasks are called by, if not by their own numbers.
@@ -131,6 +131,7 @@ class Run:
         workers: How many of them run at once.
         unit: What is counted.
         initial: Items that were done before.
+        initial_tasks: Tasks that other runs had done, for a run that counts tasks.
         display: Shows it.
         feed: Live counts, and what the work waits for; None for those of this process.
         open_ended: Whether it has no tasks of its own: its feed reports on others' processes and calls. Then
@@ -147,7 +148,7 @@ class Run:
         *,
         tasks: int = 0,
         tasks_done: int = 0,
-        kept: Sequence[tuple[Mapping[Key, Count], int]] = (),
+        kept: Sequence[tuple[Mapping[Key, Count], int | None]] = (),
         kept_from: str = "",
         task_unit: str = "tasks",
         task_numbers: Sequence[int] = (),
@@ -155,6 +156,7 @@ class Run:
         workers: int = 0,
         unit: str = "items",
         initial: int = 0,
+        initial_tasks: int = 0,
         display: Display,
         feed: Feed | None = None,
         open_ended: bool = False,
@@ -173,6 +175,7 @@ class Run:
             initial=initial,
             tasks=tasks - tasks_done,
             open_ended=open_ended,
+            initial_tasks=tasks_done + initial_tasks,
         )
         self._total = None if total is None else total - initial
         self._tasks, self._workers, self._kept_from = tasks, workers, kept_from

@@ -1,4 +1,4 @@
-"""What makes two dataset runs the same run: their dataset, function, arguments and cut.
+"""What makes two runs the same run: their dataset or items, function, arguments and cut.
 
 Values are compared by fingerprint, made by ``datasets.fingerprint`` the way ``Dataset.map`` makes the names
 of its cache files. What a function is made of comes from :mod:`.._engines.identity`.
@@ -66,9 +66,9 @@ class Fingerprint:
     """What a run works on and with.
 
     Attributes:
-        dataset: The fingerprint of the dataset.
-        num_rows: Its rows.
-        function: The name of ``process_func``.
+        dataset: The fingerprint of the dataset, or of the items.
+        num_rows: How many rows or items there are.
+        function: The name of the function.
         parts: What the function and its arguments are made of, such as ``"the global 'SEP' of clean"``. None
             in the manifest of a version that did not note it.
     """
@@ -89,17 +89,22 @@ def fingerprint_run(
         func: ``process_func``.
         parts: What it and its arguments are made of.
     """
-    inner = inspect.unwrap(func)
-    while isinstance(inner, functools.partial):
-        inner = inspect.unwrap(inner.func)
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
     return Fingerprint(
         # Private, but the only name a dataset has for its content.
         dataset=dataset._fingerprint,
         num_rows=len(dataset),
-        function=f"{named.__module__}.{named.__qualname__}",
+        function=full_name(func),
         parts={name: Part(*part) for name, part in parts.items()},
     )
+
+
+def full_name(func: Callable[..., Any]) -> str:
+    """Return the module and the name of a function, or of the class of a callable object."""
+    inner = inspect.unwrap(func)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
@@ -112,14 +117,23 @@ def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
             f"the dataset is another one: its fingerprint is {now.dataset}; it was {was.dataset} "
             "(a shuffle without a seed gives another order each time)"
         )
+    return found + function_differences(was, now)
+
+
+def function_differences(was: Fingerprint, now: Fingerprint, name: str = "process_func") -> list[str]:
+    """Say what differs between the functions and arguments of two runs, as :func:`differences` does.
+
+    Args:
+        was: The earlier run.
+        now: This one.
+        name: What the function is called.
+    """
     if was.function != now.function:
-        found.append(f"process_func is {now.function}; it was {was.function}")
-        found += _part_differences(_arguments(was.parts), _arguments(now.parts))
-    elif was.parts is None:
-        found.append("what process_func is made of was not noted, so it is unknown whether it has changed")
-    else:
-        found += _part_differences(was.parts, now.parts or {})
-    return found
+        changed = _part_differences(_arguments(was.parts), _arguments(now.parts))
+        return [f"{name} is {now.function}; it was {was.function}", *changed]
+    if was.parts is None:
+        return [f"what {name} is made of was not noted, so it is unknown whether it has changed"]
+    return _part_differences(was.parts, now.parts or {})
 
 
 def _arguments(parts: Mapping[str, Part] | None) -> dict[str, Part]:

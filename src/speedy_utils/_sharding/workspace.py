@@ -29,7 +29,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from .. import __version__
+from .._display.format import format_time_of_day
 from .._state.ledger import Count, Key, Metric
 from .._validation import shorten
 from .._worker.channel.lock import LEASE, LOCK, hold_folder, is_lost
@@ -232,9 +232,7 @@ class Workspace:
         times = [
             (self.shard_dir(record.spec) / "record.json").stat().st_mtime for record in plan.finished.values()
         ]
-        last = time.localtime(max(times))
-        today = last[:3] == time.localtime()[:3]
-        return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", last)
+        return format_time_of_day(max(times))
 
     def publish(self) -> None:
         """Bring the merged output to ``output_path``, then delete the folder and release the lock.
@@ -315,8 +313,12 @@ class Workspace:
         self.close()
 
 
-def checked_output(output_path: str | os.PathLike[str]) -> Path:
+def checked_output(output_path: str | os.PathLike[str], name: str = "output_path") -> Path:
     """Return the output's path, independent of the current folder.
+
+    Args:
+        output_path: The path.
+        name: The name of the argument.
 
     Raises:
         TypeError: If it is no path.
@@ -324,17 +326,17 @@ def checked_output(output_path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(output_path) if isinstance(output_path, os.PathLike) else output_path
     if not isinstance(text, str):
-        raise TypeError(f"output_path must be a str or a path, not {shorten(output_path)}")
+        raise TypeError(f"{name} must be a str or a path, not {shorten(output_path)}")
     if "://" in text:
-        raise ValueError(f"output_path must be a folder of a mounted file system, not {text!r}")
+        raise ValueError(f"{name} must be a folder of a mounted file system, not {text!r}")
     path = Path(os.path.abspath(os.path.expanduser(text)))
     if not text or not path.name:
-        raise ValueError(f"output_path must name a folder to be made, not {text!r}")
+        raise ValueError(f"{name} must name a folder to be made, not {text!r}")
     with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
         current, real = Path.cwd(), Path(os.path.realpath(path))
         if real == current or real in current.parents:
             raise ValueError(
-                f"output_path {text!r} is the current folder or holds it. Name a new folder, such as "
+                f"{name} {text!r} is the current folder or holds it. Name a new folder, such as "
                 f"{os.path.join(text, 'out')!r}."
             )
     return path

@@ -128,6 +128,7 @@ class Stages:
         initial: Items that were done before.
         tasks: How many tasks have not ended; 0 if the run has no tasks.
         open_ended: Whether the run does not know which calls will work for it.
+        initial_tasks: Tasks that were done before, for a run that counts tasks.
     """
 
     def __init__(
@@ -140,10 +141,12 @@ class Stages:
         initial: int = 0,
         tasks: int = 0,
         open_ended: bool = False,
+        initial_tasks: int = 0,
     ) -> None:
         self._open_ended = open_ended
         self._desc, self._total, self._unit, self._task_unit = desc, total, unit, task_unit
-        self._initial, self._tasks, self._tasks_left = initial, tasks, tasks
+        self._initial, self._initial_tasks = initial, initial_tasks
+        self._tasks, self._tasks_left = tasks + initial_tasks, tasks
         self._tasks_succeeded = self._kept = 0
         self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
         self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
@@ -218,20 +221,23 @@ class Stages:
         self._succeeded_items += total or 0
         return final
 
-    def task_kept(self, counts: Mapping[Key, Count], total: int) -> dict[Key, Count]:
+    def task_kept(self, counts: Mapping[Key, Count], total: int | None) -> dict[Key, Count]:
         """Note what a task counted that an earlier run finished, and return what it counts for.
 
         Its items of the run's own line are among ``initial``, and it is none of the tasks.
 
         Args:
             counts: What it reported, without limits.
-            total: Its items.
+            total: Its items, if that is known.
         """
         left, succeeded, excess = self._tasks_left, self._tasks_succeeded, self.excess
+        without_total = self._items_without_total
         final = self.task_succeeded(f"kept {self._kept}", counts, total)
         self._kept += 1
         self._tasks_left, self._tasks_succeeded, self.excess = left, succeeded, excess
-        self._initial_counted += int(final.pop(RUN_ITEMS))
+        self._items_without_total = without_total
+        final.pop(_RUN_TOTAL, None)
+        self._initial_counted += int(final.pop(RUN_ITEMS, 0))
         for key, done in final.items():
             if key.metric is Metric.ITEMS:
                 self._initial_by_stage[key.stage] = self._initial_by_stage.get(key.stage, 0) + int(done)
@@ -353,13 +359,18 @@ class Stages:
 
     def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""
-        done, unit = run.items + run.estimated + self._initial, self._unit
+        done, unit, initial = run.items + run.estimated + self._initial, self._unit, self._initial
         if self._total is not None:
             total, growing = Total(self._total)
             done = self._within(done, self._total, unit)  # also at the end: it notes what is too much
             done = self._total if self._complete else done
-        elif self._tasks and not (self._counted_items or self._initial):
-            done, unit, (total, growing) = self._tasks_succeeded, self._task_unit, Total(self._tasks)
+        elif self._tasks and not (self._counted_items or (self._initial and not self._initial_tasks)):
+            initial = self._initial_tasks
+            done, unit, (total, growing) = (
+                self._tasks_succeeded + initial,
+                self._task_unit,
+                Total(self._tasks),
+            )
         else:
             unit = run.unit or unit
             total, growing = Total(done) if self._complete else self._declared_total(run)
@@ -372,7 +383,7 @@ class Stages:
             total,
             unit,
             clock.elapsed(None, now),
-            self._initial,
+            initial,
             growing=growing,
             counters=run.counters,
             # Nothing tells whether more calls follow: the line of a full count waits for those that run.

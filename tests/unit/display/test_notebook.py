@@ -247,7 +247,8 @@ def test_a_notebook_keeps_its_rows_as_text() -> None:
     empty, printed = book.cells[2]["outputs"]
     assert (empty["data"], printed["text"]) == ({"text/plain": ""}, "gone\n")
 
-    (failed,) = book.cells[3]["outputs"]
+    failed, logged = book.cells[3]["outputs"]
+    assert logged["text"].startswith("task ")  # (item ...) failed after 1 attempt: ...
     write, read, summary = failed["data"]["text/plain"].splitlines()  # what was to go on stands first
     assert "| 307/600 [" in write
     assert "1 failed" in summary

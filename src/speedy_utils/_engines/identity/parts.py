@@ -60,26 +60,30 @@ _READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 """Up to Python 3.11 there is another instruction for what is called."""
 
 
-def parts_of(function: Any, arguments: Mapping[str, Any], hash_value: HashValue) -> Parts:
+def parts_of(
+    function: Any, arguments: Mapping[str, Any], hash_value: HashValue, name: str = "process_func"
+) -> Parts:
     """Return the parts of a function and of its arguments.
 
     Args:
         function: Any callable.
         arguments: Its keyword arguments.
         hash_value: Takes the fingerprint of a value.
+        name: What the function is called.
     """
-    walk = _Walk(hash_value)
+    walk = _Walk(hash_value, name)
     walk.found["Python"] = walk.version(".".join(map(str, sys.version_info[:2])))
     walk.start(function)
-    for name, value in arguments.items():
-        walk.add(f"the argument {name!r}", value)
+    for key, value in arguments.items():
+        walk.add(f"the argument {key!r}", value)
     walk.finish()
     return walk.found
 
 
 class _Walk:
-    def __init__(self, hash_value: HashValue) -> None:
+    def __init__(self, hash_value: HashValue, name: str) -> None:
         self.found: Parts = {}
+        self._name = name
         self._hash_value = hash_value
         self._waiting: list[Any] = []
         self._seen: dict[int, Any] = {}  # values by their id, which is theirs as long as they are kept
@@ -96,12 +100,12 @@ class _Walk:
             return
         self._reach(type(function))
         if inner is function:
-            self.add("the object that process_func is", function)
+            self.add(f"the object that {self._name} is", function)
             return
         self._reach(inner)
         digest, definitions = self._hash_value(function)
         if digest is not None:  # a wrapper may be a proxy that refuses to be pickled
-            self.found["the object around process_func"] = digest, show(function)
+            self.found[f"the object around {self._name}"] = digest, show(function)
             for each in definitions:
                 self._reach(each)
 

@@ -1,0 +1,70 @@
+"""A program that is killed in the middle: the same call runs the rest only."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.backends import AT_ONCE
+from support.programs import environment
+
+CALLS, WORKERS = 10_000, 4
+
+IN_HAND = 100
+"""Calls of a worker, at most, whose results were not on the disk when the program was killed."""
+
+PROGRAM = f"""
+import sys
+from pathlib import Path
+from speedy_utils import multi_process
+
+def ask(prompt, paid):
+    with open(paid, "a") as file:
+        file.write(prompt + chr(10))
+    return prompt.upper()
+
+if __name__ == "__main__":
+    prompts = [f"prompt {{n}}" for n in range({CALLS})]
+    paid = str(Path(__file__).with_name("paid"))
+    options = {{"backend": sys.argv[1], "num_workers": {WORKERS}, "progress": False}}
+    answers = multi_process(ask, prompts, checkpoint="answers", paid=paid, **options)
+    assert answers == [prompt.upper() for prompt in prompts]
+    print("all answers")
+"""
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_killed_program_pays_for_no_call_twice(
+    name: str, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """After SIGKILL the same call runs what is missing; only what was in hand may be paid for twice."""
+    script, paid = tmp_path / "program.py", tmp_path / "paid"
+    script.write_text(PROGRAM)
+    command = [sys.executable, str(script), name]
+    options: Any = {"cwd": tmp_path, "env": environment(), "stderr": subprocess.PIPE, "text": True}
+
+    def calls() -> list[str]:
+        return paid.read_text().splitlines() if paid.exists() else []
+
+    with subprocess.Popen(command, **options) as program:
+        until(lambda: len(calls()) > CALLS // 4 or program.poll() is not None)
+        program.send_signal(signal.SIGKILL)
+        program.communicate(timeout=60)
+    assert program.returncode == -signal.SIGKILL
+    before = len(calls())
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=300, **options)
+    assert (done.returncode, done.stdout) == (0, "all answers\n"), done.stderr[-2000:]
+    said = re.search(r"resumed: ([\d,]+) of 10,000 results kept from \d\d:\d\d, ([\d,]+) to run", done.stderr)
+    assert said, done.stderr[-2000:]
+    kept, left = (int(number.replace(",", "")) for number in said.groups())
+    assert kept + left == CALLS
+    assert len(set(calls())) == CALLS
+    assert len(calls()) - before == left
+    # What the workers had in hand, or on its way, when the program was killed.
+    assert before - kept <= IN_HAND * WORKERS

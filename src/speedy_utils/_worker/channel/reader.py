@@ -78,6 +78,8 @@ class FolderReader:
                         seen[name] = state = status.st_ino, status.st_mtime_ns
                         if everything or before.get(name) != state:
                             changed.append((name, status))
+        except FileNotFoundError:  # the run has ended
+            return []
         except OSError as error:
             self._warn(self._folder, error)
             return []

@@ -36,7 +36,7 @@ def read(folder: Path) -> list[Report]:
     return list(FolderReader(folder, "r1").collect()[0])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(reports, max_size=3, unique_by=lambda report: report.task))
 def test_what_is_written_is_read(tmp_path: Path, sent: list[Report]) -> None:
     """A reader finds the reports that were sent last, with the process that sent them."""

@@ -111,7 +111,8 @@ def test_a_lost_worker_is_made_anew(
     )
     assert results == list(range(6))
     assert len(notes(tmp_path, "made")) == 2
-    assert (recorder.last.done, recorder.last.retries) == (6, 1)
+    assert recorder.last.done == 6
+    assert recorder.last.retries >= 1  # of those that had travelled with it too
 
 
 class Broken:

@@ -168,6 +168,10 @@ class RunningTasks:
     def __iter__(self) -> Iterator[RunningTask]:
         return iter(self._tasks.values())
 
+    def get(self, task: Task) -> RunningTask | None:
+        """Return what is known of a task; None if it does not run."""
+        return self._tasks.get(task)
+
     def start(self, task: Task, attempt: int, total: int | None, item: object, now: float) -> None:
         """Note that an attempt at a task was handed to a worker."""
         number = self._numbers[task] if self._numbers and isinstance(task, int) else None

@@ -118,7 +118,6 @@ class SilenceWatch:
     ) -> None:
         self._home, self._dead_nodes, self._clock = home, dead_nodes, clock
         self._tasks = RunningTasks()
-        self._attempts: dict[Task, int] = {}
         self._lock = threading.Lock()  # the poller reads while the driver submits
         self._read_at = clock()
         self._now = 0.0  # time in which there were readings: without any, no worker is silent
@@ -131,13 +130,11 @@ class SilenceWatch:
     def start(self, task: Task, attempt: int) -> None:
         """Note that an attempt is handed to a worker."""
         with self._lock:
-            self._attempts[task] = attempt
             self._tasks.start(task, attempt, None, None, self._now)
 
     def end(self, task: Task) -> None:
         """Note that an attempt was answered, or is given up."""
         with self._lock:
-            self._attempts.pop(task, None)
             self._tasks.end(task)
             running = {id(each) for each in self._tasks} if self._troubles else ()
             self._troubles = {
@@ -156,9 +153,10 @@ class SilenceWatch:
             now = self._clock()
             self._now += min(now - self._read_at, MAX_PAUSE_S)
             self._read_at = now
-            # Those of earlier attempts may come late.
-            known = [each for each in reports if self._attempts.get(each.task) == each.attempt]
-            self._tasks.read(known, self._now)
+            for report in reports:
+                task = self._tasks.get(report.task)
+                if task is not None and task.attempt == report.attempt:  # those of earlier ones may come late
+                    task.read(report, self._now)
 
     def late(self) -> list[Task]:
         """Return the tasks that their workers call ended, and whose answers should be here."""

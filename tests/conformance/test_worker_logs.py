@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 from support.backends import BACKENDS
+from support.programs import run_program
 
 PROGRAM = """
 import logging, os, sys, threading, time
@@ -42,14 +43,47 @@ if __name__ == "__main__":
 {body}
 """
 
-IN_TURN = """
+RUNS = """
+    if backend == "ray":  # room for all workers at once, on a Ray that the user has started
+        import ray
+        ray.init(num_cpus=6, include_dashboard=False, logging_level="ERROR")
     for choice in ("all", "first", "none"):
         for progress in (True, False):
             print("driver begins")
             workers = multi_process(work, range(4), backend=backend, num_workers=2, worker_logs=choice,
                                     progress=progress, run=f"{choice}-{progress}", together=together)
             print("driver ends", choice, progress, *set(workers))
+    threads = [
+        threading.Thread(target=multi_process, args=(work, range(4)), kwargs=dict(
+            backend=backend, num_workers=2, worker_logs=choice, run=f"{choice}-at-once", together=together))
+        for choice in ("all", "first", "none")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    from datasets import Dataset
+    from speedy_utils import multi_process_dataset
+    rows = Dataset.from_dict({"n": list(range(4))})
+    for choice in ("none", "first"):
+        arguments = dict(run=f"{choice}-dataset", together=together)
+        multi_process_dataset(rows, shard, f"out-{choice}", arguments, 2, backend=backend, num_shards=4,
+                              worker_logs=choice)
 """
+
+
+class Done(NamedTuple):
+    """A program that has ended, and the backend of its runs."""
+
+    backend: str
+    program: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Return a program whose runs choose among lines, on each backend."""
+    script = tmp_path_factory.mktemp("runs") / "driver.py"
+    return Done(request.param, run_program(script, PROGRAM.format(backend=request.param, body=RUNS)))
 
 
 def said(done: subprocess.CompletedProcess[str], run: str) -> dict[str, list[str]]:
@@ -62,17 +96,14 @@ def said(done: subprocess.CompletedProcess[str], run: str) -> dict[str, list[str
     return found
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_run_shows_the_lines_that_it_is_asked_for(
-    driver: Callable[..., subprocess.CompletedProcess[str]], name: str
-) -> None:
+def test_a_run_shows_the_lines_that_it_is_asked_for(done: Done) -> None:
     """All workers' lines are shown, those of one, or none, each once, whether progress is shown or not."""
-    done = driver(PROGRAM.format(backend=name, body=IN_TURN))
-    ends = [line.split()[2:] for line in done.stdout.splitlines() if line.startswith("driver ends")]
-    assert done.stdout.count("driver begins\n") == len(ends) == 6
+    stdout = done.program.stdout
+    ends = [line.split()[2:] for line in stdout.splitlines() if line.startswith("driver ends")]
+    assert stdout.count("driver begins\n") == len(ends) == 6, done.program.stderr[-2000:]
     for choice, progress, *workers in ends:
-        lines = said(done, f"{choice}-{progress}")
-        assert len(workers) == (1 if name == "seq" else 2)
+        lines = said(done.program, f"{choice}-{progress}")
+        assert len(workers) == (1 if done.backend == "seq" else 2)
         heard = {line.split()[0] for line in lines["out"]}
         assert len(heard) == {"all": len(workers), "first": 1, "none": 0}[choice]
         assert sorted(lines["out"]) == sorted(lines["err"])
@@ -81,6 +112,20 @@ def test_a_run_shows_the_lines_that_it_is_asked_for(
             items = list(dict.fromkeys(item for item, _ in own))
             assert own == [[item, str(number)] for item in items for number in range(3)]
         assert choice != "all" or len(lines["out"]) == 12
+
+
+def test_runs_at_once_choose_each_for_itself(done: Done) -> None:
+    """Runs in threads of one driver, of the same function, each show the lines that they were asked for."""
+    lines = {choice: said(done.program, f"{choice}-at-once")["out"] for choice in ("all", "first", "none")}
+    assert len(lines["all"]) == 12
+    assert len({line.split()[0] for line in lines["first"]}) == 1
+    assert lines["none"] == []
+
+
+def test_runs_over_a_dataset_too(done: Done) -> None:
+    """A run over a dataset chooses in the same way."""
+    assert said(done.program, "none-dataset") == {"out": [], "err": []}
+    assert len({line.split()[0] for line in said(done.program, "first-dataset")["out"]}) == 1
 
 
 ALIKE = """
@@ -129,72 +174,20 @@ def test_lines_that_look_alike_are_all_shown_before_the_program_goes_on(
         assert own.count(f"own error of {number}\n") == (name == "ray")
 
 
-SEVERAL = """
-    if backend == "ray":  # room for all workers at once
-        import ray
-        ray.init(num_cpus=6, include_dashboard=False, logging_level="ERROR")
-    threads = [
-        threading.Thread(target=multi_process, args=(work, range(4)), kwargs=dict(
-            backend=backend, num_workers=2, worker_logs=choice, run=choice, together=together))
-        for choice in ("all", "first", "none")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-"""
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_runs_at_once_choose_each_for_itself(
-    driver: Callable[..., subprocess.CompletedProcess[str]], name: str
-) -> None:
-    """Runs in threads of one driver, of the same function, each show the lines that they were asked for."""
-    done = driver(PROGRAM.format(backend=name, body=SEVERAL))
-    lines = {choice: said(done, choice)["out"] for choice in ("all", "first", "none")}
-    assert len(lines["all"]) == 12
-    assert len({line.split()[0] for line in lines["first"]}) == 1
-    assert lines["none"] == []
-
-
-SHARDS = """
-    from datasets import Dataset
-    from speedy_utils import multi_process_dataset
-    rows = Dataset.from_dict({"n": list(range(4))})
-    for choice in ("none", "first"):
-        multi_process_dataset(rows, shard, f"out-{choice}", dict(run=choice, together=together), 2,
-                              backend=backend, num_shards=4, worker_logs=choice)
-"""
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_runs_over_a_dataset_too(driver: Callable[..., subprocess.CompletedProcess[str]], name: str) -> None:
-    """A run over a dataset chooses in the same way."""
-    done = driver(PROGRAM.format(backend=name, body=SHARDS))
-    assert said(done, "none") == {"out": [], "err": []}
-    assert len({line.split()[0] for line in said(done, "first")["out"]}) == 1
-
-
-RUNNING = """
+FORWARDS_NOTHING = """
     import ray
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver={forward})
-    multi_process(work, range(4), num_workers=2, worker_logs={choice!r}, run="one", together=True)
-    if not {forward}:
-        sys.exit()
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    multi_process(work, range(4), num_workers=2, worker_logs="all", run="one", together=True)
 """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("forward", "choice", "log_filter"), [(True, "none", 0), (True, "first", 1), (False, "all", 0)]
-)
-def test_a_ray_that_the_user_has_started_is_chosen_from(
-    driver: Callable[..., subprocess.CompletedProcess[str]], forward: bool, choice: str, log_filter: int
+def test_a_ray_that_forwards_nothing_goes_on_so(
+    driver: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """The choice holds on a Ray that is running; one that forwards nothing goes on forwarding nothing."""
-    done = driver(PROGRAM.format(backend="ray", body=RUNNING.format(forward=forward, choice=choice)))
-    lines: Any = said(done, "one")
-    assert len({line.split()[0] for line in lines["out"] + lines["err"]}) == log_filter
+    """The choice of the user who has started Ray wins."""
+    done = driver(PROGRAM.format(backend="ray", body=FORWARDS_NOTHING))
+    assert said(done, "one") == {"out": [], "err": []}
 
 
 OTHERWISE = """

@@ -54,7 +54,7 @@ def stage_of(row: str) -> str | None:
     return next((name for name in NAMES if start and name.startswith(start) and ":" in row), None)
 
 
-@pytest.mark.parametrize(("name", "columns"), [("threads", 80), ("threads", 140), ("ray", 100)])
+@pytest.mark.parametrize(("name", "columns"), [("threads", 80), ("threads", 140), ("processes", 100)])
 def test_a_day_with_models(terminal: Callable[..., Any], name: str, columns: int) -> None:
     """Whatever is printed and drawn: whole lines, the run's first, those over below, at last all counters."""
     program = terminal(PROGRAM.format(backend=name), size=(columns, 30))
@@ -81,5 +81,5 @@ def test_a_day_with_models(terminal: Callable[..., Any], name: str, columns: int
     for shard in "01234567":
         mine = [int(n) for each, n in said if each == shard]
         assert mine == sorted(mine)
-        assert len(mine) == 40 or name == "ray"  # what Ray would bring after the end of the program is lost
+        assert len(mine) == 40
     assert "after end" in lines

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
-from support.backends import AT_ONCE
 from support.programs import environment
 
 from speedy_utils._sharding.saved_dataset import silence_datasets
@@ -75,8 +74,14 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("end", [hang_up, terminate, interrupt_twice])
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        *(pytest.param("ray", end, marks=pytest.mark.ray) for end in (hang_up, terminate)),
+        # On Ray a second Ctrl-C is pressed in test_interrupt.py.
+        *((name, end) for name in ("processes", "threads") for end in (hang_up, terminate, interrupt_twice)),
+    ],
+)
 def test_an_ended_driver_leaves_nothing_behind(
     name: str,
     end: Callable[[Any], None],

@@ -66,13 +66,8 @@ def workers_are_busy(program: Any, folder: Path, shown: str) -> Callable[[], boo
     return lambda: len(list((folder / "started").glob("*"))) > 0 and shown in program.text
 
 
-@pytest.mark.parametrize(
-    ("name", "work"),
-    [
-        pytest.param("ray", "one long call", marks=pytest.mark.ray),  # for a loop see test_dataset_kills.py
-        *((name, work) for name in WITHOUT_RAY for work in ("a loop", "one long call")),
-    ],
-)
+@pytest.mark.parametrize("work", ["a loop", "one long call"])
+@pytest.mark.parametrize("name", WITHOUT_RAY)  # on Ray see below, and test_dataset_kills.py
 def test_ctrl_c_ends_a_run(
     terminal: Callable[[str], Any],
     tmp_path: Path,

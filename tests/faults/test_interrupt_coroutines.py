@@ -88,13 +88,8 @@ def test_ctrl_c_cancels_coroutines(
         assert seen(tmp_path, what) == running
 
 
-@pytest.mark.parametrize(
-    ("name", "presses"),
-    [
-        pytest.param("ray", 1, marks=pytest.mark.ray),  # for a second Ctrl-C see test_interrupt.py
-        *((name, presses) for name in WITHOUT_RAY for presses in (1, 2)),
-    ],
-)
+@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("name", WITHOUT_RAY)  # on Ray workers are killed, see test_interrupt.py
 def test_a_coroutine_that_swallows_ctrl_c_holds_nothing_up(
     terminal: Callable[[str], Any],
     tmp_path: Path,

@@ -109,6 +109,7 @@ ESCAPES = [absolute, dotted, linked, linked_files, dotted_files, absolute_files]
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
+@pytest.mark.parametrize("backend", ["processes", "seq"])
 def test_what_lies_outside_is_read_and_nothing_more(
     backend: str, escape: Callable[[Path, Path], Any], outside: Path, tmp_path: Path
 ) -> None:

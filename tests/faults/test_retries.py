@@ -106,7 +106,7 @@ def test_a_lost_worker_is_reported_with_task_node_and_cause(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("die", WAYS)
+@pytest.mark.parametrize("die", [kill, leave_politely])
 def test_a_task_that_always_dies_says_how(
     ray_session: None, recorder: Recorder, tmp_path: Path, die: Callable[[], None]
 ) -> None:

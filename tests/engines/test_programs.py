@@ -104,6 +104,23 @@ def test_workers_of_a_torch_loader_count(recorder: Recorder) -> None:
     assert (recorder.last.done, recorder.last.complete) == (20, True)
 
 
+def _in_a_block(ns: list[int]) -> int:
+    from concurrent.futures import ProcessPoolExecutor
+
+    with tracking(), ProcessPoolExecutor(1) as pool:
+        return sum(pool.map(foreign_work.loop, ns))
+
+
+def test_processes_that_a_task_starts_in_a_block_count_for_the_task(recorder: Recorder) -> None:
+    """They count for the run of the task, and for no more than the task's total."""
+    items = [[1, 2, 3], [4, 5]]
+    done = multi_process(
+        _in_a_block, items, backend="processes", num_workers=2, total_items=sum, progress=recorder
+    )
+    assert done == [6, 9]
+    assert (recorder.last.done, recorder.last.complete) == (15, True)
+
+
 def test_runs_of_bound_calls_count_there(recorder: Recorder) -> None:
     """``multi_process`` in a worker of another engine counts for the run that the call is bound to."""
     from concurrent.futures import ProcessPoolExecutor

@@ -77,3 +77,11 @@ class Counter:
     def method(self, n: int) -> int:
         """Report the items."""
         return self(n)
+
+
+class Worker:
+    """Counts in a method, as an actor does."""
+
+    def work(self, n: int) -> int:
+        """Count as :func:`mixed` does."""
+        return mixed(n)

@@ -187,6 +187,8 @@ class Stalls:
         place = "on a worker that has sent nothing"
         if task.location is not None:
             place = f"on {task.location.node}, process {task.location.pid}"
+        if isinstance(task.task, str) and task.item is None:  # a process, which works on many
+            return f"{done}, {place}"
         item = task.item_in_short
         if not item.startswith(self._names(task)):  # a shard says which it is
             item = f"item {item}"

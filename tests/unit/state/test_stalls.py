@@ -225,3 +225,16 @@ def test_never_is_never() -> None:
     """Without a time no task stands, however long it does."""
     known = stalls(None)
     assert (known.read([running(since=NOW)], NOW), known.tasks, known.phase(NOW)) == ([], [], "")
+
+
+def test_a_process_of_another_engine_has_no_item() -> None:
+    """Its message says which process stands, and with how many items."""
+    place = Location("gpu-3", 47)
+    task = RunningTask(
+        "gpu-3/47-1f2e3d4c", 1, counts={Key(None, Metric.ITEMS): 20}, location=place, stack="here"
+    )
+    task.heard, task.reading = 299.0, 1
+    (message,) = Stalls(300.0, "workers").read([task], now=300.0)
+    assert message.startswith(
+        "worker gpu-3/47-1f2e3d4c has counted nothing for 5 min: 20 items, on gpu-3, process 47"
+    )

@@ -87,9 +87,10 @@ class ProcessCounts:
             total = self._plus(self._finished, counts, finished=True)
             self._finished = total
             self._running.pop(reporter, None)
+            if self._sink is None:
+                return
             report, timings = self.report(), self.timings()
-        if self._sink is not None:
-            self._sink.send([report], timings, last=True)
+        self._sink.send([report], timings, last=True)
 
     def flush(self) -> None:
         """Send the state in this thread, if it can be sent."""

@@ -49,6 +49,8 @@ def test_a_failure_tells_what_failed(backend: str) -> None:
         assert part in str(error)
     shown = "".join(traceback.format_exception(error))  # what a program prints that ends by it
     assert shown.count('raise ValueError("two is too many")') == 1
+    assert "in run_attempt" not in shown
+    assert "in _call" not in shown
 
 
 def test_a_failure_ends_the_run_at_its_true_state(backend: str, recorder: Recorder) -> None:

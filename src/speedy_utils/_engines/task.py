@@ -268,10 +268,11 @@ _OURS = {__name__, awaited.__module__, prepared.__module__}
 
 
 def _without_us(error: BaseException) -> str:
-    """Return the traceback from the user's function on."""
+    """Return the traceback from the user's function on, with which the exception is left."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
         trace = trace.tb_next
+    BaseException.with_traceback(error, trace)  # in this process it is shown as the cause of a TaskError
     try:
         return plain_text("".join(traceback.format_exception(type(error), error, trace)))
     except Exception:  # as above

@@ -55,7 +55,7 @@ def mark_children(*, of_tasks: bool) -> None:
     if of_tasks:
         config.setdefault(_TASK_MARK, os.getpid())
     elif config.get(_TASK_MARK) == os.getpid():  # and not that of the process that has started this one
-        del config[_TASK_MARK]
+        config.pop(_TASK_MARK, None)  # another thread may end its last task at the same moment
 
 
 def started_by_task() -> bool:

@@ -22,6 +22,7 @@ from speedy_utils import (
     set_progress_context,
     track,
     tracked,
+    tracking,
 )
 from speedy_utils._ray.own_tasks import ProgressContext
 from speedy_utils.testing import FailingSink, FakeClock, RecordingDisplay, RecordingSink
@@ -159,6 +160,16 @@ def dataset_runs(folder: Path) -> None:
     multi_process_dataset("rows", packed, "out", resume="trust", overwrite=True)
     multi_process_dataset("rows", packed, "out", resume="always")  # type: ignore[arg-type]
     multi_process_dataset("rows", packed, "out", on_error="continue")  # type: ignore[call-arg]
+
+
+def blocks(folder: Path) -> None:
+    """A bound function keeps its type."""
+    with tracking(100, desc="Mine", folder=folder, stall_after=None) as run:
+        assert_type(run.bind(plain)(1, y="a"), float)
+        assert_type(run.bind(packed, total="rows")(["a"]), list[int])
+        assert_type(run.snapshot(), Snapshot)
+        assert_type(run.address, str)
+    tracking([1])  # type: ignore[arg-type]
 
 
 def by_hand(bar: Any) -> None:

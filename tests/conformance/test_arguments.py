@@ -168,7 +168,7 @@ def test_items_may_be_all_arguments_of_a_call(backend: str, recorder: Recorder) 
     assert multi_process(joined, items, by="-", **options) == ["a-b", "d-c", "e-?"]
     assert (recorder.last.done, recorder.last.total) == (3, 3)
     with pytest.raises(TaskError) as caught:
-        multi_process(joined, [("a", "b"), ("c", 4)], by="-", **options)
+        multi_process(joined, [("a", "b"), ("c", 4)], by="-", **{**options, "num_workers": 1})
     assert (caught.value.item, caught.value.index) == (("c", 4), 1)
     assert caught.value.results[0] == "a-b"
 

@@ -32,6 +32,29 @@ one task, or text.splitlines() for one a line
     return items if isinstance(items, Sequence) else list(items)
 
 
+class SelectedItems(Sequence[Any]):
+    """Some items of a sequence, each looked up when it is asked for.
+
+    Args:
+        items: The sequence.
+        positions: The positions of the items in it.
+
+    Example:
+        >>> list(SelectedItems("abcde", [1, 3]))
+        ['b', 'd']
+    """
+
+    def __init__(self, items: Sequence[Any], positions: Sequence[int]) -> None:
+        self._items = items
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[self._positions[index]]
+
+
 def star_calls(items: Iterable[Any]) -> list[Arguments]:
     """Return what each of some items gives to a function as its arguments.
 

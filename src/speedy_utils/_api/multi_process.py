@@ -20,7 +20,7 @@ from .._run.run import Run
 from .._state.ledger import RUN_ITEMS
 from .._validation import checked_choice, checked_count, checked_total, shorten
 from .failed import FailedTasks
-from .items import star_calls, task_items
+from .items import SelectedItems, star_calls, task_items
 from .kept import Results
 from .options import Backend, RunOptions, checked_function, checked_ray_options
 from .signature import checked_call
@@ -213,8 +213,14 @@ def multi_process(
         with results.kept_at_any_end(), options.ending_on_sigterm(), run:
             try:
                 if engine is not None:
-                    left = [calls[task] for task in missing]
-                    drive(engine, run, left, attempt, finish, max_retries=options.max_retries)
+                    drive(
+                        engine,
+                        run,
+                        SelectedItems(calls, missing),
+                        attempt,
+                        finish,
+                        max_retries=options.max_retries,
+                    )
                 results.flush()
             finally:
                 failed.close()

@@ -61,7 +61,8 @@ def drive(
                 submit(attempt(task, 1))
             if not running:
                 break
-            for ended, outcome in engine.wait():
+            # What succeeded first: a failure may end the run, and no result that is there is lost by that.
+            for ended, outcome in sorted(engine.wait(), key=lambda each: each[1].failure is not None):
                 running -= 1
                 for warning in outcome.warnings:
                     if warning not in warned:

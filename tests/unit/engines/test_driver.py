@@ -18,13 +18,14 @@ FAILED = Outcome(failure=Failure("ValueError: no", error=ValueError("no")))
 
 
 class ScriptedEngine(LocalFeed):
-    """Ends one attempt a call of ``wait``, the newest first, as a script says.
+    """Ends attempts in ``wait``, the newest first, as a script says.
 
     Args:
         script: The outcomes of a task's attempts, by task; further ones succeed with the item as value.
         broken: The method that raises ZeroDivisionError.
         workers: How many attempts may be under way.
         grows: Whether there is one more before the first attempt has ended.
+        together: How many attempts end in one call of ``wait``.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class ScriptedEngine(LocalFeed):
         broken: str = "",
         workers: int = 2,
         grows: bool = False,
+        together: int = 1,
     ) -> None:
         super().__init__()
+        self._together = together
         self.log: list[Any] = []
         self.most = 0
         self.workers, self._grows = workers, grows
@@ -57,13 +60,16 @@ class ScriptedEngine(LocalFeed):
         self.most = max(self.most, len(self._running))
 
     def wait(self) -> Iterable[tuple[Attempt, Outcome]]:
-        """End an attempt, or let the number of workers grow."""
+        """End attempts, or let the number of workers grow."""
         if self._grows:
             self._grows, self.workers = False, self.workers + 1
             return []
-        attempt, item = self._running.pop()
-        outcomes = self._script.get(attempt.task, [])
-        return [(attempt, outcomes.pop(0) if outcomes else Outcome(item))]
+        ended = []
+        for _ in range(min(self._together, len(self._running))):
+            attempt, item = self._running.pop()
+            outcomes = self._script.get(attempt.task, [])
+            ended.append((attempt, outcomes.pop(0) if outcomes else Outcome(item)))
+        return ended
 
     def cancel(self) -> None:
         """Note it."""
@@ -158,6 +164,12 @@ def test_a_task_fails_for_good_after_its_retries_or_by_an_error_of_its_own(
     assert failure is not None
     assert sorted(driven(engine, "ab")) == [(0, attempts, failure.reason), (1, 1, "b")]
     assert (shown[-1].done, shown[-1].total, shown[-1].tasks_failed) == (1, 2, 1)
+
+
+def test_what_succeeded_comes_before_what_failed(driven: Drive) -> None:
+    """Where several end together and a failure may end the run, no result is lost by that."""
+    engine = ScriptedEngine({1: [FAILED]}, together=2)
+    assert driven(engine, "ab") == [(0, 1, "a"), (1, 1, "ValueError: no")]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ for module, names in (
     for name in names:
         delattr(module, name)
 
+os.process_cpu_count = os.cpu_count  # as Python 3.13 has it where there are no affinities
+
 def no_terminal(*_):
     raise OSError("no terminal")
 

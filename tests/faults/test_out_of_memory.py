@@ -34,11 +34,13 @@ def task(i, always):
 if __name__ == "__main__":
     shown = []
     results = multi_process(
-        task, range(4), num_workers=2, total_items=lambda i: 20, progress=shown.append, always=False
+        task, range(4), backend="ray", num_workers=2, total_items=lambda i: 20, progress=shown.append,
+        always=False,
     )
     last = shown[-1]
     print("FIRST", results, last.done, last.total, last.tasks_failed, last.retries >= 1)
-    results = multi_process(task, range(4), num_workers=2, max_retries=0, on_error="continue", always=True)
+    results = multi_process(task, range(4), backend="ray", num_workers=2, max_retries=0, on_error="continue",
+                            always=True)
     print("SECOND", [r for r in results if not isinstance(r, TaskError)])
     print("ERROR", results[1].reason)
 """

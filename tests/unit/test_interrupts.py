@@ -318,6 +318,7 @@ def terminate() -> None:
 
 def run_until_terminated() -> None:
     """Do what a run does that gets SIGTERM, in a child."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Ray that other tests have started has set a handler
     try:
         with ending_on_sigterm():
             try:
@@ -341,6 +342,7 @@ def test_a_child_that_is_forked_in_the_block_ends_at_once() -> None:
     """A child has no run to clean up after."""
 
     def child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as above
         with ending_on_sigterm():
             assert in_fork(terminate) == -signal.SIGTERM
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 from support.forks import in_fork
+from support.programs import run_program
 from support.threads import held
 
 from speedy_utils._interrupts import (
-    Terminated,
     after_fork_in_child,
     delaying_ctrl_c,
     ending_on_sigterm,
@@ -316,26 +316,32 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_until_terminated() -> None:
-    """Do what a run does that gets SIGTERM, in a child."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Ray that other tests have started has set a handler
+TERMINATED = """
+import contextlib, os, signal
+from speedy_utils._interrupts import Terminated, ending_on_sigterm, keeping_ctrl_c
+
+with ending_on_sigterm():
     try:
-        with ending_on_sigterm():
-            try:
-                with keeping_ctrl_c(), contextlib.suppress(BaseException):  # a library that swallows it
-                    terminate()
-            except Terminated as error:
-                os.write(1, b"cleaned up")
-                raise ValueError from error  # as a library may
-    except KeyboardInterrupt:
-        os.write(1, b", and caught")
-        sys.excepthook(*sys.exc_info())  # as if it were not
+        with keeping_ctrl_c(), contextlib.suppress(BaseException):  # a library that swallows it
+            os.kill(os.getpid(), signal.SIGTERM)
+    except Terminated as error:
+        print("cleaned up")
+        raise ValueError from error  # as a library may
+print("went on")
+"""
 
 
-def test_sigterm_ends_a_program_by_itself_after_the_cleanup(capfd: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_ends_a_program_by_itself_after_the_cleanup(tmp_path: Path) -> None:
     """The exception passes the cleanup of the block, and then the program ends as it would without it."""
-    assert in_fork(run_until_terminated) == -signal.SIGTERM
-    assert capfd.readouterr().out == "cleaned up, and caught"
+    done = run_program(tmp_path / "program.py", TERMINATED)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "cleaned up\n", "")
+
+
+def test_a_program_that_catches_sigterm_goes_on(tmp_path: Path) -> None:
+    """It is a KeyboardInterrupt, as Ctrl-C is."""
+    caught = f"try:\n{indent(TERMINATED, '    ')}\nexcept KeyboardInterrupt:\n    print('caught')"
+    done = run_program(tmp_path / "program.py", caught)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cleaned up\ncaught\n", "")
 
 
 def test_a_child_that_is_forked_in_the_block_ends_at_once() -> None:

@@ -35,6 +35,7 @@ MODULES = {
             "state_files",
             "eta",
             "tasks",
+            "small_items",
             "merge",
         )
     },

@@ -7,7 +7,8 @@ from statistics import median
 
 from speedy_utils._display.bars import BarDisplay
 from speedy_utils._display.terminal.screen import Screen
-from speedy_utils._run.run import LocalFeed, Run
+from speedy_utils._run.feed import LocalFeed
+from speedy_utils._run.run import Run
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from speedy_utils import Snapshot, multi_process, track
 from speedy_utils._display.base import NullDisplay
-from speedy_utils._run.run import LocalFeed, Run
+from speedy_utils._run.feed import LocalFeed
+from speedy_utils._run.run import Run
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 

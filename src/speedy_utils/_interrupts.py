@@ -25,7 +25,7 @@ so never within one call of a C function, and at the latest when that returns.
 - :func:`raise_in_thread` looks what the thread runs and raises in user code only; it is called again a
   few milliseconds later for a thread that is elsewhere. Functions of this package in which user code waits
   are marked by :func:`interruptible`.
-- What undoes a step is idempotent, and called once more by the next block outside: in ``run_attempt``, in a
+- What undoes a step is idempotent, and called once more by the next block outside: in ``run_chunk``, in a
   tracked call that is a run, in ``Run.__exit__`` and ``Poller.__exit__``. What is bound to a context is
   bound in a context, or a thread, of its own.
 - :func:`keeping_ctrl_c` notes a KeyboardInterrupt while a library runs, and raises it again if that swallows

@@ -13,7 +13,7 @@ from support.recorder import Recorder
 
 from speedy_utils import TaskError, multi_process
 from speedy_utils._engines.base import WorkSpec
-from speedy_utils._engines.sequential import SequentialEngine
+from speedy_utils._engines.in_process.sequential import SequentialEngine
 
 # name: (arguments, the error, what it must say)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {

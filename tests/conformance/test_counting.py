@@ -440,7 +440,7 @@ def test_a_run_inside_a_task_draws_nothing(
     caplog.set_level("INFO", "speedy_utils")
 
     def task(i: int) -> tuple[list[int], str]:
-        from speedy_utils._run.run import display_here
+        from speedy_utils._run.forwarding import display_here
 
         inner = multi_process(in_a_loop, WORDS[:i], backend="seq", total_items=len)
         return inner, type(display_here(True)).__name__

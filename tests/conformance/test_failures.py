@@ -44,7 +44,7 @@ def test_a_failure_tells_what_failed(backend: str) -> None:
     assert error.__cause__.args == ("two is too many",)
     assert "in fails_at_two" in error.traceback
     assert 'raise ValueError("two is too many")' in error.traceback
-    assert "in run_attempt" not in error.traceback
+    assert "in _run_tasks" not in error.traceback
     for part in ("task 2", "item 2", "1 attempt", error.reason):
         assert part in str(error)
     shown = "".join(traceback.format_exception(error))  # what a program prints that ends by it

@@ -125,7 +125,7 @@ class Watched(Sequence[int]):
 def test_items_are_looked_up_when_their_task_starts(backend: str, tmp_path: Path) -> None:
     """An item of a sequence is looked up once a worker is free for it, not ahead."""
     items = Watched(tmp_path, 12)
-    multi_process(lambda i: (tmp_path / str(i)).touch(), items, backend=backend, num_workers=3)
+    multi_process(lambda i: (tmp_path / str(i)).touch(), items, chunksize=1, backend=backend, num_workers=3)
     assert set(items.ended) == set(range(12))
     assert all(ended > i - 3 for i, ended in items.ended.items())
 

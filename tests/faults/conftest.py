@@ -38,14 +38,14 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 @pytest.fixture
 def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return a list that gets the progress actor of each run of the test."""
-    from speedy_utils._ray import engine
+    from speedy_utils._ray.tasks import live_counts
 
     made: list[Any] = []
-    create = engine.start_actor
+    create = live_counts.start_actor
 
     def create_and_note(*args: Any) -> Any:
         made.append(create(*args))
         return made[-1]
 
-    monkeypatch.setattr(engine, "start_actor", create_and_note)
+    monkeypatch.setattr(live_counts, "start_actor", create_and_note)
     return made

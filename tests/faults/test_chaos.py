@@ -252,10 +252,10 @@ def under_faults(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
     if not plan.faults:
         yield
         return
-    from speedy_utils._ray import engine
+    from speedy_utils._ray.tasks import live_counts
 
     outside = Outside(plan, folder)
-    create = engine.start_actor
+    create = live_counts.start_actor
 
     def create_and_note(*args: Any) -> Any:
         outside.actors.append(create(*args))
@@ -263,7 +263,7 @@ def under_faults(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
     thread = threading.Thread(target=outside.run)
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "start_actor", create_and_note)
+        patch.setattr(live_counts, "start_actor", create_and_note)
         thread.start()
         try:
             yield

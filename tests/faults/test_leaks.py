@@ -202,16 +202,17 @@ def test_many_tracked_calls_and_contexts_leave_nothing(until: Callable[..., Any]
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """As many entries as runs have started actors, which they do here also where they are over at once."""
     from speedy_utils._ray import engine
+    from speedy_utils._ray.tasks import live_counts
 
     begun: list[None] = []
-    start = engine.start_actor
+    start = live_counts.start_actor
 
     def start_and_note(*args: Any) -> Any:
         begun.append(None)  # and not the actor, which this would keep
         return start(*args)
 
     monkeypatch.setattr(engine, "ACTOR_DELAY_S", 0.0)
-    monkeypatch.setattr(engine, "start_actor", start_and_note)
+    monkeypatch.setattr(live_counts, "start_actor", start_and_note)
     return begun
 
 

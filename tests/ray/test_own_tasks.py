@@ -211,7 +211,7 @@ def test_a_run_in_a_task_or_actor_of_ones_own_logs(ray_session: None) -> None:
     import ray
 
     def drive(desc: str) -> tuple[list[int], str]:
-        from speedy_utils._run.run import display_here
+        from speedy_utils._run.forwarding import display_here
 
         kind = type(display_here(True)).__name__
         return multi_process(abs, [-1, -2], backend="seq", desc=desc), kind

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ray
 def _two_relays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let four workers be many: two share a relay."""
     few = functools.partial(relay.plan_relays, max_direct=2, per_relay=2)
-    monkeypatch.setattr("speedy_utils._ray.engine.plan_relays", few)
+    monkeypatch.setattr("speedy_utils._ray.tasks.live_counts.plan_relays", few)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         handles.extend(start(*args))
         return handles
 
-    monkeypatch.setattr("speedy_utils._ray.engine.start_relays", kept)
+    monkeypatch.setattr("speedy_utils._ray.tasks.live_counts.start_relays", kept)
     return handles
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from speedy_utils._engines.task import run_attempt
+from speedy_utils._engines.task import TaskSettings, run_chunk
 from speedy_utils._instrument.tqdm_capture import capturing_tqdm
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
+from speedy_utils._worker.chunk_reporter import ChunkReporter
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink
@@ -52,7 +53,8 @@ def a_task(total: int, *, rows: bool = True) -> Iterator[Task]:
 def run_task(work: Callable[[Task], object], total: int, *, rows: bool = True) -> Task:
     """Run a function as a worker runs the function of a task, and return the task."""
     task = Task(total, rows=rows)
-    outcome = run_attempt(work, task, {}, task.reporter)
-    if outcome.failure is not None and outcome.failure.error is not None:
-        raise outcome.failure.error
+    chunk = ChunkReporter(lambda _: task.reporter, [total], apart=True)
+    for ended in run_chunk(work, [task], {}, chunk, TaskSettings()).others.values():
+        if ended.failure is not None and ended.failure.error is not None:
+            raise ended.failure.error
     return task

@@ -124,7 +124,7 @@ def test_a_bar_that_draws_is_left_to_it() -> None:
     + [
         pytest.param((function_of("tqdm.std", "__iter__", SPIN),), id="a bar that waits for items"),
         pytest.param(
-            (interruptible(function_of("speedy_utils._engines.threads", "wait", SPIN)),),
+            (interruptible(function_of("speedy_utils._engines.in_process.threads", "wait", SPIN)),),
             id="a marked function of this package",
         ),
     ],

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress
 from .._display.format import format_quantity
-from .._engines.driver import drive, task_error
+from .._engines.chunk_sizes import ChunkSizes
+from .._engines.driver import Ended, drive
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
 from .._engines.per_worker import called_with_items, per_worker
-from .._engines.task import Arguments, Attempt, Outcome
+from .._engines.task import Arguments, TaskSettings
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
 from .._state.ledger import RUN_ITEMS
 from .._validation import checked_choice, checked_count, checked_total, shorten
+from ..errors import TaskError
 from .failed import FailedTasks
 from .items import SelectedItems, star_calls, task_items
 from .kept import Results
@@ -50,6 +52,7 @@ def multi_process(
     resume: bool | Literal["trust"] = True,
     max_retries: int = 3,
     stall_after: float | None = 300.0,
+    chunksize: int | None = None,
     ray_options: Mapping[str, Any] | None = None,
     **func_kwargs: Any,
 ) -> list[Any]:
@@ -99,6 +102,10 @@ def multi_process(
             are never retried.
         stall_after: Seconds after which a task that has counted nothing meanwhile is named beside the bar,
             and once in the log with the stack of the thread that works on it. None for never.
+        chunksize: How many tasks travel to a worker together, which runs one after another. None to choose:
+            the first alone, then as many as take about 0.2 seconds, and fewer towards the end. 1 sends each
+            by itself. Tasks of a chunk whose results were still to be sent when its worker was lost run
+            again, also those that had ended.
         ray_options: Options of Ray for the tasks, such as ``{"num_gpus": 1}``; other backends ignore them.
         **func_kwargs: Sent to the workers once, not with each task.
 
@@ -143,6 +150,7 @@ def multi_process(
         worker_logs=worker_logs,
         max_retries=max_retries,
         stall_after=stall_after,
+        chunksize=chunksize,
         ray_options=(remote_options or {}) | checked_ray_options(ray_options),
         asks_for_ray=remote_options is not None,
     )
@@ -167,31 +175,41 @@ def multi_process(
     unit = "items" if total is None else options.unit or "items"
     size = format_quantity(len(items), task_unit) if total is None else format_quantity(total, unit)
     kwargs = shared_arguments(func_kwargs)
+    sizes = ChunkSizes(options.chunksize)
+    settings = TaskSettings(
+        adopt_tqdm=options.adopt_tqdm,
+        stall_after=options.stall_after,
+        stop_at_failure=on_error == "raise",
+        most_seconds=sizes.most_seconds,
+        counts_apart=checkpoint is not None,
+    )
     failed = FailedTasks()
 
-    def finish(ended: Attempt, outcome: Outcome) -> None:
-        task, failure = results.missing[ended.task], outcome.failure
-        if failure is None:
-            failure = results.add(task, outcome.value, outcome.counts or {})
-        if failure is None:
-            return
-        error = task_error(task, items[task], ended.attempt, failure)
+    def fail(error: TaskError) -> None:
         if on_error == "raise":
             raise error
         failed.add(error)
-        results.values[task] = error
+        results.values[error.index] = error
 
-    def attempt(task: int, number: int) -> Attempt:
-        task_total = None if totals is None else totals[results.missing[task]]
-        return Attempt(task, number, task_total, options.adopt_tqdm, stall_after=options.stall_after)
+    def finish(ended: Ended) -> None:
+        tasks = results.missing[ended.first : ended.first + max(1, len(ended.values))]
+        if ended.failure is not None:
+            fail(ended.error(tasks[0], items[tasks[0]]))
+        elif checkpoint is None:  # then none is missing
+            results.values[ended.first : ended.first + len(ended.values)] = ended.values
+        else:
+            for task, value in zip(tasks, ended.values, strict=True):
+                if failure := results.add(task, value, ended.counts or {RUN_ITEMS: 0}):
+                    fail(Ended(task, item=items[task], failure=failure).error())
 
     with _opened(checkpoint, func, kwargs, items, resume) as opened:
         results = Results(len(items), opened)
         missing = results.missing
         kept_counts = results.kept_counts()
-        kept_total = None if totals is None else sum(totals) - sum(totals[task] for task in missing)
+        left_totals = None if totals is None else [totals[task] for task in missing]
+        kept_total = None if totals is None or left_totals is None else sum(totals) - sum(left_totals)
         workers = min(options.workers(called), len(missing))
-        engine = options.engine(per_worker(func), kwargs, workers) if missing else None
+        engine = options.engine(per_worker(func), kwargs, workers, settings) if missing else None
         run = Run(
             options.desc or f"Processing {size}",
             total,
@@ -213,14 +231,9 @@ def multi_process(
         with results.kept_at_any_end(), options.ending_on_sigterm(), run:
             try:
                 if engine is not None:
-                    drive(
-                        engine,
-                        run,
-                        SelectedItems(calls, missing),
-                        attempt,
-                        finish,
-                        max_retries=options.max_retries,
-                    )
+                    left = calls if len(missing) == len(items) else SelectedItems(calls, missing)
+                    retries = options.max_retries
+                    drive(engine, run, left, finish, max_retries=retries, totals=left_totals, sizes=sizes)
                 results.flush()
             finally:
                 failed.close()

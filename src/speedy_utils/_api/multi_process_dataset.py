@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._display.base import Progress
 from .._display.format import format_quantity
 from .._engines.base import Engine
-from .._engines.driver import drive, task_error
+from .._engines.driver import Ended, drive
 from .._engines.identity.parts import parts_of
 from .._engines.payload.refs import plain_function, shared_arguments
 from .._engines.per_worker import called_with_items, makes_callables, per_worker
-from .._engines.task import Attempt, Outcome
+from .._engines.task import TaskSettings
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import keeping_ctrl_c
 from .._run.run import Run
@@ -221,7 +221,8 @@ def multi_process_dataset(
             "kwargs": shared_arguments(kwargs),
             "features": features,
         }
-        engine = options.engine(process_shard, shared, running) if missing else None
+        settings = TaskSettings(options.adopt_tqdm, total_is_rows=True, stall_after=options.stall_after)
+        engine = options.engine(process_shard, shared, running, settings) if missing else None
         unit = options.unit or "items"
         run = Run(
             options.desc or f"Processing {format_quantity(len(rows), unit)}",
@@ -308,33 +309,25 @@ def _process(
     failed: list[TaskError] = []
     misfits: list[str] = []
 
-    def attempt(task: int, number: int) -> Attempt:
-        return Attempt(
-            task,
-            number,
-            specs[task].num_rows,
-            adopt_tqdm=options.adopt_tqdm,
-            total_is_rows=True,
-            stall_after=options.stall_after,
-        )
-
-    def finish(ended: Attempt, outcome: Outcome) -> bool:
-        if outcome.failure is None:
-            plan.add(outcome.value)
-            workspace.keep_counts(specs[ended.task], outcome.counts or {})
-            found = watch.add(outcome.value)
+    def finish(ended: Ended) -> bool:
+        spec = specs[ended.first]
+        if ended.failure is None:
+            (value,) = ended.values
+            plan.add(value)
+            workspace.keep_counts(spec, ended.counts or {})
+            found = watch.add(value)
             for misfit in found if not stop else ():
                 logger.warning("the shards' columns don't fit together: %s", misfit)
             misfits.extend(found)
         else:
-            spec = specs[ended.task]
-            failed.append(task_error(spec.index, spec, ended.attempt, outcome.failure))
-            if isinstance(outcome.failure.error, NotSharedError):  # no other shard would do better
+            failed.append(ended.error(spec.index, spec))
+            if isinstance(ended.failure.error, NotSharedError):  # no other shard would do better
                 return True
         return stop and bool(misfits)
 
     shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))
-    drive(engine, run, shards, attempt, finish, max_retries=options.max_retries)
+    totals = [spec.num_rows for spec in specs]
+    drive(engine, run, shards, finish, max_retries=options.max_retries, totals=totals)
     if misfits and stop:
         raise columns_error(misfits, f"no more shards were started; {_kept(plan, workspace)}")
     if failed:

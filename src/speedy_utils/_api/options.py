@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from .._display.base import Display, Progress, checked_progress
 from .._engines.base import ENGINES, Engine, WorkSpec, default_backend, engine_class
+from .._engines.task import TaskSettings
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
 from .._instrument.decorator import (
     is_async_generator_function,
@@ -16,7 +17,7 @@ from .._instrument.decorator import (
     is_generator_function,
 )
 from .._interrupts import ending_on_sigterm
-from .._run.run import display_here
+from .._run.forwarding import display_here
 from .._validation import (
     checked_choice,
     checked_count,
@@ -37,6 +38,9 @@ RESERVED_RAY_OPTIONS = {
     "num_returns": "a task has one result",
 }
 """Options of Ray's tasks that a run sets itself, and what to do instead."""
+
+ONE_TASK = ("num_gpus", "max_calls")
+"""Options of Ray's tasks that are meant for each item: none travels together with others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class RunOptions:
     worker_logs: WorkerLogs = "all"
     max_retries: int = 3
     stall_after: float | None = 300.0
+    chunksize: int | None = None
     ray_options: Mapping[str, Any] | None = None
     asks_for_ray: InitVar[bool] = False
 
@@ -91,8 +96,11 @@ class RunOptions:
             "stall_after": None
             if self.stall_after is None
             else checked_interval(self.stall_after, "stall_after"),
+            "chunksize": checked_optional(self.chunksize, "chunksize", least=1),
             "ray_options": ray_options,
         }
+        if self.backend == "ray" and any((self.ray_options or {}).get(name) for name in ONE_TASK):
+            checked["chunksize"] = 1
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # as the class is frozen
 
@@ -113,13 +121,20 @@ class RunOptions:
         """Return a block in which SIGTERM ends a run as Ctrl-C does; Ray sees to that by itself."""
         return nullcontext() if self.backend == "ray" else ending_on_sigterm()
 
-    def engine(self, function: Callable[..., Any], kwargs: Mapping[str, Any], workers: int) -> Engine:
+    def engine(
+        self,
+        function: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        workers: int,
+        settings: TaskSettings,
+    ) -> Engine:
         """Return an engine, not started yet.
 
         Args:
             function: What it calls for each item.
             kwargs: The function's arguments besides the item.
             workers: How many tasks run at once.
+            settings: What holds for all of them.
         """
         work = WorkSpec(
             function,
@@ -128,6 +143,7 @@ class RunOptions:
             self.ray_options or {},
             self.worker_logs,
             may_grow=self.num_workers is None,
+            settings=settings,
         )
         return self._engine_class()(work)
 

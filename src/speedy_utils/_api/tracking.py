@@ -19,7 +19,8 @@ from .._instrument.bound import bind
 from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
 from .._instrument.tracked_call import Total
 from .._interrupts import ending_on_sigterm
-from .._run.run import Run, display_inside
+from .._run.forwarding import display_inside
+from .._run.run import Run
 from .._state.ledger import Location, Report, Task
 from .._state.snapshot import Snapshot
 from .._state.timings import StageClock, StageTimings

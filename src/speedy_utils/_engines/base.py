@@ -7,13 +7,14 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from .._run.run import Feed
-from .task import Attempt, Outcome
+from .._run.feed import Feed
+from .._state.ledger import Task
+from .task import Chunk, ChunkOutcome, TaskSettings
 from .worker_logs import WorkerLogs
 
 
@@ -26,6 +27,7 @@ class WorkSpec:
         kwargs: Its arguments besides the item.
         workers: How many tasks may run at once.
         may_grow: Whether more may, if the engine finds that they only wait: no number was given.
+        settings: What its workers need to know of all tasks.
         options: ``ray_options``.
         worker_logs: Whose printed lines are shown.
     """
@@ -36,10 +38,11 @@ class WorkSpec:
     options: Mapping[str, Any]
     worker_logs: WorkerLogs = "all"
     may_grow: bool = False
+    settings: TaskSettings = field(default_factory=TaskSettings)
 
 
 class Engine(Feed, Protocol):
-    """Runs the attempts at the tasks of one run, and is the feed of that run.
+    """Runs the chunks of the tasks of one run, and is the feed of that run.
 
     It is made before the run, so its module and its making must be quick; :meth:`start` does the rest.
     The driver's thread calls all methods but those of :class:`~speedy_utils._run.run.Feed`, which the poller
@@ -50,7 +53,7 @@ class Engine(Feed, Protocol):
 
     @property
     def workers(self) -> int:
-        """How many attempts may be under way at once. It may grow while :meth:`wait` waits."""
+        """How many chunks may be under way at once. It may grow while :meth:`wait` waits."""
         ...
 
     @classmethod
@@ -66,28 +69,39 @@ class Engine(Feed, Protocol):
         """Make ready to run; :meth:`close` follows also if that fails."""
         ...
 
-    def submit(self, attempt: Attempt, item: Any) -> None:
-        """Start an attempt, or let it wait for its worker."""
+    def submit(self, chunk: Chunk) -> None:
+        """Start a chunk, or let it wait for its worker."""
         ...
 
-    def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for an attempt to end, and return those that have; the list may also be empty."""
+    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Wait for a chunk to end, and return those that have; the list may also be empty.
+
+        Args:
+            timeout: Seconds to wait at most, on engines that wait; None for as long as it takes.
+        """
         ...
 
-    def cancel(self) -> None:
-        """Stop all attempts that have not ended."""
+    def handed_back(self) -> Mapping[tuple[Task, int], int]:
+        """Return how many tasks the chunks keep that have handed back the others, as far as is known.
+
+        A chunk does so once it is late and one of its tasks hangs; by its first task and the attempt.
+        """
+        ...
+
+    def cancel(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Stop all chunks that have not ended, and return what is known of those: which tasks had ended."""
         ...
 
     def close(self) -> None:
-        """Release what the engine holds; no attempt is under way any more."""
+        """Release what the engine holds; no chunk is under way any more."""
         ...
 
 
 ENGINES = {
     "ray": ("speedy_utils._ray.engine", "RayEngine"),
     "processes": ("speedy_utils._engines.processes.engine", "ProcessEngine"),
-    "threads": ("speedy_utils._engines.threads", "ThreadEngine"),
-    "seq": ("speedy_utils._engines.sequential", "SequentialEngine"),
+    "threads": ("speedy_utils._engines.in_process.threads", "ThreadEngine"),
+    "seq": ("speedy_utils._engines.in_process.sequential", "SequentialEngine"),
 }
 """The module and the class of each backend's engine: each is loaded when it is used."""
 

@@ -1,101 +1,366 @@
-"""Submit, wait, retry: the loop that runs the tasks of a run on any engine."""
+"""Submit, wait, retry: the loop that runs the tasks of a run on any engine, many small ones in a chunk."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+from .._interrupts import delaying_ctrl_c
+from .._run.ends import PlainEnds, TaskEnd
 from .._run.run import Run
+from .._state.ledger import Count, Key, Task
 from .._validation import shorten
 from ..errors import TaskError
 from .base import Engine
-from .task import Attempt, Failure, Outcome
+from .chunk_sizes import ChunkSizes
+from .payload.refs import is_ref
+from .payload.shipment import PLAIN_TYPES
+from .task import Chunk, ChunkOutcome, Failure, Outcome
 
 logger = logging.getLogger("speedy_utils")
+
+HANDED_BACK_INTERVAL_S = 0.1
+"""Seconds between two looks at what late chunks have handed back, if a worker has nothing to do."""
+
+PARTS = 16
+"""Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
+
+
+class Ended(NamedTuple):
+    """Tasks that have ended for good: one that failed, or some side by side that succeeded.
+
+    Attributes:
+        first: The first of them.
+        values: What the function returned for each; empty if it failed.
+        counts: What the task reported, if it is one that succeeded and reported more than a number of items.
+        item: The item of a task that failed.
+        attempts: How often it was started.
+        failure: How it failed; None for success.
+    """
+
+    first: int
+    values: Sequence[Any] = ()
+    counts: Mapping[Key, Count] | None = None
+    item: Any = None
+    attempts: int = 1
+    failure: Failure | None = None
+
+    def error(self, index: int | None = None, item: Any = None) -> TaskError:
+        """Return the error for a task that failed.
+
+        Args:
+            index: What the error calls the task by, if not by its own number.
+            item: What it calls its item, if not by the item itself.
+        """
+        failure = self.failure or Failure("")
+        error = TaskError(
+            *(self.first if index is None else index, self.item if item is None else item, self.attempts),
+            *(failure.reason, failure.traceback),
+        )
+        error.__cause__ = failure.error
+        return error
 
 
 def drive(
     engine: Engine,
     run: Run,
-    items: Sequence[Any],
-    attempt: Callable[[int, int], Attempt],
-    finish: Callable[[Attempt, Outcome], bool | None],
+    items: Iterable[Any],
+    finish: Callable[[Ended], bool | None],
     *,
     max_retries: int,
+    totals: Sequence[int] | None = None,
+    sizes: ChunkSizes | None = None,
 ) -> None:
-    """Run a task for each item, as many at once as the engine has workers, and again if one is lost.
+    """Run a task for each item, as many chunks at once as the engine has workers, and again if one is lost.
 
     Args:
         engine: Runs them. It is started and, whatever happens, closed.
         run: Counts them.
-        items: Their items; each is looked up when an attempt at its task starts.
-        attempt: Makes an attempt from a task's position in ``items`` and the attempt's number, from 1.
-        finish: Gets each task's last attempt and its outcome, and returns True to start no more tasks; those
-            that run are waited for. An exception that it raises cancels the rest.
+        items: Their items; each is looked up when its task starts.
+        finish: Gets the tasks that have ended for good, as they do, and returns True to start no more tasks;
+            those that run are waited for. An exception that it raises cancels the rest.
         max_retries: How often a task is started again after its worker was lost.
+        totals: The items of each task; None if these are not known.
+        sizes: How many tasks travel together; None for one.
     """
-    new_tasks = iter(range(len(items)))
-    to_retry: list[tuple[Attempt, Failure]] = []
-    moved: Counter[int] = Counter()  # attempts that say nothing of the task, as their node lacked its files
-    running, stopped = 0, False
-    warned: set[str] = set()
-
-    def submit(started: Attempt, failure: Failure | None = None) -> None:
-        nonlocal running
-        item = items[started.task]
-        if failure is not None and not failure.unsuited_node:
-            _warn_of_retry(started, item, max_retries + moved[started.task], failure)
-        run.attempt(started.task, started.attempt, total=started.total, item=item)
-        engine.submit(started, item)
-        running += 1
-
+    driver = _Driver(engine, run, _Tasks(items, totals, sizes or ChunkSizes(1)), finish, max_retries)
     try:
         engine.start()
-        while True:
-            while to_retry and running < engine.workers and not stopped:
-                submit(*to_retry.pop())
-            for task in islice(new_tasks, 0 if stopped else engine.workers - running):
-                submit(attempt(task, 1))
-            if not running:
-                break
-            # What succeeded first: a failure may end the run, and no result that is there is lost by that.
-            for ended, outcome in sorted(engine.wait(), key=lambda each: each[1].failure is not None):
-                running -= 1
-                for warning in outcome.warnings:
-                    if warning not in warned:
-                        warned.add(warning)
-                        logger.warning(warning)
-                failure = outcome.failure
-                refuse_unprepared(failure)
-                if failure is None:
-                    run.commit(ended.task, outcome.counts or {}, total=ended.total, timings=outcome.timings)
-                    stopped = bool(finish(ended, outcome)) or stopped
-                elif failure.unsuited_node or (
-                    failure.worker_lost and ended.attempt - moved[ended.task] <= max_retries
-                ):
-                    moved[ended.task] += bool(failure.unsuited_node)
-                    to_retry.append((attempt(ended.task, ended.attempt + 1), failure))
-                else:
-                    run.fail(ended.task, outcome.counts, timings=outcome.timings)
-                    stopped = bool(finish(ended, outcome)) or stopped
+        while driver.start_chunks():
+            idle = driver.has_idle_worker()
+            driver.end_chunks(engine.wait(HANDED_BACK_INTERVAL_S if idle else None))
+            if idle:
+                driver.take_back()
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")
-        engine.cancel()
+        driver.keep(engine.cancel())
         raise
     finally:
         engine.close()
 
 
-def _warn_of_retry(started: Attempt, item: Any, max_retries: int, failure: Failure) -> None:
+class _Tasks:
+    """The tasks that were not started yet, or are to start again.
+
+    Args:
+        items: The items of all tasks.
+        totals: The numbers of their items.
+        sizes: How many travel together.
+    """
+
+    def __init__(self, items: Iterable[Any], totals: Sequence[int] | None, sizes: ChunkSizes) -> None:
+        self.sizes = sizes
+        # A sequence may have its own notion of iterating, which need not even end.
+        self._items: Iterator[Any]
+        if isinstance(items, Sequence):
+            self._items = map(items.__getitem__, range(len(items)))
+        else:
+            self._items = iter(items)
+        self._totals = totals
+        self._read = 0
+        self._left = len(items) if isinstance(items, Sized) else None
+        self._again: list[tuple[Chunk, Failure | None]] = []
+        # What was read, or handed back; each with the items that have not been started.
+        self._waiting: list[tuple[Chunk, deque[Any]]] = []
+
+    def next(self, workers: int) -> tuple[Chunk, Failure | None] | None:
+        """Return the next chunk to start, with the failure after which it starts again; None for none.
+
+        Args:
+            workers: How many workers there are.
+        """
+        if self._again:
+            return self._again.pop()
+        size = self.sizes.next(self._left, workers)
+        if not self._waiting:
+            items = deque(islice(self._items, size))
+            if not items:
+                return None
+            self._waiting.append((Chunk(self._read, 1, ()), items))
+            self._read += len(items)
+        chunk, items = self._waiting.pop()
+        # The value of a reference comes with the task, as an argument of its own.
+        plain = next((at for at, item in enumerate(islice(items, size)) if _is_reference(item)), size) or 1
+        taken = [items.popleft() for _ in range(min(plain, len(items)))]
+        if items:
+            self._waiting.append((replace(chunk, task=chunk.task + len(taken)), items))
+        if self._left is not None:
+            self._left -= len(taken)
+        return self._chunk(chunk, chunk.task, taken), None
+
+    def start_again(self, chunk: Chunk, place: int, failure: Failure) -> None:
+        """Let one task of a chunk start again, by itself, before new ones."""
+        again = replace(
+            chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + bool(failure.unsuited_node)
+        )
+        self._again.append((self._chunk(again, chunk.task + place, chunk.items[place : place + 1]), failure))
+
+    def split(self, chunk: Chunk, place: int) -> None:
+        """Let the tasks of a lost chunk start again from a place on, in smaller chunks.
+
+        Which of them has ended the worker is not known, so the attempt counts for none of them.
+        """
+        again = replace(chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + 1)
+        items = chunk.items[place:]
+        size = -(-len(items) // PARTS)
+        for start in reversed(range(0, len(items), size)):
+            part = self._chunk(again, chunk.task + place + start, items[start : start + size])
+            self._again.append((part, None))
+
+    def hand_back(self, chunk: Chunk, place: int) -> None:
+        """Let the tasks of a chunk that have not begun be started next, from a place on."""
+        self._waiting.append((replace(chunk, task=chunk.task + place), deque(chunk.items[place:])))
+        if self._left is not None:
+            self._left += len(chunk.items) - place
+
+    def part(self, chunk: Chunk, place: int, stop: int) -> Chunk:
+        """Return the tasks of a chunk from a place to another."""
+        return self._chunk(chunk, chunk.task + place, chunk.items[place:stop])
+
+    def _chunk(self, like: Chunk, first: int, items: Sequence[Any]) -> Chunk:
+        totals = None if self._totals is None else self._totals[first : first + len(items)]
+        return replace(like, task=first, items=items, totals=totals)
+
+
+def _is_reference(item: Any) -> bool:
+    return type(item) not in PLAIN_TYPES and is_ref(item)
+
+
+class _Driver:
+    """What :func:`drive` does in turns; the arguments are its own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Run,
+        tasks: _Tasks,
+        finish: Callable[[Ended], bool | None],
+        max_retries: int,
+    ) -> None:
+        self._engine, self._run, self._tasks, self._finish = engine, run, tasks, finish
+        self._max_retries = max_retries
+        self._running: dict[tuple[Task, int], Chunk] = {}
+        self._stopped = False
+        self._warned: set[str] = set()
+
+    def start_chunks(self) -> bool:
+        """Start as many chunks as there are free workers; return whether any is under way."""
+        while len(self._running) < self._engine.workers and not self._stopped:
+            if (found := self._tasks.next(self._engine.workers)) is None:
+                break
+            chunk, failure = found
+            if failure is not None and not failure.unsuited_node:
+                _warn_of_retry(chunk, self._max_retries, failure)
+            self._run.attempt_chunk(chunk.task, chunk.attempt, chunk.items, chunk.totals)
+            self._engine.submit(chunk)
+            self._running[chunk.task, chunk.attempt] = chunk
+        return bool(self._running)
+
+    def has_idle_worker(self) -> bool:
+        """Return whether a worker has nothing to do while another has several tasks."""
+        if self._stopped or len(self._running) >= self._engine.workers:
+            return False
+        return any(len(chunk.items) > 1 for chunk in self._running.values())
+
+    def take_back(self) -> None:
+        """Let the tasks be started that late chunks have handed back: one of theirs may hang."""
+        for key, kept in self._engine.handed_back().items():
+            chunk = self._running.get(key)
+            if chunk is not None and kept < len(chunk.items):
+                self._tasks.hand_back(chunk, kept)
+                self._running[key] = self._tasks.part(chunk, 0, kept)
+
+    def end_chunks(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
+        """Count what has ended, hand it on, and let start again what is to."""
+        with delaying_ctrl_c(once=True):  # what counts is also handed on
+            self._end_chunks(chunks)
+
+    def _end_chunks(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
+        ended: list[Ended] = []
+        for sent, outcome in chunks:
+            chunk = self._running.pop((sent.task, sent.attempt))
+            for warning in outcome.warnings:
+                if warning not in self._warned:
+                    self._warned.add(warning)
+                    logger.warning(warning)
+            refuse_unprepared(outcome.failure)
+            ended += self._end(chunk, outcome)
+        for each in sorted(ended, key=lambda each: each.failure is not None):  # a failure may raise
+            self._stopped = bool(self._finish(each)) or self._stopped
+
+    def keep(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
+        """Count and hand on the tasks of cancelled chunks that have ended."""
+        for sent, outcome in chunks:
+            chunk = self._running.pop((sent.task, sent.attempt), sent)
+            ends = _Ends(chunk, outcome)
+            counted, finished = ends.counted, ends.succeeded
+            for place, other in ends.failed:
+                failure = other.failure or Failure("")
+                if not self._starts_again(chunk, failure):
+                    counted.append(_failed_end(chunk, place, other))
+                    finished.append(_failed(chunk, place, failure))
+            self._run.end_attempts(chunk.task, counted, ends.plain(), interrupted=True)
+            for each in finished:
+                with suppress(TaskError):  # the run ends by something else
+                    self._finish(each)
+        for chunk in self._running.values():
+            if len(chunk.items) > 1:  # tasks that have ended, and whose results are lost, don't count as done
+                # As if it ran again: a late report of this attempt changes nothing.
+                self._run.end_attempts(chunk.task, [], next_attempt=chunk.attempt + 1, interrupted=True)
+
+    def _end(self, chunk: Chunk, outcome: ChunkOutcome) -> list[Ended]:
+        tasks, done, failure = self._tasks, len(outcome.values), outcome.failure
+        if done:
+            tasks.sizes.observe(done, outcome.seconds)
+        ends = _Ends(chunk, outcome)
+        finished, counted, first_again = ends.succeeded, ends.counted, not done
+        failures = [*ends.failed]
+        if failure is not None and len(chunk.items) == 1:
+            failures, first_again = [(0, Outcome(failure))], False
+        for place, other in failures:
+            failed = other.failure or Failure("")
+            if self._starts_again(chunk, failed):
+                tasks.start_again(chunk, place, failed)
+                first_again = first_again or not place
+                continue
+            counted.append(_failed_end(chunk, place, other))
+            finished.append(_failed(chunk, place, failed))
+        if done < len(chunk.items) > 1:
+            if failure is None and done:
+                tasks.hand_back(chunk, done)
+            else:
+                reason = failure.reason if failure else "none of them has begun"
+                logger.warning("tasks %d to %d run again, in smaller parts: %s", *ends.unfinished, reason)
+                tasks.split(chunk, done)
+        again = chunk.attempt + 1 if first_again else 0
+        self._run.end_attempts(chunk.task, counted, ends.plain(), next_attempt=again)
+        return finished
+
+    def _starts_again(self, chunk: Chunk, failure: Failure) -> bool:
+        retries = chunk.attempt - 1 - chunk.uncounted
+        return bool(failure.unsuited_node) or (failure.worker_lost and retries < self._max_retries)
+
+
+def _failed_end(chunk: Chunk, place: int, outcome: Outcome) -> TaskEnd:
+    return TaskEnd(chunk.task + place, outcome.counts, None, outcome.timings, failed=True)
+
+
+def _failed(chunk: Chunk, place: int, failure: Failure) -> Ended:
+    return Ended(chunk.task + place, item=chunk.items[place], attempts=chunk.attempt, failure=failure)
+
+
+class _Ends:
+    """The tasks of a chunk that have ended.
+
+    Attributes:
+        succeeded: Those that succeeded, for who finishes them.
+        counted: Those of them that have counted something else than items of no stage, for the run.
+        failed: The places of those that failed, with what is known of each.
+        unfinished: The first and the last task of the others.
+    """
+
+    def __init__(self, chunk: Chunk, outcome: ChunkOutcome) -> None:
+        self.succeeded: list[Ended] = []
+        self.counted: list[TaskEnd] = []
+        self.failed: list[tuple[int, Outcome]] = []
+        first, values, totals, start = chunk.task, outcome.values, chunk.totals, 0
+        self.unfinished = first + len(values), first + len(chunk.items) - 1
+        self._ranges: list[tuple[int, int]] = []
+        self._outcome, self._total = outcome, None if totals is None else sum(totals[: len(values)])
+        for place, other in [*outcome.others.items(), (len(values), None)]:
+            if place > start:
+                self._ranges.append((first + start, place - start))
+                self.succeeded.append(Ended(first + start, values[start:place]))
+            start = place + 1
+            if other is None:
+                break
+            total = None if totals is None else totals[place]
+            if self._total is not None and total is not None:
+                self._total -= total
+            if other.failure is not None:
+                self.failed.append((place, other))
+                continue
+            self.counted.append(TaskEnd(first + place, other.counts, total, other.timings))
+            self.succeeded.append(Ended(first + place, values[place:start], other.counts))
+
+    def plain(self) -> PlainEnds:
+        """Return those that succeeded and counted at most items of no stage."""
+        count = sum(length for _, length in self._ranges)
+        return PlainEnds(self._ranges, count, self._outcome.items, self._total, self._outcome.seconds)
+
+
+def _warn_of_retry(chunk: Chunk, max_retries: int, failure: Failure) -> None:
     logger.warning(
         "task %d (item %s) runs again, attempt %d of %d: %s",
-        started.task,
-        shorten(item, 80),
-        started.attempt,
-        max_retries + 1,
+        chunk.task,
+        shorten(chunk.items[0], 80),
+        chunk.attempt,
+        max_retries + 1 + chunk.uncounted,
         failure.reason,
     )
 
@@ -108,10 +373,3 @@ def refuse_unprepared(failure: Failure | None) -> None:
     shown = cause is not None and cause.__traceback__ is not None  # by Python, as that of the cause
     text = "" if shown else f"\n\nTraceback in the worker:\n{failure.traceback.rstrip()}"
     raise RuntimeError(failure.reason + text) from cause
-
-
-def task_error(index: int, item: Any, attempts: int, failure: Failure) -> TaskError:
-    """Return the error for a task that failed for good."""
-    error = TaskError(index, item, attempts, failure.reason, failure.traceback)
-    error.__cause__ = failure.error
-    return error

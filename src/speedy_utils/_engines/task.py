@@ -1,10 +1,10 @@
-"""An attempt at a task, its outcome, and what runs around the user's function in a worker of any engine."""
+"""Tasks that travel together, their outcomes, and what runs around the user's function in a worker."""
 
 from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import starmap
@@ -17,43 +17,85 @@ from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
 from .._worker.channel.flusher import Sink
+from .._worker.chunk_reporter import ChunkReporter
 from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
 from .payload.refs import ValueLostError, resolve
+from .payload.shipment import PLAIN_TYPES
 from .per_worker import PreparationError, prepared
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt at a task.
+class TaskSettings:
+    """What the workers of a run need to know of all its tasks.
 
     Attributes:
-        task: Position of its item in ``items``.
-        attempt: Which attempt it is, from 1.
-        total: Its items; None if that is not known.
-        adopt_tqdm: Whether tqdm bars that the task makes count for it.
-        total_is_rows: Whether its items are the rows of a dataset.
-        stall_after: Seconds without a count after which it is said to stand; None for never.
+        adopt_tqdm: Whether tqdm bars that a task makes count for it.
+        total_is_rows: Whether the items of the tasks are the rows of a dataset.
+        stall_after: Seconds without a count after which a task is said to stand; None for never.
+        stop_at_failure: Whether a chunk ends with a task that fails: what has not begun is handed back.
+        most_seconds: Seconds after which a chunk hands back the tasks that have not begun; None for never.
+        counts_apart: Whether it must be known what each task counts, and not just a chunk.
+    """
+
+    adopt_tqdm: bool = True
+    total_is_rows: bool = False
+    stall_after: float | None = None
+    stop_at_failure: bool = False
+    most_seconds: float | None = None
+    counts_apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Attempts at tasks side by side, which travel together and run one after another.
+
+    Attributes:
+        task: The first of the tasks: the position of its item in ``items`` of the run.
+        attempt: Which attempt it is at each of them, from 1.
+        items: What the function is called with.
+        totals: The items of each task; None if these are not known.
+        uncounted: How many of the earlier attempts say nothing of the tasks, and are no retries.
     """
 
     task: int
     attempt: int
-    total: int | None
-    adopt_tqdm: bool = True
-    total_is_rows: bool = False
-    stall_after: float | None = None
+    items: Sequence[Any]
+    totals: Sequence[int] | None = None
+    uncounted: int = 0
 
-    def reporter(self) -> Reporter:
-        """Return a reporter for this attempt."""
+    def reporter(self, settings: TaskSettings) -> ChunkReporter:
+        """Return a reporter for these attempts."""
+        return chunk_reporter(self.task, self.attempt, len(self.items), self.totals, settings)
+
+
+def chunk_reporter(
+    task: int, attempt: int, tasks: int, totals: Sequence[int] | None, settings: TaskSettings
+) -> ChunkReporter:
+    """Return a reporter for attempts at tasks side by side.
+
+    Args:
+        task: The first of them.
+        attempt: The number of the attempts.
+        tasks: How many they are.
+        totals: The items of each; None if these are not known.
+        settings: What holds for all tasks of the run.
+    """
+    stall_after = settings.stall_after
+
+    def make(total: int | None) -> Reporter:
         return Reporter(
-            self.task,
-            self.attempt,
-            total=self.total,
-            total_is_rows=self.total_is_rows,
+            task,
+            attempt,
+            total=total,
+            total_is_rows=settings.total_is_rows,
             # Earlier than it is needed, as reports of tasks that don't move are rare.
-            stack_after=None if self.stall_after is None else self.stall_after / 2,
+            stack_after=None if stall_after is None else stall_after / 2,
         )
+
+    apart = tasks == 1 or settings.counts_apart
+    return ChunkReporter(make, totals, apart=apart, most_seconds=settings.most_seconds)
 
 
 class Arguments:
@@ -95,75 +137,122 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a task sends back.
+    """What is known of a task that has ended, besides its value.
 
     Attributes:
-        value: What the function returned.
-        failure: Why it returned nothing.
+        failure: Why it returned nothing; None if it succeeded.
         counts: What it reported: ``raw_counts`` if it succeeded, ``capped_counts`` if it failed, None if the
             worker died.
         timings: How long ago the work on items of each stage started, and last moved.
-        warnings: What the user must know about its worker, each a sentence.
     """
 
-    value: Any = None
     failure: Failure | None = None
     counts: Mapping[Key, Count] | None = None
     timings: StageTimings = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ChunkOutcome:
+    """What a chunk sends back.
+
+    Attributes:
+        values: What the function returned for each task that has ended, in order; None for one that failed.
+        others: By their places in the chunk, the tasks that failed, or counted something else than items of
+            no stage. Of all others there is no more to say.
+        items: What these others counted together.
+        seconds: How long the chunk took, from what it was sent as to what is sent back.
+        failure: Why the tasks after those have not ended, if they are not just handed back: the worker was
+            lost, or could not read something. If the chunk is of one task, that has failed.
+        warnings: What the user must know about the worker, each a sentence.
+    """
+
+    values: list[Any] = field(default_factory=list)
+    others: dict[int, Outcome] = field(default_factory=dict)
+    items: int = 0
+    seconds: float = 0.0
+    failure: Failure | None = None
     warnings: tuple[str, ...] = ()
 
 
-def run_attempt(
+def run_chunk(
     function: Callable[..., Any],
-    item: Any,
+    items: Sequence[Any],
     kwargs: Mapping[str, Any],
-    reporter: Reporter,
+    reporter: ChunkReporter,
+    settings: TaskSettings,
     sink: Sink | None = None,
+    outcome: ChunkOutcome | None = None,
     *,
-    adopt_tqdm: bool = True,
     in_caller: bool = False,
-) -> Outcome:
-    """Call the user's function on an item, await what it returned if need be, and count what it reports.
+    renew: Callable[[], None] | None = None,
+) -> ChunkOutcome:
+    """Call the user's function on each item, await what it returns if need be, and count what it reports.
 
     Args:
         function: The user's function.
-        item: Its first argument.
+        items: Its first argument, for each call.
         kwargs: Its other arguments.
         reporter: Counts what the function reports.
+        settings: What holds for all tasks of the run.
         sink: Where the counts are sent meanwhile; None if a feed of this process reads them.
-        adopt_tqdm: Whether tqdm bars that the function makes count for the task.
+        outcome: What to fill: it is there also if the chunk is interrupted.
         in_caller: Whether this is the thread of the run's caller, so that a KeyboardInterrupt ends the run.
+        renew: Called before each call but the first: takes back what the one before has left.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
     """
+    outcome = ChunkOutcome() if outcome is None else outcome
     try:
         function, kwargs = prepared(function, kwargs)
     except PreparationError as error:
-        return Outcome(failure=_preparation_failure(error), counts={})
+        outcome.failure = _preparation_failure(error)
+        return outcome
     try:
-        return _run_attempt(
-            function, item, kwargs, reporter, sink, adopt_tqdm=adopt_tqdm, in_caller=in_caller
-        )
+        with registered(reporter, sink):
+            reporter.begin(items)
+            while reporter.left:
+                if _run_tasks(function, kwargs, reporter, settings, outcome, renew, in_caller=in_caller):
+                    break
     finally:  # once more, see _interrupts
-        stop_capturing(reporter)
+        outcome.items, outcome.seconds = reporter.plain_items, reporter.seconds()
+        stop_capturing(reporter.current)
         forget(reporter)
+    return outcome
 
 
-def _run_attempt(
+def _run_tasks(
     function: Callable[..., Any],
-    item: Any,
     kwargs: Mapping[str, Any],
-    reporter: Reporter,
-    sink: Sink | None,
+    reporter: ChunkReporter,
+    settings: TaskSettings,
+    outcome: ChunkOutcome,
+    renew: Callable[[], None] | None,
     *,
-    adopt_tqdm: bool,
     in_caller: bool,
-) -> Outcome:
-    with registered(reporter, sink), counting(reporter.own):
+) -> bool:
+    """Run tasks until one has failed or counted something that must be read; return whether to stop there."""
+    values, current = outcome.values, reporter.current
+    take, deadline = reporter.left.popleft, reporter.deadline
+    with counting(current.own):
         try:
-            with capturing_tqdm() if adopt_tqdm else nullcontext():
-                value = _checked_result(awaited(_call(function, item, kwargs)))
+            with capturing_tqdm() if settings.adopt_tqdm else nullcontext():
+                while True:
+                    try:
+                        item = take()
+                    except IndexError:
+                        return False
+                    if renew is not None and values:
+                        renew()
+                    plain = type(item) in PLAIN_TYPES
+                    value = function(item, **kwargs) if plain else _call(function, item, kwargs)
+                    if type(value) not in PLAIN_TYPES:
+                        value = _checked_result(awaited(value))
+                    values.append(value)
+                    if not reporter.next_if_plain():
+                        break
+                    if reporter.started >= deadline:
+                        return True
         except Cancelled:  # the run ends, and not the function alone
             raise
         except KeyboardInterrupt as error:
@@ -178,12 +267,18 @@ def _run_attempt(
         except ValueLostError as error:
             failure = Failure(str(error), error=error, worker_lost=True)
         except BaseException as error:  # user code may raise anything; the driver decides what it means
-            row = None if reporter.input is None else reporter.input.row_of(error)
+            row = None if current.input is None else current.input.row_of(error)
             place = "" if row is None else f", at row {row:,} of the input"
             failure = failure_of(error, place)
         else:
-            return Outcome(value, None, reporter.raw_counts(), reporter.final_timings())
-    return Outcome(None, failure, reporter.capped_counts(), reporter.timings())
+            counts = current.raw_counts()
+            outcome.others[len(values) - 1] = Outcome(None, counts, current.final_timings())
+            reporter.next(counts)
+            return reporter.started >= deadline
+    outcome.others[len(values)] = Outcome(failure, current.capped_counts(), current.timings())
+    values.append(None)
+    reporter.next(None)
+    return settings.stop_at_failure or reporter.started >= deadline
 
 
 def _call(function: Callable[..., Any], item: Any, kwargs: Mapping[str, Any]) -> Any:

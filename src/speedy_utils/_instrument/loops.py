@@ -23,8 +23,8 @@ from .._validation import (
     shorten,
 )
 from .._worker import context, joining  # noqa: F401 - joining looks whether this process counts for a run
+from .._worker.code.left_out import checked_for
 from .._worker.context import current, tally_here
-from .._worker.left_out import checked_for
 from .._worker.tally import Tally
 from .batches import (
     Batches,

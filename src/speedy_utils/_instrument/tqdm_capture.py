@@ -89,6 +89,7 @@ class _TaskBars:
 
     def capture(self, bar: Any, tally: Tally, *, silent: bool, leave: bool) -> CapturedBar:
         """Let a new bar count for a tally."""
+        tally.reporter.has_bars = True
         mine = [captured for captured in _enclosing.get() if not captured.closed]
         elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
         with tqdm_bar.lock:
@@ -335,6 +336,7 @@ def capturing_tqdm(tally: Tally | None = None) -> Iterator[None]:
     task = _TaskBars()
     token = _enclosing.set(())
     tally.reporter.own.open(task, counts=False)
+    tally.reporter.capturing = True
     _tasks[tally.reporter] = task
     _patch_tqdm()
     try:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from .._interrupts import ending_on_sigterm
 from .._state.ledger import RUN_ITEMS, Stage
 from .._validation import checked_count, checked_name, checked_total
+from .._worker.code.left_out import checked_for
 from .._worker.context import counting, forget, registered, tally_here
-from .._worker.left_out import checked_for
 from .._worker.reporter import Reporter
 from .._worker.tally import Tally
 
@@ -86,7 +86,7 @@ def counted_call(
 
 
 def _in_main_program() -> bool:
-    from .._run.run import in_main_program
+    from .._run.forwarding import in_main_program
 
     return in_main_program()
 
@@ -97,7 +97,9 @@ def _run(
 ) -> Iterator[TrackedCall]:
     """Make a call a run with a bar of its own. Bars of tqdm count for it as they do for a task."""
     from .._display.format import format_quantity
-    from .._run.run import LocalFeed, Run, display_here
+    from .._run.feed import LocalFeed
+    from .._run.forwarding import display_here
+    from .._run.run import Run
     from .tqdm_capture import capturing_tqdm, stop_capturing
 
     total = spec.items(args, kwargs)

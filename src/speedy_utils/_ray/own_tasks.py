@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from .._run.advice import warn_of_left_out
 from .._run.poller import Poller
-from .._run.run import warn_of_left_out
 from .._state.snapshot import Snapshot, StageSnapshot
 from .._validation import checked_count
 from .._worker.context import bind, unbind

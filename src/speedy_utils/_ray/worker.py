@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, pack_outcome, unread
 from .._engines.payload.shipment import Packed
 from .._engines.per_worker import close_instance, make_instance
-from .._engines.task import Attempt, Failure, Outcome, run_attempt
+from .._engines.task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
 from .._interrupts import note_interrupts
 from .._validation import first_line
 from .._worker import context
@@ -44,6 +45,24 @@ class RayPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # 
         return issubclass(kind, _CARRIED) or kind.__module__ == "ray.util.client.common"
 
 
+class TaskArguments(NamedTuple):
+    """What a Ray task gets for a chunk, as a plain tuple.
+
+    Attributes:
+        task: The first task.
+        attempt: The number of the attempts.
+        totals: The items of each task; None if these are not known.
+        items: The tasks' items if they are plain.
+        packed: Else a list of them, packed; None for an item that is a reference of Ray's.
+    """
+
+    task: int
+    attempt: int
+    totals: Sequence[int] | None
+    items: Sequence[Any] | None
+    packed: tuple[Any, ...] | None
+
+
 class _Shared(NamedTuple):
     """What all tasks of a run share."""
 
@@ -51,6 +70,7 @@ class _Shared(NamedTuple):
     kwargs: Mapping[str, Any]
     sink: ActorSink
     surroundings: Surroundings
+    settings: TaskSettings
     warnings: list[str]
 
 
@@ -63,9 +83,9 @@ _definitions: set[bytes] = set()
 
 
 def run_in_worker(
-    version: str, shared_refs: list[Any], packed: tuple[Any, ...] | None, item: Any, attempt: tuple[Any, ...]
+    version: str, shared_refs: list[Any], arguments: tuple[Any, ...], value: Any = None
 ) -> Sent | str:
-    """Run an attempt at a task, as a Ray task, if the worker has this version of this package.
+    """Run a chunk, as a Ray task, if the worker has this version of this package.
 
     Travels by value, and its arguments are none of this package's objects: where it is missing, Ray would
     print thirty lines about each that can't be read.
@@ -74,21 +94,20 @@ def run_in_worker(
         version: The version of this package in the program.
         shared_refs: References to what all tasks share, and to what items have needed besides; in a list, as
             Ray would read bare ones each time.
-        packed: The task's item, packed; None if it is plain, or a reference of Ray's.
-        item: Then the item, or what the reference leads to.
-        attempt: The fields of the attempt.
+        arguments: The fields of :class:`TaskArguments`.
+        value: What the item leads to, if that is a reference of Ray's.
 
     Returns:
         What the task sends, or what is wrong with the worker.
     """
     try:
         from speedy_utils import __version__ as found
-        from speedy_utils._ray.worker import run_shared_attempt
+        from speedy_utils._ray.worker import run_shared_chunk
     except ImportError as error:
         found = str(error)
     else:
         if found == version:
-            return run_shared_attempt(shared_refs, packed, item, attempt)
+            return run_shared_chunk(shared_refs, arguments, value)
         found = f"it has version {found}"
     import socket
 
@@ -101,11 +120,9 @@ def run_in_worker(
 run_in_worker.__module__ = "__main__"  # what is defined there is pickled by value
 
 
-def run_shared_attempt(
-    shared_refs: list[Any], packed: tuple[Any, ...] | None, item: Any, fields: tuple[Any, ...]
-) -> Sent:
-    """Run an attempt at a task; the arguments are those of :func:`run_in_worker`."""
-    attempt = Attempt(*fields)
+def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: Any) -> Sent:
+    """Run a chunk; the arguments are those of :func:`run_in_worker`."""
+    task, attempt, totals, items, packed = TaskArguments(*arguments)
     before = log_sizes()
     note_interrupts()
     try:
@@ -117,38 +134,39 @@ def run_shared_attempt(
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     set_progress_context(None)
-    with whole_lines(), shared.surroundings.applied(), program_main():
+    settings = shared.settings
+    with whole_lines(), shared.surroundings.applied() as renew, program_main():
         make_instance(shared.function, shared.kwargs)  # no part of the attempt: there is no reporter yet
-        reporter = attempt.reporter()
+        began = time.monotonic()
         try:
-            item = Packed(*packed).load() if packed is not None else item
+            items = Packed(*packed).load() if packed is not None else [value] if items is None else items
         except OSError as error:  # from a path that the item leads to, such as that of a dataset's rows
             text = (
                 f"{worker_node()} can't read the files of its input ({first_line(error)}): they must be on "
                 "storage that all nodes share. A dataset loaded with keep_in_memory=True is sent itself"
             )
-            outcome = Outcome(failure=Failure(text, error=NotSharedError(text)), counts={})
+            outcome = ChunkOutcome(failure=Failure(text, error=NotSharedError(text)))
+            reporter = chunk_reporter(task, attempt, 1, totals, settings)
         except Exception as error:  # as above
             return unread("its item", error)
         else:
-            outcome = run_attempt(
-                shared.function,
-                item,
-                shared.kwargs,
-                reporter,
-                shared.sink,
-                adopt_tqdm=attempt.adopt_tqdm,
-            )
-        if (failure := outcome.failure) and isinstance(failure.error, NotSharedError):
-            node = ray.get_runtime_context().get_node_id()
-            failure = replace(failure, reason=str(failure.error), unsuited_node=node)
-            outcome = replace(outcome, failure=failure)
+            reporter = chunk_reporter(task, attempt, len(items), totals, settings)
+            work = shared.function, items, shared.kwargs
+            outcome = ChunkOutcome()
+            try:
+                run_chunk(*work, reporter, settings, shared.sink, outcome, renew=renew)
+            except KeyboardInterrupt:  # cancelled: what has ended is kept
+                if not outcome.values:
+                    raise
+                outcome.failure = Failure("the worker was interrupted", worker_lost=True)
+        _name_unsuited_node(outcome)
         with context.flusher.sending_outcome(reporter, shared.sink) as ended:
             sent = pack_outcome(RayPickler, outcome, worker_address())
             ended.sending_s = _storing_time(sent)
-    if shared.warnings:  # once: with the first outcome of this worker
-        sent = sent._replace(outcome=replace(sent.outcome, warnings=tuple(shared.warnings)))
-        shared.warnings.clear()
+    outcome = sent.outcome
+    outcome.seconds = time.monotonic() - began
+    outcome.warnings = tuple(shared.warnings)  # once: with the first outcome of this worker
+    shared.warnings.clear()
     out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
     return sent._replace(differences=take_differences(), printed=(os.getpid(), out, err))
 
@@ -160,11 +178,25 @@ def close_shared() -> None:
             close_instance(shared.function, shared.kwargs)
 
 
+def _name_unsuited_node(outcome: ChunkOutcome) -> None:
+    """Add the node to failures by which it can't see files of the run."""
+
+    def named(failure: Failure) -> Failure:
+        if not isinstance(failure.error, NotSharedError):
+            return failure
+        node = ray.get_runtime_context().get_node_id()
+        return replace(failure, reason=str(failure.error), unsuited_node=node)
+
+    outcome.failure = outcome.failure and named(outcome.failure)
+    for place, other in outcome.others.items():
+        if other.failure is not None:
+            outcome.others[place] = replace(other, failure=named(other.failure))
+
+
 def _storing_time(sent: Sent) -> float:
     """Return the seconds that Ray may need to store an outcome."""
-    plain = sent.outcome.value
-    size = sent.value.size() if sent.value else len(plain) if isinstance(plain, (bytes, str)) else 0
-    return size / STORED_BYTES_PER_S
+    plain = sum(len(value) for value in sent.outcome.values if isinstance(value, (bytes, str)))
+    return (sent.size() + plain) / STORED_BYTES_PER_S
 
 
 def _shared_by(refs: list[Any]) -> _Shared:
@@ -185,12 +217,12 @@ def _shared_by(refs: list[Any]) -> _Shared:
 
 def _read_shared(ref: Any) -> _Shared:
     begin_run()
-    *packed, sinks, program = ray.get(ref)
+    *packed, sinks, program, settings = ray.get(ref)
     surroundings = _for_this_worker(program)
     with surroundings.applied(), program_main():  # modules are imported when the function is read
         function, kwargs = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
-    return _Shared(function, kwargs, sink, surroundings, _warnings(surroundings))
+    return _Shared(function, kwargs, sink, surroundings, settings, _warnings(surroundings))
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:

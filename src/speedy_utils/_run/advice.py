@@ -71,3 +71,12 @@ class CountingAdvice:
                 "If a loop goes over batches, say how many each stands for: track(batches, size=len)",
                 format_excess(Excess(task, reported, total, self._unit)),
             )
+
+
+def warn_of_left_out(text: str) -> None:
+    """Log a warning of what can't be counted.
+
+    Args:
+        text: What and where: the label of a :attr:`~.ledger.Metric.LEFT_OUT`.
+    """
+    logger.warning("%s: it is left out, and the work goes on; this warning comes only once", text)

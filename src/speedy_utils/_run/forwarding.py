@@ -1,10 +1,13 @@
-"""A run inside another one: it draws nothing, and what it counts is counted there."""
+"""Which display a run has. One inside another draws nothing, and what it counts is counted there."""
 
 from __future__ import annotations
 
-from .._display.base import Display
+from .._display.base import Display, Progress, choose_display
 from .._state.ledger import Count, Stage
 from .._state.snapshot import Snapshot, StageSnapshot
+from .._worker.context import in_task
+from .._worker.joining import enclosing_tally
+from .._worker.process import in_ray_worker, is_child_process
 from .._worker.tally import Tally
 
 
@@ -48,3 +51,33 @@ class ForwardingDisplay:
             tally.take_back(-added)
         tally.add_to_counters(counters)
         tally.reporter.mark_moved(tally.stage)
+
+
+def in_main_program() -> bool:
+    """Return whether this is neither a task, nor a child process, nor a Ray worker."""
+    return not (in_task() or is_child_process() or in_ray_worker())
+
+
+def display_here(progress: Progress, *, leave: bool = True) -> Display:
+    """Return the display of a run that starts here.
+
+    In a task it shows nothing, as what it counts belongs to the task's own run, but it may call a function.
+    In a process or a call that counts for a ``tracking()`` block it counts for that.
+    In a child process or a Ray worker of the user's own it logs, unless the environment says otherwise: many
+    of them may share a terminal.
+    """
+    tally = enclosing_tally()
+    if tally is not None and tally.reporter.counts_runs:
+        return display_inside(progress, leave=leave)
+    if in_task() and isinstance(progress, bool):
+        progress = False
+    return choose_display(progress, leave=leave, may_draw=in_main_program())
+
+
+def display_inside(progress: Progress, *, leave: bool = True) -> Display:
+    """Return the display of a run that starts here, and counts for what counts here, if anything does."""
+    tally = enclosing_tally()
+    if tally is None:
+        return choose_display(progress, leave=leave, may_draw=in_main_program())
+    shown = False if isinstance(progress, bool) else progress
+    return ForwardingDisplay(tally, choose_display(shown, leave=leave))

@@ -3,114 +3,39 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from types import TracebackType
-from typing import Protocol
 
-from .._display.base import Display, Progress, choose_display
+from .._display.base import Display
 from .._state.estimate.last_tasks import LastTasks
 from .._state.estimate.time_left import TimeLeft
-from .._state.finishing import FinishingTasks, has_counted_all
-from .._state.ledger import Count, Key, Ledger, Location, Metric, Report, Task
-from .._state.running import RunningTask, RunningTasks
+from .._state.finishing import FinishingTasks
+from .._state.ledger import FINISHED, Count, Key, Ledger, Metric, Report, Task, added
+from .._state.running import RunningTasks, has_counted
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
 from .._state.stages import Stages
 from .._state.stalls import Stalls
 from .._state.timings import StageClock, StageTimings
 from .._worker.channel.writer import FINAL
-from .._worker.context import in_task
-from .._worker.joining import enclosing_tally
-from .._worker.process import in_ray_worker, is_child_process
-from .._worker.reporter import Reporter
-from .advice import CountingAdvice
-from .forwarding import ForwardingDisplay
+from .advice import CountingAdvice, warn_of_left_out
+from .ends import PlainEnds, TaskEnd
+from .feed import PREPARING, WAITING, Feed, LocalFeed
 from .poller import Poller, last_read_timeout
 
 logger = logging.getLogger("speedy_utils")
 
-
-WAITING = "waiting for workers"
-"""The phase of a feed in which a run also shows how many workers have started: "waiting for workers 3/8"."""
-
-
-PREPARING = "preparing workers"
-"""The same for workers that make something first: "preparing workers 3/8"."""
-
-
 MAX_STAGES = 50
 """Named stages of a run that have a line each, about as many as a terminal has rows."""
-
 
 MIN_READINGS = 4
 """In how many readings at least a task must not have moved before it is said to stand."""
 
-
 FIRST_DRAW_TIMEOUT_S = 1.0
 """Seconds for which the start of the work waits for a slow display to show the bar."""
-
-
-class Feed(Protocol):
-    """Where a run reads live counts. An engine is one."""
-
-    @property
-    def phase(self) -> str:
-        """What the tasks wait for; empty if they don't wait. :data:`WAITING` until items are worked on."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """What keeps tasks from ending, such as a node that is silent; empty if nothing is known to."""
-        ...
-
-    @property
-    def answered(self) -> bool:
-        """Whether the last :meth:`collect` has got all that workers had sent."""
-        ...
-
-    def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """Return what has changed, and how long ago work on items started and last moved, by stage."""
-        ...
-
-    def forget(self, task: Task) -> None:
-        """Report no more on a task that has ended for good."""
-        ...
-
-
-class LocalFeed:
-    """Reads the reporters of this process."""
-
-    phase = trouble = ""
-    answered = True
-
-    def __init__(self) -> None:
-        self._reporters: dict[Reporter, None] = {}
-        self._location = Location(socket.gethostname(), os.getpid())
-
-    def add(self, reporter: Reporter) -> None:
-        """Read a reporter from now on."""
-        self._reporters[reporter] = None
-
-    def remove(self, reporter: Reporter) -> None:
-        """Stop reading a reporter. Idempotent."""
-        self._reporters.pop(reporter, None)
-
-    def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """Return the state of every reporter, and when their stages started and last moved."""
-        reporters = list(self._reporters)
-        reports = [reporter.report()._replace(location=self._location) for reporter in reporters]
-        stage_clock = StageClock(lambda: 0.0)
-        for reporter in reporters:
-            stage_clock.merge(reporter.timings())
-        return reports, stage_clock.timings()
-
-    def forget(self, task: Task) -> None:
-        """Do nothing: the reporter of a task that has ended was removed."""
 
 
 class Run:
@@ -217,6 +142,23 @@ class Run:
             self._ledger.merge([Report(task, attempt, {})])
             self._running.start(task, attempt, total, item, self._seen_time(self._clock()))
 
+    def attempt_chunk(
+        self, first: int, attempt: int, items: Sequence[object], totals: Sequence[int | None] | None
+    ) -> None:
+        """Note that attempts at tasks side by side start, which a worker runs one after another.
+
+        Args:
+            first: The first of the tasks.
+            attempt: The number of the attempts, from 1.
+            items: What each works on.
+            totals: The items of each; None if that is not known.
+        """
+        with self._lock:
+            self._retries += attempt > 1
+            self._ledger.merge([Report(first, attempt, {})])
+            now = self._seen_time(self._clock())
+            self._running.start_chunk(first, attempt, totals, items, now)
+
     def commit(
         self, task: Task, counts: Mapping[Key, Count], *, total: int | None, timings: StageTimings
     ) -> None:
@@ -228,20 +170,7 @@ class Run:
             total: Its items; None if that is not known.
             timings: How long ago its stages started, and last moved.
         """
-        self._warn_of_left_out(counts)
-        messages: list[str] = []
-        if total is not None and not has_counted_all(counts, total):
-            # What it did not report counts only now, and not when it last reported something.
-            since_start, _ = timings.get(None, (0.0, 0.0))
-            timings = {**timings, None: (since_start, 0.0)}
-        with self._lock:
-            final = self._stages.task_succeeded(task, self._stage_limit.counts(counts), total)
-            known = self._close(task, final, timings)
-            if known is not None:
-                messages = self._stalls.task_succeeded(known, counts, self._seen_time(self._clock()))
-            self._done += 1
-        _warn(messages)
-        self._advice.task_succeeded(task, counts, total)
+        self.end_attempts(task, [TaskEnd(task, counts, total, timings)])
 
     def fail(
         self, task: Task, counts: Mapping[Key, Count] | None, *, timings: StageTimings | None = None
@@ -253,11 +182,67 @@ class Run:
             counts: What it reported, within its limits; None if it died, and its last live counts are kept.
             timings: How long ago its stages started, and last moved.
         """
-        self._warn_of_left_out(counts or {})
+        self.end_attempts(task, [TaskEnd(task, counts, None, timings or {}, failed=True)])
+
+    def end_attempts(
+        self,
+        first: Task,
+        ends: Sequence[TaskEnd],
+        plain: PlainEnds | None = None,
+        *,
+        next_attempt: int = 0,
+        interrupted: bool = False,
+    ) -> None:
+        """Close the tasks of a chunk that have ended, all in one step.
+
+        Args:
+            first: The first task of the chunk.
+            ends: Those that have failed for good, or have counted something else than ``plain`` ones.
+            plain: Those that succeeded and counted nothing but items of no stage.
+            next_attempt: The number of the next attempt at ``first``, if there will be one; else 0.
+            interrupted: Whether the task after those is stopped: it counts for what it has last reported.
+        """
+        for each in ends:
+            self._warn_of_left_out(each.counts or {})
+        messages: list[str] = []
         with self._lock:
-            known = self._ledger.last(task) if counts is None else self._stage_limit.counts(counts)
-            self._close(task, self._stages.task_failed(task, known, self._ledger.sums), timings or {})
-            self._failed += 1
+            last, sums = self._ledger.last(first), self._ledger.sums
+            dropped = self._ledger.drop(first, next_attempt)
+            known, count = self._running.end(first), 0
+            counted = plain is not None and bool(plain.items)
+            for each in ends:
+                if each.failed:
+                    kept = last if each.counts is None else self._stage_limit.counts(each.counts)
+                    final = self._stages.task_failed(each.task, kept, sums)
+                    self._failed += 1
+                else:
+                    given = self._stage_limit.counts(each.counts or {})
+                    final = self._stages.task_succeeded(each.task, given, each.total)
+                    counted, count = counted or has_counted(given), count + 1
+                self._ledger.commit(each.task, final)
+                self._stage_clock.merge(self._stage_limit.timings(each.final_timings()))
+            if plain is not None and plain.tasks:
+                final = self._stages.tasks_succeeded(plain.tasks, plain.items, plain.total)
+                for task, length in plain.ranges:
+                    self._ledger.commit_all(task, length, final)
+                    final = {}
+                self._stage_clock.merge({None: (plain.seconds, 0.0)})
+                count += plain.tasks
+            ended = len(ends) + (0 if plain is None else plain.tasks)
+            if interrupted and dropped is not None and dropped.position == ended and isinstance(first, int):
+                stopped = dropped._replace(task=first + ended, position=0, before=None)
+                self._ledger.merge([stopped._replace(attempt=max(stopped.attempt, next_attempt))])
+            if known is not None and count:
+                messages = self._stalls.succeeded(
+                    known, self._seen_time(self._clock()), tasks=count, counted=counted
+                )
+            self._done += count
+            if not next_attempt:
+                self._feed.forget(first)
+        _warn(messages)
+        for each in ends:
+            if not each.failed:
+                self._advice.task_succeeded(each.task, each.counts or {}, each.total)
 
     def complete(self) -> None:
         """Note that all is done and saved: the clock stops and, if no task failed, the count is the total."""
@@ -287,9 +272,13 @@ class Run:
             self._warn_of_left_out(report.counts)
             self._advice.look_at(report.task, report.counts)
         with self._lock:
-            reports = [report._replace(counts=self._stage_limit.counts(report.counts)) for report in reports]
+            limited = self._stage_limit.counts
+            reports = [
+                each._replace(counts=limited(each.counts), before=each.before and limited(each.before))
+                for each in reports
+            ]
             for report in reports:
-                self._stages.observe(report.task, report.counts)
+                self._stages.observe(report.task, report.all_counts())
             self._ledger.merge(reports)
             if self._open_ended:
                 self._close_final(reports)
@@ -299,7 +288,8 @@ class Run:
                 self._complete_if_full(now)
                 self._stop_tasks()
             sums = self._ledger.sums
-            tasks_left = self._tasks - self._done - self._failed
+            done = self._done + int(sums.get(FINISHED, 0))
+            tasks_left = self._tasks - done - self._failed
             if self._feed.answered:
                 self._seen = self._seen_time(now)
             self._seen_at, seen = now, self._seen
@@ -313,7 +303,7 @@ class Run:
                 reading.run_line,
                 (*reading.stages, *shared),
                 self._stages.on_shared_lines(running) if shared else running,
-                ended=self._done - self._before + self._failed,
+                ended=done - self._before + self._failed,
                 now=now,
                 for_run=self._stages.for_run,
                 final=self._final,
@@ -328,7 +318,7 @@ class Run:
                 show_run_line=reading.show_run_line,
                 tasks_total=self._tasks,
                 task_unit=self._task_unit,
-                tasks_done=self._done,
+                tasks_done=done,
                 tasks_failed=self._failed,
                 tasks_kept=self._before,
                 kept_from=self._kept_from,
@@ -366,7 +356,8 @@ class Run:
         """Let the tasks that are still running at the end count for what they have done."""
         sums = self._ledger.sums
         for report in list(self._ledger.running()):
-            self._ledger.commit(report.task, self._stages.task_failed(report.task, report.counts, sums))
+            final = self._stages.task_failed(report.task, report.counts, sums)
+            self._ledger.commit(report.task, added(final, report.before or {}))
             self._running.end(report.task)
 
     def _seen_time(self, now: float) -> float:
@@ -397,12 +388,6 @@ class Run:
             return phase
         started = at_work + self._done - self._before + self._failed
         return f"{phase} {started:,}/{self._workers:,}" if started < self._workers else ""
-
-    def _close(self, task: Task, counts: Mapping[Key, Count], timings: StageTimings) -> RunningTask | None:
-        self._ledger.commit(task, counts)
-        self._stage_clock.merge(self._stage_limit.timings(timings))
-        self._feed.forget(task)
-        return self._running.end(task)
 
     def _warn_of_left_out(self, counts: Mapping[Key, Count]) -> None:
         """Warn of what a task reported and can't be counted, once in a run."""
@@ -463,42 +448,3 @@ class Run:
 def _warn(messages: Iterable[str]) -> None:
     for message in messages:
         logger.warning("%s", message)
-
-
-def warn_of_left_out(text: str) -> None:
-    """Log a warning of what can't be counted.
-
-    Args:
-        text: What and where: the label of a :attr:`~.ledger.Metric.LEFT_OUT`.
-    """
-    logger.warning("%s: it is left out, and the work goes on; this warning comes only once", text)
-
-
-def in_main_program() -> bool:
-    """Return whether this is neither a task, nor a child process, nor a Ray worker."""
-    return not (in_task() or is_child_process() or in_ray_worker())
-
-
-def display_here(progress: Progress, *, leave: bool = True) -> Display:
-    """Return the display of a run that starts here.
-
-    In a task it shows nothing, as what it counts belongs to the task's own run, but it may call a function.
-    In a process or a call that counts for a ``tracking()`` block it counts for that.
-    In a child process or a Ray worker of the user's own it logs, unless the environment says otherwise: many
-    of them may share a terminal.
-    """
-    tally = enclosing_tally()
-    if tally is not None and tally.reporter.counts_runs:
-        return display_inside(progress, leave=leave)
-    if in_task() and isinstance(progress, bool):
-        progress = False
-    return choose_display(progress, leave=leave, may_draw=in_main_program())
-
-
-def display_inside(progress: Progress, *, leave: bool = True) -> Display:
-    """Return the display of a run that starts here, and counts for what counts here, if anything does."""
-    tally = enclosing_tally()
-    if tally is None:
-        return choose_display(progress, leave=leave, may_draw=in_main_program())
-    shown = False if isinstance(progress, bool) else progress
-    return ForwardingDisplay(tally, choose_display(shown, leave=leave))

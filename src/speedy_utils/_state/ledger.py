@@ -14,8 +14,9 @@ a committed task, so its entry is folded into a sum: a ledger holds as many entr
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
 from math import inf
@@ -74,6 +75,9 @@ class Metric(IntEnum):
     TASKS_ENDED = 13
     """Tasks that have ended in their workers, and whose outcomes should have come."""
 
+    TASKS_FINISHED = 14
+    """Tasks of a chunk that have succeeded before the one that runs; the outcome of the chunk is to come."""
+
 
 class Key(NamedTuple):
     """What a ledger adds up: one metric of one stage.
@@ -108,8 +112,18 @@ ENDED = Key(None, Metric.TASKS_ENDED)
 """A task has ended in its worker; see :meth:`~speedy_utils._worker.flusher.Flusher.note_end`."""
 
 
-OF_RUNNING_TASKS = (Metric.TASKS_STARTED, Metric.ESTIMATED, Metric.POSTFIX, Metric.TASKS_ENDED)
+OF_RUNNING_TASKS = (
+    Metric.TASKS_STARTED,
+    Metric.ESTIMATED,
+    Metric.POSTFIX,
+    Metric.TASKS_ENDED,
+    Metric.TASKS_FINISHED,
+)
 """What a task that has ended does not count for any more."""
+
+
+FINISHED = Key(None, Metric.TASKS_FINISHED)
+"""How many tasks of a chunk have succeeded before the one that runs."""
 
 
 Count = int | float
@@ -133,14 +147,19 @@ class Location(NamedTuple):
 class Report(NamedTuple):
     """What one attempt at a task has counted so far: a state, never a difference.
 
+    Tasks that travel as a chunk have one report, under the number of the first.
+
     Attributes:
-        task: The task.
+        task: The task, or the first of a chunk.
         attempt: The number of the attempt, from 1.
         counts: All that it has counted.
         reading: The number of this reading of its counts, from 1, in the order in which they were read;
             0 before the first. A later one with the same counts says that its worker is there.
         location: Where the attempt runs; None if that is not known.
         stack: Where the code of the task is, if it has not moved for a while; else empty.
+        position: The place in its chunk of the task that runs, from 0: ``counts`` are of that task.
+        before: What the tasks before it count for; None if they count for nothing, or there are none.
+        kept: How many tasks of its chunk the attempt keeps, if it has handed back the others; else 0.
     """
 
     task: Task
@@ -149,6 +168,18 @@ class Report(NamedTuple):
     reading: int = 0
     location: Location | None = None
     stack: str = ""
+    position: int = 0
+    before: Mapping[Key, Count] | None = None
+    kept: int = 0
+
+    def all_counts(self) -> Mapping[Key, Count]:
+        """Return what the whole chunk has counted so far."""
+        return added(self.counts, self.before) if self.before else self.counts
+
+
+def added(counts: Mapping[Key, Count], more: Mapping[Key, Count]) -> dict[Key, Count]:
+    """Return the sums of two counts."""
+    return {**counts, **{key: counts.get(key, 0) + amount for key, amount in more.items()}}
 
 
 @dataclass(slots=True)
@@ -157,21 +188,31 @@ class _Live:
     version: int
 
 
-@dataclass(slots=True)
 class _TaskSet:
-    """A set of tasks: all numbers below ``floor``, and some above. Small if tasks end roughly in order."""
+    """A set of tasks: small if their numbers stand side by side, whatever the order in which they came."""
 
-    floor: int = 0
-    above: set[Task] = field(default_factory=set)
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._starts: list[int] = []  # of ranges that neither touch nor overlap, in order
+        self._stops: list[int] = []
 
     def __contains__(self, task: Task) -> bool:
-        return (isinstance(task, int) and task < self.floor) or task in self.above
+        if isinstance(task, str):
+            return task in self._names
+        at = bisect_right(self._starts, task) - 1
+        return at >= 0 and task < self._stops[at]
 
-    def add(self, task: Task) -> None:
-        self.above.add(task)
-        while self.floor in self.above:
-            self.above.remove(self.floor)
-            self.floor += 1
+    def add(self, task: Task, count: int = 1) -> None:
+        """Add a task, or as many as ``count`` from a number on."""
+        if isinstance(task, str):
+            self._names.add(task)
+            return
+        start, stop = task, task + count
+        first = bisect_left(self._stops, start)
+        after = bisect_right(self._starts, stop)
+        if first < after:
+            start, stop = min(start, self._starts[first]), max(stop, self._stops[after - 1])
+        self._starts[first:after], self._stops[first:after] = [start], [stop]
 
 
 class Ledger:
@@ -219,12 +260,13 @@ class Ledger:
             live = self._live.get(task)
             if live is not None and _order(report) <= _order(live.report):
                 continue
-            self._replace({} if live is None else live.report.counts, report.counts)
+            self._replace({} if live is None else live.report.all_counts(), report.all_counts())
             self._version += 1
             self._live.pop(task, None)  # so that the newest change is the last
             # Faster than _replace().
             copy = Report(
-                task, report.attempt, dict(report.counts), report.reading, report.location, report.stack
+                *(task, report.attempt, dict(report.counts), report.reading, report.location, report.stack),
+                *(report.position, report.before and dict(report.before), report.kept),
             )
             self._live[task] = _Live(copy, self._version)
 
@@ -238,9 +280,36 @@ class Ledger:
         if task in self._committed:
             return
         live = self._live.pop(task, None)
-        self._replace({} if live is None else live.report.counts, counts)
+        self._replace({} if live is None else live.report.all_counts(), counts)
         self._committed.add(task)
         self._version += 1
+
+    def commit_all(self, first: int, count: int, counts: Mapping[Key, Count]) -> None:
+        """Close tasks side by side, none of which is closed or has a report here.
+
+        Args:
+            first: The first of them.
+            count: How many they are.
+            counts: What they count for together.
+        """
+        self._replace({}, counts)
+        self._committed.add(first, count)
+        self._version += 1
+
+    def drop(self, task: Task, next_attempt: int = 0) -> Report | None:
+        """Take back what the running attempt at a task, or at a chunk, has counted; return its last report.
+
+        Args:
+            task: The task, or the first of the chunk.
+            next_attempt: The number of the next attempt at it: reports of an earlier one change nothing any
+                more. 0 if there won't be one.
+        """
+        live = self._live.pop(task, None)
+        if live is not None:
+            self._replace(live.report.all_counts(), {})
+        if next_attempt:
+            self.merge([Report(task, next_attempt, {})])
+        return None if live is None else live.report
 
     def close(self, task: Task) -> None:
         """Drop the counts of a task that another ledger has committed, so that this one stays small.
@@ -253,7 +322,7 @@ class Ledger:
     def last(self, task: Task) -> dict[Key, Count]:
         """Return the last known counts of a task that is not committed; empty if there are none."""
         live = self._live.get(task)
-        return dict(live.report.counts) if live else {}
+        return dict(live.report.all_counts()) if live else {}
 
     def running(self) -> Iterator[Report]:
         """Return the last report of each task that is not committed, to be read at once."""

@@ -43,8 +43,10 @@ def has_counted(counts: Mapping[Key, Count]) -> bool:
 class RunningTask:
     """An attempt that was handed to a worker, and has not ended.
 
+    Of a chunk it is the attempt at the task that runs; the others of the chunk wait, or have finished.
+
     Attributes:
-        task: The task.
+        task: The task, or the first of its chunk.
         attempt: The number of the attempt.
         total: Its items; None if that is not known, and only what its loops declare is.
         item: What it works on.
@@ -58,6 +60,8 @@ class RunningTask:
         stack: Where its code is, if its worker has looked; else empty.
         number: What the task is called by, if not by its own number.
         stands: Whether it was found to stand, by :class:`~.stalls.Stalls`.
+        position: The place of the task in its chunk, from 0.
+        handed_over: When its chunk was handed to the worker.
     """
 
     task: Task
@@ -74,7 +78,15 @@ class RunningTask:
     stack: str = ""
     number: int | None = None
     stands: bool = False
+    position: int = 0
+    handed_over: float = 0.0
     _item_in_short: str | None = None
+
+    def move_to(self, position: int, total: int | None, item: object, now: float) -> None:
+        """Note that its worker works on another task of the chunk."""
+        self.position, self.total, self.item = position, total, item
+        self.started = self.moved = now
+        self.first_count, self.counts, self._item_in_short = None, {}, None
 
     def read(self, report: Report, now: float) -> None:
         """Take in the last report of the attempt."""
@@ -90,7 +102,9 @@ class RunningTask:
     @property
     def name(self) -> Task:
         """What the task is called by."""
-        return self.task if self.number is None else self.number
+        if self.number is not None:
+            return self.number
+        return self.task + self.position if isinstance(self.task, int) else self.task
 
     @property
     def done(self) -> int:
@@ -164,6 +178,7 @@ class RunningTasks:
     def __init__(self, numbers: Sequence[int] = ()) -> None:
         self._numbers = numbers
         self._tasks: dict[Task, RunningTask] = {}
+        self._chunks: dict[Task, tuple[Sequence[object], Sequence[int | None] | None]] = {}
 
     def __iter__(self) -> Iterator[RunningTask]:
         return iter(self._tasks.values())
@@ -174,13 +189,30 @@ class RunningTasks:
 
     def start(self, task: Task, attempt: int, total: int | None, item: object, now: float) -> None:
         """Note that an attempt at a task was handed to a worker."""
-        number = self._numbers[task] if self._numbers and isinstance(task, int) else None
         self._tasks[task] = RunningTask(
-            task, attempt, total, item, started=now, moved=now, heard=now, number=number
+            *(task, attempt, total, item), started=now, moved=now, heard=now, handed_over=now
         )
+        self._tasks[task].number = self._number(task, 0)
+
+    def start_chunk(
+        self,
+        first: int,
+        attempt: int,
+        totals: Sequence[int | None] | None,
+        items: Sequence[object],
+        now: float,
+    ) -> None:
+        """Note that attempts at tasks side by side were handed to a worker, which runs one after another."""
+        self.start(first, attempt, None if totals is None else totals[0], items[0], now)
+        if len(items) > 1:
+            self._chunks[first] = items, totals
+
+    def _number(self, task: Task, position: int) -> int | None:
+        return self._numbers[task + position] if self._numbers and isinstance(task, int) else None
 
     def end(self, task: Task) -> RunningTask | None:
         """Forget a task that has ended, and return what was known of it."""
+        self._chunks.pop(task, None)
         return self._tasks.pop(task, None)
 
     def read(self, reports: Iterable[Report], now: float) -> None:
@@ -195,6 +227,12 @@ class RunningTasks:
             if known is None or known.attempt != report.attempt:
                 self.start(report.task, report.attempt, None, None, now)
                 known = self._tasks[report.task]
+            if report.position != known.position and (chunk := self._chunks.get(report.task)):
+                items, totals = chunk
+                if 0 <= report.position < (report.kept or len(items)):
+                    total = None if totals is None else totals[report.position]
+                    known.move_to(report.position, total, items[report.position], now)
+                    known.number = self._number(report.task, report.position)
             known.read(report, now)
 
     def workers_at_work(self, workers: int, now: float) -> int | None:

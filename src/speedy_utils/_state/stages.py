@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
-from .ledger import OF_RUNNING_TASKS, RUN_ITEMS, Count, Key, Metric, Stage, Task
+from .ledger import FINISHED, OF_RUNNING_TASKS, RUN_ITEMS, Count, Key, Metric, Stage, Task
 from .lines.grouping import Grouping, Line
 from .lines.sums import StageSums, sums_by_stage
 from .running import RunningTask
@@ -221,6 +221,24 @@ class Stages:
         self._succeeded_items += total or 0
         return final
 
+    def tasks_succeeded(self, count: int, items: int, total: int | None) -> dict[Key, Count]:
+        """Note that tasks succeeded that counted only items of no stage, and return what they count for.
+
+        Args:
+            count: How many tasks they are.
+            items: What they counted together; each no more than its total.
+            total: Their items, if these are known.
+        """
+        self._tasks_left -= count
+        self._tasks_succeeded += count
+        self._counted_items = self._counted_items or bool(items)
+        self._counted_unnamed = self._counted_unnamed or self._counted_items
+        self._succeeded_by_stage[None] = self._succeeded_by_stage.get(None, 0) + items
+        if total is None:
+            self._items_without_total += items
+        self._succeeded_items += total or 0
+        return {RUN_ITEMS: items if total is None else total}
+
     def task_kept(self, counts: Mapping[Key, Count], total: int | None) -> dict[Key, Count]:
         """Note what a task counted that an earlier run finished, and return what it counts for.
 
@@ -296,7 +314,8 @@ class Stages:
             all_counted: Whether nothing is left to count, also where no total tells.
         """
         by_stage = sums_by_stage(sums)
-        run_line = self._run_line(by_stage[None], clock, now, all_counted=all_counted)
+        finished = int(sums.get(FINISHED, 0))
+        run_line = self._run_line(by_stage[None], clock, now, finished=finished, all_counted=all_counted)
         lines = self._grouping.lines(by_stage)
         for line in lines:
             clock.join(line.name, line.members)
@@ -357,7 +376,9 @@ class Stages:
                 self._ended_by_stage[key.stage] = self._ended_by_stage.get(key.stage, 0) + 1
         return {key: amount for key, amount in counts.items() if key.metric not in OF_RUNNING_TASKS}
 
-    def _run_line(self, run: StageSums, clock: StageClock, now: float, *, all_counted: bool) -> StageSnapshot:
+    def _run_line(
+        self, run: StageSums, clock: StageClock, now: float, *, finished: int, all_counted: bool
+    ) -> StageSnapshot:
         """Return the run's own line: never more than the total, and exactly it at a clean end."""
         done, unit, initial = run.items + run.estimated + self._initial, self._unit, self._initial
         if self._total is not None:
@@ -366,11 +387,8 @@ class Stages:
             done = self._total if self._complete else done
         elif self._tasks and not (self._counted_items or (self._initial and not self._initial_tasks)):
             initial = self._initial_tasks
-            done, unit, (total, growing) = (
-                self._tasks_succeeded + initial,
-                self._task_unit,
-                Total(self._tasks),
-            )
+            done, unit = self._tasks_succeeded + finished + initial, self._task_unit
+            total, growing = Total(self._tasks)
         else:
             unit = run.unit or unit
             total, growing = Total(done) if self._complete else self._declared_total(run)

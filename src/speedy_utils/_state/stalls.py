@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from .finishing import has_counted_all
-from .ledger import ENDED, Count, Key
+from .ledger import ENDED
 from .running import RunningTask, format_duration, format_tasks, has_counted
 
 SILENT_AFTER_S = 6.0
@@ -71,18 +71,20 @@ class Stalls:
         self._said_uncounted = False
         self.tasks: list[RunningTask] = []
 
-    def task_succeeded(self, task: RunningTask, counts: Mapping[Key, Count], now: float) -> list[str]:
+    def succeeded(self, task: RunningTask, now: float, *, tasks: int = 1, counted: bool) -> list[str]:
         """Note that a task succeeded, and return what to log of it: something if it was said to stand.
 
         Args:
             task: The task.
-            counts: All that it has counted.
             now: The time.
+            tasks: How many tasks of its chunk have ended by now: their mean stands for each of them.
+            counted: Whether it has counted anything, or one of these has.
         """
-        duration = now - task.started
+        duration = now - task.started if tasks == 1 else (now - task.handed_over) / tasks
         self._durations.append(duration)
-        self._first_counts.append(duration if task.first_count is None else task.first_count)
-        self._some_counted = self._some_counted or has_counted(counts)
+        first_count = None if tasks > 1 else task.first_count
+        self._first_counts.append(duration if first_count is None else first_count)
+        self._some_counted = self._some_counted or counted
         since = self._said.pop(task, None)
         return [] if since is None else [f"{self._names(task)} has ended, {_stood(now - since)}"]
 
@@ -125,6 +127,8 @@ class Stalls:
     def _stands(self, task: RunningTask, now: float) -> bool:
         if self.is_silent(task, now) or has_counted(task.counts):
             return True
+        if not task.reading:
+            return False  # its worker may have to be started
         if others := self._durations if task.total is None else self._first_counts:
             return now - task.started >= MEDIANS * median(others)
         return self._some_counted

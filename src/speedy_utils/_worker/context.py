@@ -13,8 +13,8 @@ from contextvars import ContextVar
 
 from .._interrupts import after_fork_in_child
 from .channel.flusher import Flusher, Sink
+from .chunk_reporter import AnyReporter
 from .process import in_ray_worker, mark_children, reset_sigterm_in_children, started_by_task
-from .reporter import Reporter
 from .tally import Tally
 
 current: ContextVar[Tally | None] = ContextVar("speedy_utils_tally", default=None)
@@ -34,7 +34,7 @@ process_tally: Callable[[], Tally | None] | None = None
 process, or for a run that did not start this process; None in other processes. Set by :mod:`.joining`."""
 
 
-_active: dict[Reporter, None] = {}
+_active: dict[AnyReporter, None] = {}
 """The tasks under way."""
 
 
@@ -65,7 +65,7 @@ def counting(tally: Tally) -> Iterator[None]:
 
 
 @contextmanager
-def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
+def registered(reporter: AnyReporter, sink: Sink | None = None) -> Iterator[None]:
     """Let threads without a context of their own find a reporter, until the block ends.
 
     Args:
@@ -81,23 +81,23 @@ def registered(reporter: Reporter, sink: Sink | None = None) -> Iterator[None]:
         forget(reporter)
 
 
-def forget(reporter: Reporter) -> None:
+def forget(reporter: AnyReporter) -> None:
     """Unregister a reporter, and clear the current tally if it belongs to it. Idempotent."""
     _deactivate(reporter)
     flusher.remove(reporter)
     # Still set if a KeyboardInterrupt was raised in the end of counting().
-    if (tally := current.get()) is not None and tally.reporter is reporter:
+    if (tally := current.get()) is not None and tally.reporter.own is reporter.own:
         current.set(None)
 
 
-def bind(reporter: Reporter, sink: Sink) -> None:
+def bind(reporter: AnyReporter, sink: Sink) -> None:
     """Let this thread count for a reporter, and send what it counts, until :func:`unbind`."""
     _activate(reporter)
     current.set(reporter.own)
     flusher.add(reporter, sink)
 
 
-def unbind(reporter: Reporter) -> None:
+def unbind(reporter: AnyReporter) -> None:
     """Undo :func:`bind`; the final counts are sent, without waiting for them to arrive."""
     _deactivate(reporter)
     if current.get() is reporter.own:
@@ -105,13 +105,13 @@ def unbind(reporter: Reporter) -> None:
     flusher.remove(reporter, last=True)
 
 
-def _activate(reporter: Reporter) -> None:
+def _activate(reporter: AnyReporter) -> None:
     reporter.thread = threading.get_ident()
     _active[reporter] = None
     mark_children(of_tasks=True)
 
 
-def _deactivate(reporter: Reporter) -> None:
+def _deactivate(reporter: AnyReporter) -> None:
     _active.pop(reporter, None)
     if not _active:
         mark_children(of_tasks=False)

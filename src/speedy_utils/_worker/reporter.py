@@ -16,9 +16,9 @@ from math import inf
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.lines.bar_lines import BarLines
 from .._state.timings import StageClock, StageTimings
+from .code.left_out import describe
 from .code.stacks import stack_of
 from .input_rows import InputRows
-from .left_out import describe
 from .tally import Tally
 
 _key = functools.lru_cache(maxsize=1024)(Key)
@@ -57,6 +57,8 @@ class Reporter:
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         thread: The thread that works on the task; None before it has started.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
+        has_bars: Whether a bar of tqdm was captured.
+        capturing: Whether bars are, by a part of ``own``.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Reporter:
         self.strict = self.counts_a_part = self.of_process = self.counts_runs = False
         self.input: InputRows | None = None
         self.take_backs = 0
+        self.has_bars = self.capturing = False
         self.thread: int | None = None
         self._stack_after = stack_after
         self._stack, self._stack_at = "", 0.0
@@ -97,6 +100,42 @@ class Reporter:
         self._left_out: str | None = None
         self._another_loop = ""
         self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
+
+    def plain_items(self) -> int | None:
+        """Return the items of a task that has succeeded; None if there is more to say of what it has counted.
+
+        Nothing else was counted then, and not more or fewer than the task has, but perhaps none.
+        """
+        own = self.own
+        if (
+            self._stages
+            or self._declared
+            or own.counters
+            or self.has_bars
+            or len(own._parts) > self.capturing
+            or self._units
+            or self.counts_a_part
+            or self.total_is_rows
+            or self._left_out is not None
+            or self._another_loop
+        ):
+            return None
+        return own.n if not own.n or self.total is None or own.n == self.total else None
+
+    def restart(self, total: int | None) -> float:
+        """Count for the next task, after one that :meth:`plain_items` could say all of; return the time.
+
+        Args:
+            total: The items of the next task, if that is known.
+        """
+        own = self.own
+        if own.n or own.used:
+            own.restart()
+            self.take_backs += 1  # what was read before does not hold for the next task
+        if total is not None:
+            self.total = own.limit = total
+        self._created = now = self._clock()
+        return now
 
     def stage(self, name: Stage) -> Tally:
         """Return the tally of a stage; None is the task's own."""

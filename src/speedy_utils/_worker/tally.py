@@ -105,6 +105,10 @@ class Tally:
         tally.n -= min(n, tally.raw_count())
         self.reporter.take_backs += 1
 
+    def restart(self) -> None:
+        """Count from zero, for another task."""
+        self.n, self.used, self._only, self._estimate = 0, False, None, 0
+
     def went_back(self) -> None:
         """Note that a part counts less than it did."""
         self._estimate = 0

@@ -12,7 +12,8 @@ from speedy_utils import multi_process
 from speedy_utils._api.options import ALIASES, Backend, RunOptions
 from speedy_utils._engines.base import ENGINES, engine_class
 from speedy_utils._engines.cpus import cpus
-from speedy_utils._engines.threads import ThreadEngine
+from speedy_utils._engines.in_process.threads import ThreadEngine
+from speedy_utils._engines.task import TaskSettings
 
 
 def test_the_backends_are_those_that_have_an_engine() -> None:
@@ -24,7 +25,7 @@ def test_the_backends_are_those_that_have_an_engine() -> None:
 def test_threads_have_a_silent_alias() -> None:
     """``"mp"`` is another name for ``"threads"``, of which nothing is left once it was given."""
     assert RunOptions(backend="mp") == RunOptions(backend="threads")
-    assert isinstance(RunOptions(backend="mp").engine(abs, {}, 1), ThreadEngine)
+    assert isinstance(RunOptions(backend="mp").engine(abs, {}, 1, TaskSettings()), ThreadEngine)
     assert multi_process(abs, [-1, 2], backend="mp", num_workers=2, progress=False) == [1, 2]
 
 

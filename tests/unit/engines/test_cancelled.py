@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from speedy_utils import multi_process
-from speedy_utils._engines.task import run_attempt
-from speedy_utils._engines.threads import ThreadEngine
+from speedy_utils._engines.in_process.threads import ThreadEngine
+from speedy_utils._engines.task import TaskSettings, run_chunk
 from speedy_utils._instrument import tqdm_capture
 from speedy_utils._interrupts import Cancelled
 from speedy_utils._worker import context
+from speedy_utils._worker.chunk_reporter import ChunkReporter
 from speedy_utils._worker.context import in_task
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils._worker.tally import Tally
@@ -46,8 +47,9 @@ def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
             raise Cancelled
 
     monkeypatch.setattr(location, step, interrupt)
+    chunk = ChunkReporter(lambda total: Reporter(0, total=total))
     with pytest.raises(Cancelled):
-        run_attempt(abs, -1, {}, Reporter(0), RecordingSink() if sends else None)
+        run_chunk(abs, [-1], {}, chunk, TaskSettings(), RecordingSink() if sends else None)
     assert not context._active
     assert not context.flusher._routes
     assert not tqdm_capture._tasks

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from speedy_utils import Snapshot
 from speedy_utils._display.base import choose_display
-from speedy_utils._engines.driver import drive
-from speedy_utils._engines.task import Attempt, Failure, Outcome
-from speedy_utils._run.run import LocalFeed, Run
+from speedy_utils._engines.driver import Ended, drive
+from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
+from speedy_utils._run.feed import LocalFeed
+from speedy_utils._run.run import Run
 
-LOST = Outcome(failure=Failure("the worker was lost", worker_lost=True))
-FAILED = Outcome(failure=Failure("ValueError: no", error=ValueError("no")))
+LOST = ChunkOutcome(failure=Failure("the worker was lost", worker_lost=True))
+FAILED = ChunkOutcome([None], {0: Outcome(Failure("ValueError: no", error=ValueError("no")))})
 
 
 class ScriptedEngine(LocalFeed):
-    """Ends attempts in ``wait``, the newest first, as a script says.
+    """Ends chunks in ``wait``, the newest first, as a script says.
 
     Args:
-        script: The outcomes of a task's attempts, by task; further ones succeed with the item as value.
+        script: The outcomes of the chunks that begin with a task; further ones succeed with
+            the items as values.
         broken: The method that raises ZeroDivisionError.
-        workers: How many attempts may be under way.
-        grows: Whether there is one more before the first attempt has ended.
-        together: How many attempts end in one call of ``wait``.
+        workers: How many chunks may be under way.
+        grows: Whether there is one more before the first chunk has ended.
+        together: How many chunks end in one call of ``wait``.
     """
 
     def __init__(
         self,
-        script: dict[int, list[Outcome]] | None = None,
+        script: dict[int, list[ChunkOutcome]] | None = None,
         broken: str = "",
         workers: int = 2,
         grows: bool = False,
@@ -42,7 +44,7 @@ class ScriptedEngine(LocalFeed):
         self.most = 0
         self.workers, self._grows = workers, grows
         self._script, self._broken = script or {}, broken
-        self._running: list[tuple[Attempt, Any]] = []
+        self._running: list[Chunk] = []
 
     def _note(self, call: Any) -> None:
         self.log.append(call)
@@ -53,27 +55,28 @@ class ScriptedEngine(LocalFeed):
         """Note it."""
         self._note("start")
 
-    def submit(self, attempt: Attempt, item: Any) -> None:
-        """Note which attempt at which item it is."""
-        self._note((attempt.task, attempt.attempt, item))
-        self._running.append((attempt, item))
+    def submit(self, chunk: Chunk) -> None:
+        """Note which attempt at which items it is."""
+        self._note((chunk.task, chunk.attempt, "".join(chunk.items)))
+        self._running.append(chunk)
         self.most = max(self.most, len(self._running))
 
-    def wait(self) -> Iterable[tuple[Attempt, Outcome]]:
-        """End attempts, or let the number of workers grow."""
+    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+        """End chunks, or let the number of workers grow."""
         if self._grows:
             self._grows, self.workers = False, self.workers + 1
             return []
         ended = []
         for _ in range(min(self._together, len(self._running))):
-            attempt, item = self._running.pop()
-            outcomes = self._script.get(attempt.task, [])
-            ended.append((attempt, outcomes.pop(0) if outcomes else Outcome(item)))
+            chunk = self._running.pop()
+            outcomes = self._script.get(chunk.task, [])
+            ended.append((chunk, outcomes.pop(0) if outcomes else ChunkOutcome([*chunk.items])))
         return ended
 
-    def cancel(self) -> None:
-        """Note it."""
+    def cancel(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Note it, and return what the script says of the chunks that run."""
         self._note("cancel")
+        return [(chunk, outcomes[0]) for chunk in self._running if (outcomes := self._script.get(chunk.task))]
 
     def close(self) -> None:
         """Note it."""
@@ -96,18 +99,16 @@ def driven(shown: list[Snapshot]) -> Drive:
     def run_items(engine: Any, items: str, *, stop: bool = False) -> list[tuple[int, int, Any]]:
         finished: list[tuple[int, int, Any]] = []
 
-        def finish(ended: Attempt, outcome: Outcome) -> None:
-            result = outcome.failure.reason if outcome.failure else outcome.value
-            finished.append((ended.task, ended.attempt, result))
+        def finish(ended: Ended) -> None:
+            if ended.failure is not None:
+                finished.append((ended.first, ended.attempts, ended.failure.reason))
+            finished.extend((task, 0, value) for task, value in enumerate(ended.values, ended.first))
             if stop:
                 raise InterruptedError
 
-        def attempt(task: int, number: int) -> Attempt:
-            return Attempt(task, number, 1)
-
         display = choose_display(shown.append)
         with Run("Run", len(items), tasks=len(items), display=display, feed=engine) as run:
-            drive(engine, run, items, attempt, finish, max_retries=2)
+            drive(engine, run, items, finish, max_retries=2, totals=[1] * len(items))
         return finished
 
     return run_items
@@ -116,7 +117,7 @@ def driven(shown: list[Snapshot]) -> Drive:
 def test_each_item_is_run_once_and_at_most_some_at_once(driven: Drive) -> None:
     """Tasks start in the order of their items, as workers become free, between the engine's start and end."""
     engine = ScriptedEngine(workers=3)
-    assert sorted(driven(engine, "abcd")) == [(0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d")]
+    assert sorted(driven(engine, "abcd")) == [(0, 0, "a"), (1, 0, "b"), (2, 0, "c"), (3, 0, "d")]
     assert engine.most == 3
     assert engine.log == ["start", (0, 1, "a"), (1, 1, "b"), (2, 1, "c"), (3, 1, "d"), "close"]
 
@@ -133,7 +134,7 @@ def test_a_lost_attempt_is_run_again_before_new_tasks(
 ) -> None:
     """A task whose worker was lost starts again at once, and a warning says which, and why."""
     engine = ScriptedEngine({0: [LOST, LOST]}, workers=1)
-    assert driven(engine, "ab") == [(0, 3, "a"), (1, 1, "b")]
+    assert driven(engine, "ab") == [(0, 0, "a"), (1, 0, "b")]
     assert [call[:2] for call in engine.log[1:-1]] == [(0, 1), (0, 2), (0, 3), (1, 1)]
     assert caplog.messages == [
         f"task 0 (item 'a') runs again, attempt {attempt} of 3: the worker was lost" for attempt in (2, 3)
@@ -143,9 +144,9 @@ def test_a_lost_attempt_is_run_again_before_new_tasks(
 
 def test_an_unsuited_node_costs_no_retry(driven: Drive, caplog: pytest.LogCaptureFixture) -> None:
     """What says nothing of the task is not counted against it; the engine has named the node."""
-    elsewhere = Outcome(failure=Failure("it can't read the input", unsuited_node="1f2e3d4c"))
+    elsewhere = ChunkOutcome(failure=Failure("it can't read the input", unsuited_node="1f2e3d4c"))
     engine = ScriptedEngine({0: [elsewhere, LOST, elsewhere, LOST]}, workers=1)
-    assert driven(engine, "ab") == [(0, 5, "a"), (1, 1, "b")]
+    assert driven(engine, "ab") == [(0, 0, "a"), (1, 0, "b")]
     assert caplog.messages == [
         f"task 0 (item 'a') runs again, attempt {attempts}: the worker was lost"
         for attempts in ("3 of 4", "5 of 5")
@@ -156,20 +157,19 @@ def test_an_unsuited_node_costs_no_retry(driven: Drive, caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize(("outcomes", "attempts"), [([LOST] * 9, 3), ([FAILED], 1)])
 def test_a_task_fails_for_good_after_its_retries_or_by_an_error_of_its_own(
-    driven: Drive, shown: list[Snapshot], outcomes: list[Outcome], attempts: int
+    driven: Drive, shown: list[Snapshot], outcomes: list[ChunkOutcome], attempts: int
 ) -> None:
     """The failure of one task does not end the others, and the bar ends short of its total."""
     engine = ScriptedEngine({0: [*outcomes]})
-    failure = outcomes[0].failure
-    assert failure is not None
-    assert sorted(driven(engine, "ab")) == [(0, attempts, failure.reason), (1, 1, "b")]
+    reason = "the worker was lost" if attempts > 1 else "ValueError: no"
+    assert sorted(driven(engine, "ab")) == [(0, attempts, reason), (1, 0, "b")]
     assert (shown[-1].done, shown[-1].total, shown[-1].tasks_failed) == (1, 2, 1)
 
 
 def test_what_succeeded_comes_before_what_failed(driven: Drive) -> None:
     """Where several end together and a failure may end the run, no result is lost by that."""
     engine = ScriptedEngine({1: [FAILED]}, together=2)
-    assert driven(engine, "ab") == [(0, 1, "a"), (1, 1, "ValueError: no")]
+    assert driven(engine, "ab") == [(0, 0, "a"), (1, 1, "ValueError: no")]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> RecordingDisplay:
     """What a run that draws shows, in place of a terminal."""
     display = RecordingDisplay()
     monkeypatch.setattr(
-        "speedy_utils._run.run.choose_display", lambda progress, **_: display if progress else None
+        "speedy_utils._run.forwarding.choose_display", lambda progress, **_: display if progress else None
     )
     return display
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from speedy_utils._display.base import NullDisplay
-from speedy_utils._run.run import LocalFeed, Run
+from speedy_utils._run.feed import LocalFeed
+from speedy_utils._run.run import Run
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock
 

@@ -14,7 +14,9 @@ from support.counts import items, own_total
 
 from speedy_utils import Snapshot, StageSnapshot
 from speedy_utils._display.base import NullDisplay
-from speedy_utils._run.run import WAITING, LocalFeed, Run, display_here, in_main_program
+from speedy_utils._run.feed import WAITING, LocalFeed
+from speedy_utils._run.forwarding import display_here, in_main_program
+from speedy_utils._run.run import Run
 from speedy_utils._state.ledger import RUN_ITEMS, Count, Key, Metric, Report
 from speedy_utils._state.timings import StageTimings
 from speedy_utils._worker.context import counting

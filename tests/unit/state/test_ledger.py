@@ -20,7 +20,12 @@ from speedy_utils._state.ledger import RUN_ITEMS, Key, Ledger, Metric, Report
 KEYS = [RUN_ITEMS, Key("Tokenize", Metric.ITEMS), Key("Tokenize", Metric.TOTAL)]
 
 counts = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 50), max_size=3)
-reports = st.builds(Report, st.integers(0, 4), st.integers(1, 3), counts, st.integers(1, 6))
+reports = st.builds(
+    Report,
+    *(st.integers(0, 4), st.integers(1, 3), counts, st.integers(1, 6)),
+    position=st.integers(0, 2),
+    before=st.none() | counts,
+)
 batches = st.lists(reports, max_size=12).map(lambda batch: consistent(batch))
 
 
@@ -52,7 +57,7 @@ def ledger_of(batch: Iterable[Report]) -> Ledger:
 
 def live(ledger: Ledger) -> dict[Any, tuple[int, dict[Key, int]]]:
     """Return what a ledger knows of the tasks that are not committed."""
-    return {report.task: (report.attempt, dict(report.counts)) for report in ledger.changes()}
+    return {report.task: (report.attempt, dict(report.all_counts())) for report in ledger.changes()}
 
 
 def summed(parts: Iterable[Any]) -> dict[Key, int]:
@@ -79,7 +84,7 @@ def test_state_is_the_last_reading_of_the_latest_attempt(batch: list[Report]) ->
     expected: dict[Any, tuple[int, dict[Key, int]]] = {}
     for task in {report.task for report in batch}:
         last = max((report for report in batch if report.task == task), key=lambda r: (r.attempt, r.reading))
-        expected[task] = (last.attempt, dict(last.counts))
+        expected[task] = (last.attempt, dict(last.all_counts()))
     ledger = ledger_of(batch)
     assert live(ledger) == expected
     assert {task: ledger.last(task) for task in expected} == {task: c for task, (_, c) in expected.items()}
@@ -213,7 +218,12 @@ token_counts = st.dictionaries(st.just(TOKENS), amounts)
 
 @given(
     st.lists(
-        st.builds(Report, st.integers(0, 4), st.integers(1, 3), token_counts, st.integers(1, 4)), max_size=12
+        st.builds(
+            Report,
+            *(st.integers(0, 4), st.integers(1, 3), token_counts, st.integers(1, 4)),
+            before=st.none(),
+        ),
+        max_size=12,
     ).map(consistent),
     st.data(),
 )

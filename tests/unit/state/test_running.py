@@ -36,6 +36,18 @@ def test_a_task_is_read_with_all_that_is_known_of_it() -> None:
     )
 
 
+def test_of_a_chunk_the_task_that_runs_is_known() -> None:
+    """With its own number, item and total; and none of those that were handed back."""
+    tasks = RunningTasks()
+    tasks.start_chunk(7, 1, [10, 20, 30], ["a", "b", "c"], now=10.0)
+    found = []
+    for reading, position, kept in ((1, 1, 0), (2, 2, 2)):
+        tasks.read([report(7, 4, reading)._replace(position=position, kept=kept)], now=11.0)
+        (task,) = tasks.slowest(now=15.0)
+        found.append((task.index, task.item, task.total, task.elapsed))
+    assert found == [(8, "'b'", 20, 4.0)] * 2
+
+
 def test_a_task_that_sent_nothing_stands_since_it_was_handed_out() -> None:
     """Nothing else is known of it: neither its node nor its process."""
     tasks = started(7)

@@ -35,7 +35,7 @@ def stalls(after: float | None = AFTER, *ended: RunningTask, unit: str = "tasks"
     """Return what has seen some tasks end after ten seconds."""
     known = Stalls(after, unit)
     for each in ended:
-        assert known.task_succeeded(each, each.counts, now=10.0) == []
+        assert known.succeeded(each, now=10.0, counted=bool(each.done)) == []
     return known
 
 
@@ -68,7 +68,7 @@ def test_that_it_has_ended_is_logged_too() -> None:
     """Of one that was lost nothing is: the retry, or the error, says it."""
     known, ends, lost = stalls(), running(1, since=400.0), running(2, since=400.0)
     known.read([ends, lost], NOW)
-    assert known.task_succeeded(ends, ends.counts, NOW) == ["task 1 has ended, after it stood for 6 min"]
+    assert known.succeeded(ends, NOW, counted=True) == ["task 1 has ended, after it stood for 6 min"]
     assert known.read([running(2, 0, since=0.0)], NOW) == []
 
 
@@ -196,7 +196,7 @@ def test_a_few_slow_tasks_before_it_make_no_task_stand() -> None:
     """The median of those that ended counts, and not their mean."""
     known = stalls(20.0)
     for duration in (1.0, 10.0, 900.0):
-        known.task_succeeded(running(1, 0, total=None), {}, now=duration)
+        known.succeeded(running(1, 0, total=None), now=duration, counted=False)
     task = running(7, 0, total=None, since=39.0, ran=39.0)
     known.read([task], NOW)
     assert known.tasks == []
@@ -217,7 +217,7 @@ def test_that_nothing_is_known_is_said_once_with_where_one_task_is() -> None:
     )
     assert rest[0] == "It is here:"
     assert known.read(tasks, NOW) == []
-    known.task_succeeded(tasks.pop(), {}, NOW)
+    known.succeeded(tasks.pop(), NOW, counted=False)
     assert (known.read(tasks, NOW), known.phase(NOW)) == ([], "")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..._validation import first_line, shorten
-from ..task import Failure, Outcome, plain_text
+from ..task import ChunkOutcome, Failure, Outcome, plain_text
 from .pickling import ProjectPickler
 from .rebuild import make_exception
 from .shipment import PLAIN_TYPES, Packed, pack_result
@@ -17,78 +18,127 @@ from .unsent import find_culprit
 
 
 class Sent(NamedTuple):
-    """What a task sends back.
+    """What a chunk sends back.
 
     Attributes:
         outcome: Its outcome, without what the user's code has made.
-        value: What the function returned; None if it failed, or that is plain and in the outcome.
-        error: Its exception; None if there was none, or it can't be sent.
+        values: What the function returned, in a list, if that is not plain and in the outcome.
+        each: The same one by one, if some of it can't be sent.
+        errors: The exceptions of failures that can be sent, by the places of the tasks; that of the chunk's
+            own failure by the place of the first task that has not ended.
         differences: What the worker has otherwise than the program: names, each with a sentence.
-        printed: How much it has printed: its process, and the bytes on stdout and on stderr.
+        printed: How much the chunk has printed: its process, and the bytes on stdout and on stderr.
+        ends_worker: Whether its process ends now, as it was interrupted.
     """
 
-    outcome: Outcome
-    value: Packed | None = None
-    error: Packed | None = None
+    outcome: ChunkOutcome
+    values: Packed | None = None
+    each: tuple[Packed | None, ...] = ()
+    errors: Mapping[int, Packed] = {}
     differences: tuple[tuple[str, str], ...] = ()
     printed: tuple[int, int, int] = (0, 0, 0)
+    ends_worker: bool = False
+
+    def size(self) -> int:
+        """Return the bytes of what the function returned, as far as they are known."""
+        return sum(packed.size() for packed in (self.values, *self.each) if packed is not None)
 
 
-def pack_outcome(pickler: type[ProjectPickler], outcome: Outcome, address: str) -> Sent:
+def pack_outcome(pickler: type[ProjectPickler], outcome: ChunkOutcome, address: str) -> Sent:
     """Pack what the user's code has made.
 
     Args:
         pickler: Pickles for the program.
-        outcome: The outcome of an attempt.
-        address: Where it ran, for the failure of one whose worker was lost.
+        outcome: The outcome of a chunk.
+        address: Where it ran, for the failures of tasks whose worker was lost.
     """
-    failure = outcome.failure
-    if failure is None and type(outcome.value) in PLAIN_TYPES:
-        return Sent(outcome)
-    if failure is None:
-        try:
-            packed = pack_result(pickler, outcome.value)
-        except Exception as error:  # pickling is code of the user's classes
-            culprit = find_culprit("result", outcome.value, error, pickler)
-            listed = isinstance(culprit.value, Iterator) and not isinstance(culprit.value, io.IOBase)
-            advice = "a list of it" if listed else "plain values in place of it"
-            return Sent(
-                Outcome(failure=Failure(f"its result can't be sent back: {culprit}: return {advice}"))
-            )
-        return Sent(replace(outcome, value=None), packed)
-    if failure.worker_lost:
-        failure = replace(failure, reason=f"{failure.reason} [{address}]")
-    sent = replace(outcome, failure=replace(failure, error=None))
-    return Sent(sent, None, _pack_error(pickler, failure.error))
+    errors: dict[int, Packed] = {}
 
+    def without_error(place: int, failure: Failure) -> Failure:
+        if (packed := _pack_error(pickler, failure.error)) is not None:
+            errors[place] = packed
+        reason = f"{failure.reason} [{address}]" if failure.worker_lost else failure.reason
+        return replace(failure, reason=reason, error=None)
 
-def unpack_outcome(sent: Sent) -> Outcome:
-    """Return the outcome that a task has sent, with its value or its exception."""
-    outcome, value, error, *_ = sent
-    failure = outcome.failure
+    others = {
+        place: replace(other, failure=other.failure and without_error(place, other.failure))
+        for place, other in outcome.others.items()
+    }
+    values, failure = outcome.values, outcome.failure
+    outcome = replace(outcome, others=others, failure=failure and without_error(len(values), failure))
+    if PLAIN_TYPES.issuperset(map(type, values)):
+        return Sent(outcome, errors=errors)
+    outcome.values = [None] * len(values)
     try:
-        if failure is None and value is not None:
-            return replace(outcome, value=value.load())
-        if failure is not None and error is not None:
-            return replace(outcome, failure=replace(failure, error=error.load()))
-    except Exception as unread:  # loading a pickle is code of the user's classes, and may raise anything
-        if failure is None:
-            text = "".join(traceback.format_exception(unread))
-            return Outcome(
-                failure=Failure(f"its result could not be read: {first_line(unread)}", text, unread)
-            )
+        return Sent(outcome, pack_result(pickler, values), errors=errors)
+    except Exception:  # pickling is code of the user's classes
+        each = [_pack_value(pickler, value, place, others) for place, value in enumerate(values)]
+        outcome.others = dict(sorted(others.items()))
+        return Sent(outcome, None, tuple(each), errors)
+
+
+def _pack_value(
+    pickler: type[ProjectPickler], value: Any, place: int, others: dict[int, Outcome]
+) -> Packed | None:
+    """Pack one value; let its task fail if that can't be sent."""
+    try:
+        return pack_result(pickler, value)
+    except Exception as error:  # as above
+        culprit = find_culprit("result", value, error, pickler)
+        listed = isinstance(culprit.value, Iterator) and not isinstance(culprit.value, io.IOBase)
+        advice = "a list of it" if listed else "plain values in place of it"
+        failure = Failure(f"its result can't be sent back: {culprit}: return {advice}")
+        others[place] = Outcome(failure, others[place].counts if place in others else {})
+        return None
+
+
+def unpack_outcome(sent: Sent) -> ChunkOutcome:
+    """Return the outcome that a chunk has sent, with its values and exceptions."""
+    outcome, others = sent.outcome, sent.outcome.others
+    for place, packed in sent.errors.items():
+        with suppress(Exception):  # loading a pickle is code of the user's classes, and may raise anything
+            error = packed.load()
+            if place in others and (failure := others[place].failure):
+                others[place] = replace(others[place], failure=replace(failure, error=error))
+            elif outcome.failure is not None:
+                outcome.failure = replace(outcome.failure, error=error)
+    try:
+        if sent.values is not None:
+            outcome.values = sent.values.load()
+    except Exception as error:  # as above
+        if len(outcome.values) > 1:  # they run again, apart
+            return ChunkOutcome(failure=_unread_result(error), seconds=outcome.seconds)
+        outcome.others[0] = Outcome(_unread_result(error), {})
+    for place, packed_value in enumerate(sent.each):
+        _load(outcome, place, packed_value)
     return outcome
 
 
+def _load(outcome: ChunkOutcome, place: int, packed: Packed | None) -> None:
+    """Load the value of one task; let the task fail if it can't be read."""
+    try:
+        outcome.values[place] = None if packed is None else packed.load()
+    except Exception as error:  # as above
+        known = outcome.others.get(place)
+        outcome.others[place] = Outcome(_unread_result(error), known.counts if known else {})
+        outcome.others = dict(sorted(outcome.others.items()))
+
+
+def _unread_result(error: Exception) -> Failure:
+    text = plain_text("".join(traceback.format_exception(error)))
+    return Failure(f"its result could not be read: {first_line(error)}", text, error)
+
+
 def unread(what: str, error: Exception) -> Sent:
-    """Return what a task sends whose function or item its worker can't read."""
+    """Return what a chunk sends whose function or items its worker can't read."""
     trace = error.__traceback__
     while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(_OURS):
         trace = trace.tb_next  # what is left is the user's code
     text = (
         "" if trace is None else plain_text("".join(traceback.format_exception(error.with_traceback(trace))))
     )
-    return Sent(Outcome(failure=Failure(f"{what} could not be read in a worker: {first_line(error)}", text)))
+    failure = Failure(f"{what} could not be read in a worker: {first_line(error)}", text)
+    return Sent(ChunkOutcome(failure=failure))
 
 
 _OURS = f"{__name__.partition('.')[0]}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
 
@@ -94,6 +94,26 @@ def pack_item(pickler: type[ProjectPickler], value: Any) -> Packed:
         Exception: What pickling raises.
     """
     return _pack(pickler("item"), value)
+
+
+def is_plain(values: Iterable[Any]) -> bool:
+    """Return whether values need no packing."""
+    return PLAIN_TYPES.issuperset(map(type, values))
+
+
+def unsent_place(pack: Callable[[Any], object], values: Sequence[Any]) -> tuple[int, Exception] | None:
+    """Return the place of the first value that can't be packed, and why.
+
+    Args:
+        pack: Packs a value.
+        values: The values.
+    """
+    for place, value in enumerate(values):
+        try:
+            pack(value)
+        except Exception as error:  # noqa: PERF203 - pickling is code of the user's classes
+            return place, error
+    return None
 
 
 class Shipment:

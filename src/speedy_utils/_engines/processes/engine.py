@@ -1,14 +1,15 @@
-"""The engine of worker processes: one attempt at a time in each, and each with a connection of its own."""
+"""The engine of worker processes: one chunk at a time in each, and each with a connection of its own."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-from ..._run.run import PREPARING
+from ..._run.feed import PREPARING
 from ..._state.ledger import Report, Task
 from ..._state.timings import StageTimings
 from ..._worker.channel.folder import RunFolder
@@ -19,10 +20,10 @@ from ..environment.surroundings import Surroundings
 from ..environment.thread_limits import ThreadLimits
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
-from ..payload.shipment import PLAIN_TYPES, Packed, Shipment, pack_item
+from ..payload.shipment import Packed, Shipment, is_plain, pack_item, unsent_place
 from ..payload.unsent import sending
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
-from ..task import Attempt, Failure, Outcome, failure_of
+from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of
 from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
@@ -34,7 +35,7 @@ CANCEL_GRACE_S = 1.5
 
 
 class ProcessEngine:
-    """Runs each attempt in a process of this machine.
+    """Runs each chunk in a process of this machine.
 
     Where the program may be forked, a fork server and the first workers start when the engine is made, which
     is before the run has threads; see ``starting``. Others start as they are needed.
@@ -50,12 +51,14 @@ class ProcessEngine:
         self._start_process: Callable[[Ends], Any] | None = None
         self._folder = RunFolder()
         self._reader = FolderReader(self._folder.path, self._folder.run)
+        self._own_reader = FolderReader(self._folder.path, self._folder.run)
         self._output = WorkerOutput(work.worker_logs)
         self._workers: list[Worker] = []
         self._shipment = Shipment(ProcessPickler)
         self._definitions: tuple[Packed, ...] = ()
         self._shared: Shared | None = None
-        self._refused: list[tuple[Attempt, Outcome]] = []
+        self._chunks: dict[Worker, Chunk] = {}
+        self._refused: list[tuple[Chunk, ChunkOutcome]] = []
         self._unusable: Failure | None = None
         self._closed = False
         self._makes = maker_of(work.function, work.kwargs) is not None
@@ -78,7 +81,7 @@ class ProcessEngine:
         return cpus()
 
     def start(self) -> None:
-        """Pack what all attempts share, if it is not inherited.
+        """Pack what all tasks share, if it is not inherited.
 
         Raises:
             TypeError: The function or its arguments can't be pickled.
@@ -94,48 +97,64 @@ class ProcessEngine:
                 self._start_process = partial(start_process, context, self._shared)
         self._output.start()
 
-    def submit(self, attempt: Attempt, item: Any) -> None:
-        """Hand the attempt to a worker that waits; one is started if there is none."""
-        failure = self._unusable
-        if failure is None and is_ref(item):
+    def submit(self, chunk: Chunk) -> None:
+        """Hand the chunk to a worker that waits; one is started if there is none."""
+        failure, sent = self._unusable, chunk
+        if failure is None and is_ref(chunk.items[0]):  # it is alone
             try:
-                item = resolve(item)
+                sent = replace(chunk, items=[resolve(chunk.items[0])])
             except ValueLostError as error:
                 failure = Failure(str(error), error=error, worker_lost=True)
-            except Exception as error:  # as above
+            except Exception as error:  # that of the user's code which should have made the value
                 failure = failure_of(error)
         if failure is not None:
-            self._refused.append((attempt, Outcome(failure=failure, counts={})))
+            others = {place: Outcome(failure, {}) for place in range(len(chunk.items))}
+            self._refused.append((chunk, ChunkOutcome([None] * len(chunk.items), others)))
             return
-        order = self._order(attempt, item)
-        worker = next((each for each in self._workers if each.order is None), None) or self._start_worker()
+        order = self._order(sent)
+        worker = next((each for each in self._workers if each not in self._chunks), None)
+        worker = worker or self._start_worker()
+        self._chunks[worker] = chunk
         worker.submit(order)
 
-    def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for attempts to end, and return those that have."""
+    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Wait for chunks to end, and return those that have."""
         if refused := self._refused:
             self._refused = []
             return refused
-        busy = [each for each in self._workers if each.order is not None]
-        ready = set(wait([end for each in busy for end in (each.connection, each.death)]))
+        return self._read(timeout)
+
+    def _read(self, timeout: float | None) -> list[tuple[Chunk, ChunkOutcome]]:
+        busy = [*self._chunks]
+        ready = set(wait([end for each in busy for end in (each.connection, each.death)], timeout))
         ended = []
         for worker in busy:
-            order = worker.order
-            if order is None or not ready & {worker.connection, worker.death}:
+            if not ready & {worker.connection, worker.death}:
                 continue
             # What it had sent before it died counts.
             sent = worker.receive() if worker.connection in ready or worker.connection.poll() else None
-            worker.order = None
+            chunk = self._chunks.pop(worker)
+            if sent is not None and sent.ends_worker:
+                self._lost(worker)
             if sent is None:
-                outcome = Outcome(failure=Failure(self._lost(worker), worker_lost=True))
+                outcome = ChunkOutcome(failure=Failure(self._lost(worker), worker_lost=True))
             else:
                 outcome = unpack_outcome(sent)
-            ended.append((order.attempt, outcome))
+            ended.append((chunk, outcome))
         return ended
 
-    def cancel(self) -> None:
-        """Raise KeyboardInterrupt in the attempts, and kill the workers of those that go on."""
-        busy = [each for each in self._workers if each.order is not None]
+    def handed_back(self) -> Mapping[tuple[Task, int], int]:
+        """Return how many tasks late chunks keep, from what has changed in the state files."""
+        reports, _ = self._own_reader.collect()  # the other is the poller's
+        return {(each.task, each.attempt): each.kept for each in reports if each.kept}
+
+    def cancel(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Raise KeyboardInterrupt in the tasks, and kill the workers of those that go on.
+
+        Returns:
+            The chunks that were under way, with what they have sent.
+        """
+        busy = [*self._chunks]
         try:
             for worker in busy:
                 worker.interrupt()
@@ -143,6 +162,11 @@ class ProcessEngine:
         finally:  # also after a second Ctrl-C
             for worker in busy:
                 worker.kill()
+        return self._refused + [
+            (self._chunks[worker], unpack_outcome(sent))
+            for worker in busy
+            if worker.connection.poll() and (sent := worker.receive()) is not None
+        ]
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
         """Return what has changed in the state files; nothing once the engine is closed."""
@@ -187,20 +211,32 @@ class ProcessEngine:
         worker.reap()
         return f"the worker was lost: {reason}"
 
-    def _order(self, attempt: Attempt, item: Any) -> Order:
-        if type(item) in PLAIN_TYPES:
-            return Order(attempt, item)
-        with sending(f"item {attempt.task}", item, ProcessPickler):
-            if self._shared is not None and self._shared.inherited is not None:
-                return Order(attempt, packed=pack_item(ProcessPickler, item))
-            packed, definitions = self._shipment.name(item)
+    def _order(self, chunk: Chunk) -> Order:
+        order, items = Order(chunk.task, chunk.attempt, chunk.totals), list(chunk.items)
+        if is_plain(items):
+            return order._replace(items=items)
+        pack = self._pack
+        if self._shared is not None and self._shared.inherited is not None:
+            pack = partial(pack_item, ProcessPickler)
+        try:
+            packed = pack(items)
+        except Exception as error:  # pickling is code of the user's classes, and may raise anything
+            place, cause = unsent_place(pack, items) or (0, error)
+            with sending(f"item {chunk.task + place}", items[place], ProcessPickler):
+                raise cause from None
+        return order._replace(packed=packed, definitions=self._definitions)
+
+    def _pack(self, value: Any) -> Packed:
+        """Pack items, and let these and later ones have what they need."""
+        packed, definitions = self._shipment.name(value)
         if definitions is not None:
             self._definitions = (*self._definitions, definitions)
-        return Order(attempt, packed=packed, definitions=self._definitions)
+        return packed
 
     def _inherited(self) -> Shared:
         work = self._work
-        return Shared(str(self._folder.path), self._surroundings(), (work.function, work.kwargs))
+        shared = str(self._folder.path), work.settings, self._surroundings()
+        return Shared(*shared, (work.function, work.kwargs))
 
     def _surroundings(self) -> Surroundings:
         return Surroundings.of_program(ThreadLimits.of_workers(self.workers))
@@ -211,4 +247,4 @@ class ProcessEngine:
         with sending("the keyword arguments", arguments, ProcessPickler):
             kwargs = self._shipment.define(arguments)
         packed = pickle.dumps((function, kwargs), protocol=5)  # multiprocessing would take another protocol
-        return Shared(str(self._folder.path), self._surroundings(), packed=packed)
+        return Shared(*(str(self._folder.path), self._work.settings, self._surroundings()), packed=packed)

@@ -22,7 +22,7 @@ from .starting import starting
 from .worker import Ends, Order, Shared, receive, run_worker, send
 
 EXIT_TIMEOUT_S = 2.0
-"""Seconds in which a worker without an attempt ends once its connection is closed."""
+"""Seconds in which a worker without a chunk ends once its connection is closed."""
 
 
 class Worker:
@@ -33,14 +33,12 @@ class Worker:
         output: Reads what it prints.
 
     Attributes:
-        order: What it runs; None if it waits.
         connection: Ready to be read once it has sent something, or is gone.
         death: Ready to be read once it is gone.
         pid: The number of the process.
     """
 
     def __init__(self, start: Callable[[Ends], Any], output: WorkerOutput) -> None:
-        self.order: Order | None = None
         self.connection, tasks = Pipe()
         lifeline, self._lifeline = Pipe(duplex=False)
         stdout_end, stdout = Pipe(duplex=False)
@@ -61,8 +59,7 @@ class Worker:
                 self.death = self._pidfd = os.pidfd_open(self.pid)
 
     def submit(self, order: Order) -> None:
-        """Let it run an attempt. What it can't be sent, as it is gone, is noticed by `wait`."""
-        self.order = order
+        """Let it run a chunk. What it can't be sent, as it is gone, is noticed by `wait`."""
         with suppress(OSError):
             send(self.connection, order)
 

@@ -1,4 +1,4 @@
-"""The worker's side: a process that runs one attempt after another until its driver closes the connection."""
+"""The worker's side: a process that runs one chunk after another until its driver closes the connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,15 +21,15 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from ..._interrupts import note_interrupts
+from ..._interrupts import delaying_ctrl_c, note_interrupts
 from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
 from ..payload.pickling import ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
-from ..payload.results import Sent, pack_outcome, unread
+from ..payload.results import pack_outcome, unread
 from ..payload.shipment import Packed
 from ..per_worker import close_instance, make_instance
-from ..task import Attempt, run_attempt
+from ..task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
 from .arrow import reduce_slice
 
 _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
@@ -58,16 +59,18 @@ class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the function need not have a hash
 class Shared:
-    """What all attempts of a run share.
+    """What all tasks of a run share.
 
     Attributes:
         folder: The folder for the counts of this run.
+        settings: What holds for all tasks.
         surroundings: The program's.
         inherited: The function and its arguments, if the worker is forked and has all that the program has.
         packed: Else a pickle of both, packed.
     """
 
     folder: str
+    settings: TaskSettings
     surroundings: Surroundings
     inherited: tuple[Callable[..., Any], Mapping[str, Any]] | None = None
     packed: bytes = b""
@@ -77,7 +80,7 @@ class Ends(NamedTuple):
     """A worker's ends of what connects it with its driver.
 
     Attributes:
-        tasks: Brings attempts, and takes what they send back.
+        tasks: Brings chunks, and takes what they send back.
         lifeline: Ends with the driver; nothing ever comes from it.
         stdout: Takes what is printed.
         stderr: Takes what is printed there.
@@ -90,27 +93,31 @@ class Ends(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What a driver sends: an attempt to run.
+    """What a driver sends: a chunk to run.
 
     Attributes:
-        attempt: The attempt.
-        item: Its item if that is plain.
-        packed: Else the item, packed.
-        definitions: What the item's classes are, if the worker does not have them.
+        task: Its first task.
+        attempt: The number of the attempts.
+        totals: The items of each task; None if these are not known.
+        items: Its items if these are plain.
+        packed: Else a list of them, packed.
+        definitions: What the items' classes are, if the worker does not have them.
     """
 
-    attempt: Attempt
-    item: Any = None
+    task: int
+    attempt: int
+    totals: Sequence[int] | None = None
+    items: Sequence[Any] = ()
     packed: Packed | None = None
     definitions: tuple[Packed, ...] = ()
 
 
 def run_worker(ends: Ends, shared: Shared) -> None:
-    """Run attempts until the driver closes the connection, or is gone.
+    """Run chunks until the driver closes the connection, or is gone.
 
     Args:
         ends: This worker's ends.
-        shared: What all attempts share.
+        shared: What all tasks share.
     """
     try:
         leave_terminal()
@@ -126,7 +133,8 @@ def run_worker(ends: Ends, shared: Shared) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         try:
             for order in _orders(ends.tasks):
-                send(ends.tasks, _run(order, shared))
+                if _run(order, shared, ends.tasks):
+                    break
         finally:
             if _loaded.cache_info().currsize:
                 with _as_program(shared):
@@ -160,30 +168,41 @@ def _orders(tasks: Connection) -> Iterator[Order]:
         yield receive(tasks)
 
 
-def _run(order: Order, shared: Shared) -> Sent:
-    with _as_program(shared):
+def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
+    """Run a chunk, and send its outcome; return whether this process is to end."""
+    what, outcome = "func or what it needs", ChunkOutcome()
+    with _as_program(shared) as renew:
         try:
             function, kwargs = _loaded(shared)
-        except Exception as error:  # loading a pickle imports modules and calls code of the user's
-            return unread("func or what it needs", error)
-        try:
+            what = "its item"
             for each in order.definitions:
                 each.load()
-            item = order.item if order.packed is None else order.packed.load()
-        except Exception as error:  # as above
-            return unread("its item", error)
+            items = order.items if order.packed is None else order.packed.load()
+        except Exception as error:  # loading a pickle imports modules and calls code of the user's
+            send(tasks, unread(what, error))
+            return False
         make_instance(function, kwargs)  # before there is a reporter: it is no part of the attempt
-        sink = FolderSink(shared.folder)
-        attempt = order.attempt
-        outcome = run_attempt(function, item, kwargs, attempt.reporter(), sink, adopt_tqdm=attempt.adopt_tqdm)
-        return pack_outcome(ProcessPickler, outcome, address())._replace(differences=take_differences())
+        settings, began = shared.settings, time.monotonic()
+        reporter = chunk_reporter(order.task, order.attempt, len(items), order.totals, settings)
+        interrupted = False
+        try:
+            sink = FolderSink(shared.folder)
+            run_chunk(function, items, kwargs, reporter, settings, sink, outcome, renew=renew)
+        except KeyboardInterrupt:  # cancelled: what has ended is kept
+            interrupted = True
+            outcome.failure = Failure("the worker was interrupted", worker_lost=True)
+        with delaying_ctrl_c():
+            sent = pack_outcome(ProcessPickler, outcome, address())
+            sent.outcome.seconds = time.monotonic() - began
+            send(tasks, sent._replace(differences=take_differences(), ends_worker=interrupted))
+        return interrupted
 
 
 @contextmanager
-def _as_program(shared: Shared) -> Iterator[None]:
+def _as_program(shared: Shared) -> Iterator[Callable[[], None]]:
     """Let the user's code find what the program has around it."""
-    with shared.surroundings.applied(), nullcontext() if shared.inherited else program_main():
-        yield
+    with shared.surroundings.applied() as renew, nullcontext() if shared.inherited else program_main():
+        yield renew
 
 
 @functools.cache

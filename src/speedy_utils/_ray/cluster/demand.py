@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from ..._engines.task import Attempt
+from ..._engines.task import Chunk
 from ..._state.ledger import Report, Task
 from .shortage import NEVER, Node, Shortage, find_shortage
 
@@ -78,18 +78,18 @@ class Demand:
         self._since: float | None = None
         self._logged: set[str] = set()
 
-    def submitted(self, attempt: Attempt) -> None:
-        """Note that an attempt was handed to Ray."""
-        self._not_begun[attempt.task, attempt.attempt] = self._clock()
+    def submitted(self, chunk: Chunk) -> None:
+        """Note that a chunk was handed to Ray."""
+        self._not_begun[chunk.task, chunk.attempt] = self._clock()
 
     def begun(self, reports: Iterable[Report]) -> None:
         """Note which attempts have begun, as they report."""
         for report in reports:
             self._not_begun.pop((report.task, report.attempt), None)
 
-    def ended(self, attempt: Attempt) -> None:
-        """Note that an attempt has ended."""
-        self._not_begun.pop((attempt.task, attempt.attempt), None)
+    def ended(self, chunk: Chunk) -> None:
+        """Note that a chunk has ended."""
+        self._not_begun.pop((chunk.task, chunk.attempt), None)
 
     def look(self, in_flight: int, *, at_once: bool = False) -> int:
         """Look what Ray gives, if it is time to, and log once what has been missing for ten seconds.

@@ -74,3 +74,10 @@ def _alive() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def dead_nodes() -> set[str]:
+    """Return the ids of the nodes that Ray calls dead."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..._state.ledger import ENDED, Report, Task
 from ..._state.timings import StageTimings
-from ..reporter import Reporter
+from ..chunk_reporter import AnyReporter
 
 logger = logging.getLogger("speedy_utils")
 
@@ -129,7 +129,7 @@ class Flusher:
             route.flush(reporter, self._clock(), final=True)
 
     @contextmanager
-    def sending_outcome(self, reporter: Reporter, sink: Sink) -> Iterator[EndedTask]:
+    def sending_outcome(self, reporter: AnyReporter, sink: Sink) -> Iterator[EndedTask]:
         """Send word that this process is there while it packs an outcome, and later that its task has ended.
 
         Most outcomes arrive at once, and the process gets its next task: then nothing is sent.
@@ -194,7 +194,8 @@ class _Route:
             report = reporter.report()
             if ended:
                 report = report._replace(counts={**report.counts, ENDED: 1})
-            unchanged = self._sent is not None and report.counts == self._sent.counts
+            sent = self._sent
+            unchanged = sent is not None and (report.counts, report.kept) == (sent.counts, sent.kept)
             if unchanged and not final and now - self._sent_at < RESEND_AFTER_S and not self.sink.lost():
                 return
             if self.sink.send([report], reporter.timings(), last=final):
@@ -219,7 +220,7 @@ class EndedTask:
         due: When to say that it has ended.
     """
 
-    def __init__(self, reporter: Reporter, sink: Sink, due: float) -> None:
+    def __init__(self, reporter: AnyReporter, sink: Sink, due: float) -> None:
         self._reporter, self._route = reporter, _Route(sink)
         self.sending_s = 0.0
         self.due = due

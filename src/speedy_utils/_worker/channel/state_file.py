@@ -1,7 +1,8 @@
 """What a state file holds: the state of one process that works for a run, as JSON.
 
     4711-1f2e3d4c.json  {"run": "9f86d081", "host": "node-1", "pid": 4711, "written": 1764450000.5,
-                         "timings": [[null, 3.5, 0.25]], "reports": [[7, 1, [[null, 0, "", 60]], 12, ""]]}
+                         "timings": [[null, 3.5, 0.25]],
+                         "reports": [[7, 1, [[null, 0, "", 60]], 12, "", 0, null, 0]]}
 
 Each report has the fields of a ``Report`` but its location; its counts are lists of stage, metric, label and
 amount. What was counted is a state and no difference, so a late, torn or lost file costs freshness alone.
@@ -14,7 +15,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..._state.ledger import Count, Key, Location, Metric, Report
@@ -58,8 +59,11 @@ def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> 
         "written": time.time(),
         "timings": [(stage, *times) for stage, times in timings.items()],
         "reports": [
-            (task, attempt, [(*key, count) for key, count in counts.items()], reading, stack)
-            for task, attempt, counts, reading, _, stack in reports
+            (
+                *(task, attempt, _plain(counts), reading, stack, position),
+                *(None if before is None else _plain(before), kept),
+            )
+            for task, attempt, counts, reading, _, stack, position, before, kept in reports
         ],
     }
     return _encode(state).encode("ascii")
@@ -90,14 +94,33 @@ def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
     return reports, timings
 
 
-def _report(location: Location, task: Any, attempt: Any, counts: Any, reading: Any, stack: Any) -> Report:
-    if type(task) not in (int, str) or type(attempt) is not int or type(reading) is not int:
+def _plain(counts: Mapping[Key, Count]) -> list[tuple[Any, ...]]:
+    return [(*key, count) for key, count in counts.items()]
+
+
+def _report(
+    location: Location,
+    task: Any,
+    attempt: Any,
+    counts: Any,
+    reading: Any,
+    stack: Any,
+    position: Any = 0,
+    before: Any = None,
+    kept: Any = 0,
+) -> Report:
+    numbers = attempt, reading, position, kept
+    if type(task) not in (int, str) or any(type(each) is not int for each in numbers):
         raise ValueError("it holds no report")
-    found = {
+    known = None if before is None else _counts(before)
+    return Report(task, attempt, _counts(counts), reading, location, _text(stack), position, known, kept)
+
+
+def _counts(plain: Any) -> dict[Key, Count]:
+    return {
         _keys.get((stage, metric, label)) or _key(stage, metric, label): _number(count)
-        for stage, metric, label, count in counts
+        for stage, metric, label, count in plain
     }
-    return Report(task, attempt, found, reading, location, _text(stack))
 
 
 def _key(stage: Any, metric: Any, label: Any) -> Key:

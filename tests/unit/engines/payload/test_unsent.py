@@ -21,7 +21,7 @@ from speedy_utils._engines.payload.results import pack_outcome
 from speedy_utils._engines.payload.shipment import Shipment, pack_item
 from speedy_utils._engines.payload.unsent import sending
 from speedy_utils._engines.processes.worker import ProcessPickler
-from speedy_utils._engines.task import Outcome
+from speedy_utils._engines.task import ChunkOutcome
 
 THREADS = 'use backend="threads" where the work waits more than it computes'
 
@@ -264,8 +264,9 @@ def test_of_an_object_that_is_called_the_class_can_be_passed() -> None:
 
 def test_a_result_that_can_not_be_sent_is_named_in_a_line() -> None:
     """The reason says where and what it is, and there is no traceback of this package."""
-    sent = pack_outcome(ProcessPickler, Outcome({"rows": (n for n in range(3))}), "here")
-    failure = sent.outcome.failure
+    sent = pack_outcome(ProcessPickler, ChunkOutcome([1, {"rows": (n for n in range(3))}, "two"]), "here")
+    assert list(sent.outcome.others) == [1]
+    failure = sent.outcome.others[1].failure
     assert failure is not None
     assert (
         failure.reason == "its result can't be sent back: result['rows'] is a generator: return a list of it"

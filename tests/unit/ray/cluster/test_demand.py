@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from speedy_utils._engines.task import Attempt
+from speedy_utils._engines.task import Chunk
 from speedy_utils._ray.cluster.demand import Demand
 from speedy_utils._ray.cluster.shortage import NEVER, Node, Shortage
 from speedy_utils._state.ledger import Report
@@ -46,7 +46,7 @@ def demand_of(cluster: FakeRay, *, asked: bool = True) -> Demand:
     """Return a run that has submitted two tasks of one CPU each."""
     demand = Demand({"CPU": 1}, cluster, asked=asked, clock=lambda: cluster.now)
     for task in range(2):
-        demand.submitted(Attempt(task, 1, None))
+        demand.submitted(Chunk(task, 1, [None]))
     return demand
 
 
@@ -80,7 +80,7 @@ def test_what_others_have_taken_is_shown_at_once_and_logged_once(
     (record,) = caplog.records
     assert "each task needs 1 CPU; a has 0 of 2 CPUs free" in record.message
     demand.begun([Report(0, 1, {})])
-    demand.ended(Attempt(1, 1, None))
+    demand.ended(Chunk(1, 1, [None]))
     assert phases(cluster, demand, 2)[-1] == ""
 
 

@@ -28,6 +28,9 @@ reports = st.builds(
     st.integers(0, 10**9),
     st.none(),
     st.text(max_size=50),
+    st.integers(0, 10**6),
+    st.none() | st.dictionaries(keys, amounts, max_size=3),
+    st.integers(0, 10**6),
 )
 
 

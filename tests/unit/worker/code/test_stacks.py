@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-from speedy_utils._engines.task import run_attempt
+from speedy_utils._engines.task import TaskSettings, run_chunk
+from speedy_utils._worker.chunk_reporter import ChunkReporter
 from speedy_utils._worker.code.stacks import MAX_FRAMES, stack_of
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock
@@ -21,7 +22,9 @@ from speedy_utils.testing import FakeClock
 def at_work(function: Callable[[threading.Event], Any], reporter: Reporter | None = None) -> Iterator[int]:
     """Let a thread work on a task until the block ends, and give the block its identifier."""
     go_on, reporter = threading.Event(), reporter or Reporter(0)
-    thread = threading.Thread(target=run_attempt, args=(function, go_on, {}, reporter))
+    chunk = ChunkReporter(lambda _: reporter, apart=True)
+    work = (function, [go_on], {}, chunk, TaskSettings())
+    thread = threading.Thread(target=run_chunk, args=work)
     thread.start()
     try:
         yield wait_until(lambda: reporter.thread)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .code.user_code import calling_line
+from .user_code import calling_line
 
 if TYPE_CHECKING:
-    from .tally import Tally
+    from ..tally import Tally
 
 C = TypeVar("C")
 

@@ -7,17 +7,16 @@ import threading
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
 
-from .._interrupts import Cancelled, interruptible, raise_in_thread
-from .._run.run import PREPARING, LocalFeed
-from .._worker.event_loop import EventLoop, shared_loop
-from .._worker.reporter import Reporter
-from .base import WorkSpec
-from .cpus import cpus
-from .per_worker import CLOSE_TIMEOUT_S, close_instance, make_instance, maker_of
-from .task import Attempt, Outcome, run_attempt
-from .worker_logs import ThreadLogs
+from ..._interrupts import Cancelled, interruptible, raise_in_thread
+from ..._run.feed import PREPARING, LocalFeed
+from ..._worker.chunk_reporter import ChunkReporter
+from ..._worker.event_loop import EventLoop, shared_loop
+from ..base import WorkSpec
+from ..cpus import cpus
+from ..per_worker import CLOSE_TIMEOUT_S, close_instance, make_instance, maker_of
+from ..task import Chunk, ChunkOutcome, run_chunk
+from ..worker_logs import ThreadLogs
 
 logger = logging.getLogger("speedy_utils")
 
@@ -30,9 +29,11 @@ CANCEL_GRACE_S = 2.0
 CANCEL_RETRY_S = 0.005
 """Seconds between two attempts to cancel the threads that could not be interrupted where they were."""
 
+_Ended = tuple[Chunk, ChunkOutcome]
+
 
 class ThreadEngine(LocalFeed):
-    """Runs attempts in as many threads as there are workers, and their coroutines in one event loop.
+    """Runs chunks in as many threads as there are workers, and their coroutines in one event loop.
 
     The threads are daemons, unlike those of ``concurrent.futures``: an interrupted program would else wait at
     its end for those that can't be interrupted.
@@ -44,8 +45,9 @@ class ThreadEngine(LocalFeed):
         self._work = work
         self._logs = ThreadLogs(work.worker_logs, several=True)
         self._event_loop = EventLoop(on_start=self._expect_coroutines)
-        self._waiting: SimpleQueue[tuple[Attempt, Any] | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[Attempt, Outcome | BaseException] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._ended: SimpleQueue[_Ended | BaseException | None] = SimpleQueue()
+        self._under_way: dict[int, _Ended] = {}  # by the first task
         self._busy: set[int] = set()
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
@@ -61,8 +63,8 @@ class ThreadEngine(LocalFeed):
         """Take over the streams, so that the lines of the threads stand whole."""
         self._logs.open()
 
-    def submit(self, attempt: Attempt, item: Any) -> None:
-        """Hand the attempt to a thread, which is started unless there are as many as workers.
+    def submit(self, chunk: Chunk) -> None:
+        """Hand the chunk to a thread, which is started unless there are as many as workers.
 
         Raises:
             RuntimeError: The system gives this process no more threads.
@@ -72,28 +74,34 @@ class ThreadEngine(LocalFeed):
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._waiting.put((attempt, item))
+        self._waiting.put(chunk)
 
     @interruptible  # a run in a thread of another run
-    def wait(self) -> list[tuple[Attempt, Outcome]]:
-        """Wait for the next attempts to end, or for the number of workers to grow."""
-        ended = [self._ended.get()]
+    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Wait for the next chunks to end, or for the number of workers to grow."""
+        ended = []
         with suppress(Empty):
+            ended.append(self._ended.get(timeout=timeout))
             while True:
                 ended.append(self._ended.get_nowait())
         outcomes = []
-        for attempt, outcome in filter(None, ended):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            outcomes.append((attempt, outcome))
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+            if each is not None:
+                del self._under_way[each[0].task]
+                outcomes.append(each)
         return outcomes
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """Raise :class:`~speedy_utils._engines.task.Cancelled` in the threads, and wait for them to end.
 
         A thread where that must not be raised (see ``_interrupts``) is tried again. One that is inside a long
         C call can't be interrupted: after two seconds a warning says so, and it is left to end by itself.
         Coroutines get a CancelledError.
+
+        Returns:
+            The chunks that were under way, with what they have done.
         """
         self._end_idle_threads()
         self._event_loop.cancel()
@@ -112,6 +120,7 @@ class ThreadEngine(LocalFeed):
                 "program",
                 len(running),
             )
+        return [*self._under_way.values()]
 
     def close(self) -> None:
         """Let the threads end, end what coroutines have left, and restore the streams."""
@@ -140,7 +149,7 @@ class ThreadEngine(LocalFeed):
         return [each for each in self._threads if each.is_alive()]
 
     def _cancel_busy_threads(self) -> None:
-        """Interrupt the threads that run an attempt, each once, if they are where that is allowed."""
+        """Interrupt the threads that run a chunk, each once, if they are where that is allowed."""
         with self._lock:  # a thread that leaves the user's function waits for it
             self._cancelled |= {
                 thread for thread in self._busy - self._cancelled if raise_in_thread(thread, Cancelled)
@@ -148,7 +157,7 @@ class ThreadEngine(LocalFeed):
         self._event_loop.interrupt()
 
     def _end_idle_threads(self) -> None:
-        """Forget the attempts that no thread has taken, and let each thread end once it has no attempt."""
+        """Forget the chunks that no thread has taken, and let each thread end once it has none."""
         with suppress(Empty):
             while True:
                 self._waiting.get_nowait()
@@ -157,35 +166,35 @@ class ThreadEngine(LocalFeed):
     def _run(self) -> None:
         shared_loop.set(self._event_loop)
         try:
-            self._run_attempts()
+            self._run_chunks()
         finally:
             close_instance(self._work.function, self._work.kwargs)
 
-    def _run_attempts(self) -> None:
-        while (task := self._waiting.get()) is not None:
-            attempt, item = task
+    def _run_chunks(self) -> None:
+        while (chunk := self._waiting.get()) is not None:
+            under_way = chunk, ChunkOutcome()
+            self._under_way[chunk.task] = under_way
+            ended: _Ended | BaseException = under_way
             try:
-                outcome: Outcome | BaseException = self._run_attempt(attempt, item)
+                self._run_chunk(*under_way)
             except Cancelled:
                 return
             except BaseException as error:  # the driver waits for an outcome and raises it
-                outcome = error
-            self._ended.put((attempt, outcome))
+                ended = error
+            self._ended.put(ended)
         self._waiting.put(None)  # for the next thread
 
-    def _run_attempt(self, attempt: Attempt, item: Any) -> Outcome:
-        thread = threading.get_ident()
+    def _run_chunk(self, chunk: Chunk, outcome: ChunkOutcome) -> None:
+        thread, work = threading.get_ident(), self._work
+        reporter: ChunkReporter | None = None
         with self._lock:
             self._busy.add(thread)
-        reporter: Reporter | None = None
         try:
             with self._logs.of(thread):
-                make_instance(self._work.function, self._work.kwargs)
-                reporter = attempt.reporter()
+                make_instance(work.function, work.kwargs)
+                reporter = chunk.reporter(work.settings)
                 self.add(reporter)
-                return run_attempt(
-                    self._work.function, item, self._work.kwargs, reporter, adopt_tqdm=attempt.adopt_tqdm
-                )
+                run_chunk(work.function, chunk.items, work.kwargs, reporter, work.settings, outcome=outcome)
         finally:
             with self._lock:
                 self._busy.discard(thread)

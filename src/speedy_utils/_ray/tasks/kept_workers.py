@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from .worker import run_in_worker
+from ..worker import run_in_worker
 
 _OF_TASKS = ("name", "max_retries", "max_calls", "num_returns", "retry_exceptions")
 """Options of tasks that actors don't have, or that mean something else there."""

@@ -1,0 +1,1 @@
+"""Engines that need no other process: threads of this one, or its caller's alone."""

@@ -1,0 +1,65 @@
+"""What the Ray task of a chunk has sent, or what Ray says of one that has sent nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..._engines.payload.refs import ValueLostError, resolve
+from ..._engines.payload.results import Sent
+from ..._engines.task import ChunkOutcome, Failure, plain_text
+from ..._validation import first_line
+
+
+def sent_by(ref: Any, item: Any) -> Sent:
+    """Return what a Ray task that has ended has sent; a failed outcome if Ray raises its error.
+
+    Args:
+        ref: The reference to its outcome.
+        item: Its item if that is a reference, else None.
+    """
+    from ray import exceptions, get
+
+    lost = (
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+        exceptions.RayActorError,
+    )
+    try:
+        sent: Sent | str = get(ref)
+    except lost as error:
+        reason = f"the worker was lost: {first_line(error)}"
+        return _failed(Failure(reason, error=error, worker_lost=True))
+    except exceptions.RayTaskError as error:
+        if item is not None and (failure := _failure_of(item)):
+            return _failed(failure)
+        reason = f"its arguments could not be read: {first_line(error.cause)}"
+        return _failed(Failure(reason, plain_text(str(error)), error))
+    except exceptions.RayError as error:
+        text = plain_text(str(error))
+        return _failed(Failure(f"Ray did not run it: {first_line(error)}", text, error))
+    return _failed(Failure(sent)) if isinstance(sent, str) else sent
+
+
+def _failed(failure: Failure) -> Sent:
+    return Sent(ChunkOutcome(failure=failure))
+
+
+def _failure_of(ref: Any) -> Failure | None:
+    """Return why a reference has no value; None if it has one."""
+    try:
+        resolve(ref)
+    except ValueLostError as error:
+        return Failure(str(error), error=error, worker_lost=True)
+    except Exception as error:  # that of the user's code which should have made the value
+        return Failure(first_line(error), str(error.__cause__), error)
+    return None
+
+
+def add_address(outcome: ChunkOutcome, address: str) -> ChunkOutcome:
+    """Return a failed outcome with the address of the process that was lost, if that is known."""
+    if not address or outcome.failure is None:
+        return outcome
+    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{address}]"))

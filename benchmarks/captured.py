@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import RecordingSink

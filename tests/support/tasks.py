@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from speedy_utils._engines.task import TaskSettings, run_chunk
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
 from speedy_utils._worker.chunk_reporter import ChunkReporter
 from speedy_utils._worker.context import counting, registered

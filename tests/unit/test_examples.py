@@ -14,7 +14,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -91,7 +91,7 @@ USER = function_of("mine.tasks", "__enter__", SPIN)
         ("weakref", "remove"),
         ("importlib._bootstrap", "_get_module_lock"),
         ("tqdm.asyncio", "refresh"),
-        ("speedy_utils._instrument.tqdm_capture", "_init"),
+        ("speedy_utils._instrument.tqdm.capture", "_init"),
         ("threading", "__enter__"),
         ("multiprocessing.synchronize", "__exit__"),
         ("queue", "release"),

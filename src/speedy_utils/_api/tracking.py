@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from .._display.base import Progress, checked_progress
 from .._display.format import format_quantity
 from .._instrument.bound import bind
-from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
+from .._instrument.tqdm.capture import capturing_tqdm, stop_capturing
 from .._instrument.tracked_call import Total
 from .._interrupts import ending_on_sigterm
 from .._run.forwarding import display_inside

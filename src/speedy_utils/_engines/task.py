@@ -11,7 +11,7 @@ from itertools import starmap
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
-from .._instrument.tqdm_capture import capturing_tqdm, stop_capturing
+from .._instrument.tqdm.capture import capturing_tqdm, stop_capturing
 from .._interrupts import Cancelled, was_interrupted
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings

@@ -22,7 +22,7 @@ from .._worker.joining import RunAddress, counts_for, on_actor, warn_once
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter
 from .decorator import called_function, factory_for, find_factory
-from .tqdm_capture import capturing_tqdm, stop_capturing
+from .tqdm.capture import capturing_tqdm, stop_capturing
 from .tracked_call import Total, TrackedSpec
 
 

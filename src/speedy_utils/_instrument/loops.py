@@ -42,7 +42,7 @@ from .rows.dataset_rows import row_batches
 T = TypeVar("T")
 
 if context.process_tally is not None:  # bars of tqdm count here, also before anything else does
-    import_module("speedy_utils._instrument.tqdm_capture")
+    import_module("speedy_utils._instrument.tqdm.capture")
 
 _here = current.get
 

@@ -100,7 +100,7 @@ def _run(
     from .._run.feed import LocalFeed
     from .._run.forwarding import display_here
     from .._run.run import Run
-    from .tqdm_capture import capturing_tqdm, stop_capturing
+    from .tqdm.capture import capturing_tqdm, stop_capturing
 
     total = spec.items(args, kwargs)
     feed = LocalFeed()

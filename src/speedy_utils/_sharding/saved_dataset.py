@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._instrument.tqdm_capture import captured_here
+from .._instrument.tqdm.capture import captured_here
 from .files import sync, write_json
 
 if TYPE_CHECKING:

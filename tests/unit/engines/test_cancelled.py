@@ -12,7 +12,7 @@ import pytest
 from speedy_utils import multi_process
 from speedy_utils._engines.in_process.threads import ThreadEngine
 from speedy_utils._engines.task import TaskSettings, run_chunk
-from speedy_utils._instrument import tqdm_capture
+from speedy_utils._instrument.tqdm import capture as tqdm_capture
 from speedy_utils._interrupts import Cancelled
 from speedy_utils._worker import context
 from speedy_utils._worker.chunk_reporter import ChunkReporter

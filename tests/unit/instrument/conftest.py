@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 

@@ -12,7 +12,7 @@ from support.tasks import Task, run_task
 from tqdm import tqdm
 
 from speedy_utils import report_progress, track, tracked
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric
 from speedy_utils._worker.context import counting
 from speedy_utils._worker.reporter import Reporter

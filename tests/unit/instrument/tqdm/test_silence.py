@@ -11,7 +11,7 @@ import pytest
 import tqdm.notebook
 from tqdm import std
 
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 

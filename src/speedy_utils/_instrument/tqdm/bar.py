@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
-from .._interrupts import after_fork_in_child
-from .._state.snapshot import on_one_line
-from .._state.stage_limit import StageLimit
-from .._validation import shorten
-from .._worker.tally import Tally
-from .batches import (
+from ..._interrupts import after_fork_in_child
+from ..._state.snapshot import on_one_line
+from ..._state.stage_limit import StageLimit
+from ..._validation import shorten
+from ..._worker.tally import Tally
+from ..batches import (
     Batches,
     batches_counted_in_rows,
     counted_tables,

@@ -26,8 +26,8 @@ from support.screen import bars_drawn
 from tqdm import std, trange
 
 from speedy_utils import report_progress, track, tracked
-from speedy_utils._instrument import tqdm_capture
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm import capture as tqdm_capture
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils.testing import RecordingSink
 
 

@@ -18,8 +18,9 @@ from support.screen import bars_drawn
 from support.threads import held, in_thread
 from tqdm import std
 
-from speedy_utils._instrument import tqdm_bar, tqdm_capture
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm import bar as tqdm_bar
+from speedy_utils._instrument.tqdm import capture as tqdm_capture
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._state.ledger import Metric
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter

@@ -17,9 +17,9 @@ from support.errors import Boom
 from tqdm import std
 
 from speedy_utils import report_progress
-from speedy_utils._instrument import tqdm_capture
-from speedy_utils._instrument.tqdm_bar import MAX_STAGES, CapturedBar
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm import capture as tqdm_capture
+from speedy_utils._instrument.tqdm.bar import MAX_STAGES, CapturedBar
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._state.ledger import Metric
 from speedy_utils._state.stage_limit import StageLimit
 from speedy_utils._worker.context import counting, registered

@@ -9,7 +9,7 @@ MODULE = "ray.experimental.tqdm_ray"
 
 
 class RayBar:
-    """A bar of Ray's, with the attributes of one of tqdm's that :class:`~.tqdm_bar.CapturedBar` reads.
+    """A bar of Ray's, with the attributes of one of tqdm's that :class:`~.bar.CapturedBar` reads.
 
     It holds the bar's attributes and not the bar. A bar of tqdm closes itself when its loop ends, or when it
     is collected; one of Ray's does not, and what it has counted can still be read here when it is gone.

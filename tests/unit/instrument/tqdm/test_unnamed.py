@@ -8,7 +8,7 @@ import pytest
 from tqdm import std
 
 from speedy_utils import report_progress, track, tracked
-from speedy_utils._instrument.tqdm_capture import capturing_tqdm
+from speedy_utils._instrument.tqdm.capture import capturing_tqdm
 from speedy_utils._state.ledger import Metric
 from speedy_utils._worker.context import counting, registered
 from speedy_utils._worker.reporter import Reporter

@@ -1,7 +1,7 @@
 """Let the bars that a task's code makes with tqdm count for its run, without drawing.
 
 While a task runs, a few methods of tqdm do a little more: a new bar is made silent, and gets a
-:class:`~.tqdm_bar.CapturedBar` that reads what it has counted. None of these methods is called for an
+:class:`~.bar.CapturedBar` that reads what it has counted. None of these methods is called for an
 item. tqdm counts by itself, and its ``n`` is read by the thread that sends the task's counts. So a loop costs
 what it costs with tqdm alone, and the bar behaves as ever.
 
@@ -22,19 +22,19 @@ from typing import Any
 import wrapt
 from tqdm import std
 
-from .._interrupts import after_fork_in_child
-from .._state.stage_limit import StageLimit
-from .._worker import context, joining
-from .._worker.context import current, tally_here
-from .._worker.event_loop import is_awaited_by_worker
-from .._worker.process import in_ray_worker
-from .._worker.reporter import Reporter
-from .._worker.tally import Tally
-from . import tqdm_bar
-from .batches import may_be_all
+from ..._interrupts import after_fork_in_child
+from ..._state.stage_limit import StageLimit
+from ..._worker import context, joining
+from ..._worker.context import current, tally_here
+from ..._worker.event_loop import is_awaited_by_worker
+from ..._worker.process import in_ray_worker
+from ..._worker.reporter import Reporter
+from ..._worker.tally import Tally
+from ..batches import may_be_all
+from . import bar as bars
+from .bar import MAX_STAGES, CapturedBar, stage_name
 from .ray_bars import MODULE, RayBar
-from .tqdm_bar import MAX_STAGES, CapturedBar, stage_name
-from .tqdm_silence import draws_elsewhere, is_silenced, options_by_name, silence_bar
+from .silence import draws_elsewhere, is_silenced, options_by_name, silence_bar
 
 _ATTRIBUTE = "_speedy_utils_captured"
 """The attribute of a bar that holds its :class:`CapturedBar`."""
@@ -92,7 +92,7 @@ class _TaskBars:
         tally.reporter.has_bars = True
         mine = [captured for captured in _enclosing.get() if not captured.closed]
         elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
-        with tqdm_bar.lock:
+        with bars.lock:
             # A thread that the task started has no context of its own, but it works for the loop that the
             # task is in meanwhile. An asyncio task may have a context from before that loop.
             around = (*mine, *self.enclosing) if elsewhere else mine

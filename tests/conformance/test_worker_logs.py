@@ -181,6 +181,7 @@ FORWARDS_NOTHING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_ray_that_forwards_nothing_goes_on_so(
     driver: Callable[..., subprocess.CompletedProcess[str]],
@@ -203,6 +204,7 @@ OTHERWISE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_ray_with_other_insides_shows_all(
     driver: Callable[..., subprocess.CompletedProcess[str]],

@@ -68,6 +68,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_a_paused_actor_slows_no_loop(
     ray_session: None,
     recorder: Recorder,
@@ -157,6 +158,7 @@ def test_a_paused_actor_slows_no_loop(
     assert "of 1,000,000,000 items" in part
 
 
+@pytest.mark.slow
 def test_an_actor_may_be_killed_again_and_again(
     ray_session: None,
     recorder: Recorder,

@@ -98,6 +98,7 @@ def check_state(lines: list[str]) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_all_lines_are_whole_and_in_order_above_the_bars(terminal: Callable[..., Any]) -> None:
     """At any width each printed line stands whole above the bars, in order; that of the run is the first."""

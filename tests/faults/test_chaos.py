@@ -384,6 +384,7 @@ def test_random_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run_all([draw(seed) for seed in seeds(LOCAL_RUNS)], tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(60 + 20 * RAY_RUNS)
 def test_random_runs_on_ray(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

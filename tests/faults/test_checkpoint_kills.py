@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.backends import AT_ONCE
+from support.backends import SLOW_RAY
 from support.programs import environment
 
 CALLS, WORKERS = 10_000, 4
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize("name", [SLOW_RAY, "processes", "threads"])
 def test_a_killed_program_pays_for_no_call_twice(
     name: str, tmp_path: Path, until: Callable[..., Any]
 ) -> None:

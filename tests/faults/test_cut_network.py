@@ -18,7 +18,7 @@ from support.network import ADDRESSES, Network, why_no_network
 
 from speedy_utils import multi_process
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ITEMS = 100
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
-from support.backends import AT_ONCE
+from support.backends import SLOW_RAY
 from support.recorder import Recorder
 from support.rows import numbered, saved
 
@@ -56,6 +56,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_script_ends_exact_with_one_bar(
     terminal: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +165,7 @@ def undisturbed(folder: Path) -> Dataset:
     return load_from_disk(path)
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize("name", [SLOW_RAY, "processes", "threads"])
 def test_a_killed_driver_loses_no_finished_shard(
     name: str,
     terminal: Callable[[str], Any],
@@ -187,7 +188,7 @@ def test_a_killed_driver_loses_no_finished_shard(
     assert load_from_disk(str(prepared / "out"))[:] == undisturbed(prepared)[:]
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize("name", [SLOW_RAY, "processes", "threads"])
 def test_ctrl_c_keeps_the_finished_shards(
     name: str,
     terminal: Callable[[str], Any],
@@ -450,6 +451,7 @@ print(*met)
 """
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_while_it_merges_loses_nothing(driver: Callable[..., Any]) -> None:
     """Killed before any step of a merge it leaves the old output or the new one, and the same call ends."""
     done = driver(KILLED_MERGES)

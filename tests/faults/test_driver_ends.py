@@ -77,7 +77,10 @@ def prepared(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "end"),
     [
-        *(pytest.param("ray", end, marks=pytest.mark.ray) for end in (hang_up, terminate)),
+        *(
+            pytest.param("ray", end, marks=[pytest.mark.ray, pytest.mark.slow])
+            for end in (hang_up, terminate)
+        ),
         # On Ray a second Ctrl-C is pressed in test_interrupt.py.
         *((name, end) for name in ("processes", "threads") for end in (hang_up, terminate, interrupt_twice)),
     ],

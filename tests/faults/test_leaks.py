@@ -216,6 +216,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return begun
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(500 + 100 * ROUNDS)
 def test_many_runs_on_ray_leave_no_actor_and_no_busy_worker(

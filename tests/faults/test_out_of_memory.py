@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 HEADROOM = 2 << 30
 """Bytes above what is in use now at which Ray takes the machine for full."""

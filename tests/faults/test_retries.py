@@ -137,6 +137,7 @@ def test_a_task_that_always_dies_says_how(
 KILLS = 30
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_thirty_kills_in_one_run(
     ray_session: None, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -94,7 +94,7 @@ def stage_of(row: str) -> str | None:
 
 @pytest.mark.parametrize(
     ("name", "columns"),
-    [pytest.param("ray", 80, marks=pytest.mark.ray), ("processes", 40), ("threads", 80)],
+    [pytest.param("ray", 80, marks=[pytest.mark.ray, pytest.mark.slow]), ("processes", 40), ("threads", 80)],
 )
 def test_each_stage_has_one_row_at_any_moment(
     terminal: Callable[..., Any], until: Callable[..., Any], name: str, columns: int

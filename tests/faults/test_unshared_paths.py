@@ -12,6 +12,7 @@ import pytest
 CAN_HIDE = shutil.which("unshare") and not subprocess.run(["unshare", "-m", "true"], check=False).returncode
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.skipif(not CAN_HIDE, reason="no permission to give a process mounts of its own"),
 ]

@@ -186,6 +186,7 @@ def test_an_address_without_a_ray_fails_soon(
     assert f"RAY_ADDRESS={address}" in last
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_is_being_started_without_a_word(driver: Driver) -> None:
     """A child that Ray has forked and that is not another program yet ends by Ctrl-C, without a traceback."""
     done = driver(

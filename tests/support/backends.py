@@ -6,6 +6,8 @@ import pytest
 
 RAY = pytest.param("ray", marks=pytest.mark.ray)
 
+SLOW_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])
+
 AT_ONCE = [RAY, "processes", "threads"]
 """Backends whose tasks run beside each other."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._api.multi_process import multi_process as multi_process
     from ._api.multi_process_dataset import multi_process_dataset as multi_process_dataset
+    from ._api.multi_process_iter import multi_process_iter as multi_process_iter
     from ._api.tracking import tracking as tracking
     from ._instrument.decorator import tracked as tracked
     from ._instrument.loops import report_progress as report_progress
@@ -41,6 +42,7 @@ _HOMES = {
     "tracked": "._instrument.decorator",
     "tracking": "._api.tracking",
     "multi_process": "._api.multi_process",
+    "multi_process_iter": "._api.multi_process_iter",
     "multi_process_dataset": "._api.multi_process_dataset",
     "current_shard": "._sharding.shards",
     "Shard": "._sharding.shards",

@@ -27,9 +27,18 @@ def task_items(items: Iterable[Any]) -> Sequence[Any]:
         TypeError: items is a str, which would be a task for each of its characters: give [text] for \
 one task, or text.splitlines() for one a line
     """
+    checked_items(items)
+    return items if isinstance(items, Sequence) else list(items)
+
+
+def checked_items(items: Any) -> None:
+    """Check that items are what they seem to be, without reading any.
+
+    Raises:
+        TypeError: As for :func:`task_items`.
+    """
     if mistake := _mistake(items):
         raise TypeError(f"items {mistake}")
-    return items if isinstance(items, Sequence) else list(items)
 
 
 class SelectedItems(Sequence[Any]):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress
 from .._display.format import format_quantity
-from .._engines.chunk_sizes import ChunkSizes
 from .._engines.driver import Ended, drive
+from .._engines.limits.retries import RetryOn, RetryWait
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
 from .._engines.per_worker import called_with_items, per_worker
-from .._engines.task import Arguments, TaskSettings
+from .._engines.task import Arguments
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
 from .._run.run import Run
@@ -51,6 +51,9 @@ def multi_process(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool | Literal["trust"] = True,
     max_retries: int = 3,
+    retry_on: RetryOn = (),
+    retry_wait: RetryWait = 1.0,
+    task_timeout: float | None = None,
     stall_after: float | None = 300.0,
     chunksize: int | None = None,
     ray_options: Mapping[str, Any] | None = None,
@@ -98,8 +101,19 @@ def multi_process(
             give only folders that you trust.
         resume: What to do with the results in ``checkpoint`` if this call differs: True refuses to start,
             ``"trust"`` keeps those of the same items, and False deletes them, whether it differs or not.
-        max_retries: How often a task is started again after its worker was lost. Exceptions of ``func``
-            are never retried.
+        max_retries: How often a task is started again: after its worker was lost, and for exceptions that
+            ``retry_on`` names.
+        retry_on: Exceptions of ``func`` after which a task is tried again: a tuple of types, such as
+            ``(ConnectionError,)``, or a function that gets the exception, in the worker, and returns whether.
+            What the failed attempt has counted is taken back.
+        retry_wait: Seconds before the second attempt; doubled for each further one, up to 60, and shortened
+            at random, so that tasks that failed together come back apart. Or a function of the failed
+            attempt's number and its exception. An exception's ``retry_after`` is waited for in any case.
+            Meanwhile other tasks run.
+        task_timeout: Seconds that one attempt at a task may take in its worker. It then ends with a
+            TimeoutError that says where it stood, which ``retry_on=(TimeoutError,)`` tries again; where
+            nothing else helps its process is killed. On ``"threads"`` and ``"seq"`` a call that does not
+            come back to Python can't be ended: its thread goes on, without the run on ``"threads"``.
         stall_after: Seconds after which a task that has counted nothing meanwhile is named beside the bar,
             and once in the log with the stack of the thread that works on it. None for never.
         chunksize: How many tasks travel to a worker together, which runs one after another. None to choose:
@@ -149,6 +163,9 @@ def multi_process(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
+        retry_on=retry_on,
+        retry_wait=retry_wait,
+        task_timeout=task_timeout,
         stall_after=stall_after,
         chunksize=chunksize,
         ray_options=(remote_options or {}) | checked_ray_options(ray_options),
@@ -175,14 +192,7 @@ def multi_process(
     unit = "items" if total is None else options.unit or "items"
     size = format_quantity(len(items), task_unit) if total is None else format_quantity(total, unit)
     kwargs = shared_arguments(func_kwargs)
-    sizes = ChunkSizes(options.chunksize)
-    settings = TaskSettings(
-        adopt_tqdm=options.adopt_tqdm,
-        stall_after=options.stall_after,
-        stop_at_failure=on_error == "raise",
-        most_seconds=sizes.most_seconds,
-        counts_apart=checkpoint is not None,
-    )
+    sizes, settings = options.small_tasks(raises=on_error == "raise", counts_apart=checkpoint is not None)
     failed = FailedTasks()
 
     def fail(error: TaskError) -> None:

@@ -12,6 +12,7 @@ from .._display.format import format_quantity
 from .._engines.base import Engine
 from .._engines.driver import Ended, drive
 from .._engines.identity.parts import parts_of
+from .._engines.limits.retries import RetryOn, RetryWait
 from .._engines.payload.refs import plain_function, shared_arguments
 from .._engines.per_worker import called_with_items, makes_callables, per_worker
 from .._engines.task import TaskSettings
@@ -57,6 +58,9 @@ def multi_process_dataset(
     adopt_tqdm: bool = True,
     worker_logs: WorkerLogs = "all",
     max_retries: int = 3,
+    retry_on: RetryOn = (),
+    retry_wait: RetryWait = 1.0,
+    task_timeout: float | None = None,
     stall_after: float | None = 300.0,
     resume: bool | Literal["trust"] = True,
     overwrite: bool = False,
@@ -108,7 +112,12 @@ def multi_process_dataset(
         worker_logs: Whose printed lines are shown: those of ``"all"`` workers, of the ``"first"`` that
             prints (once it is silent for a minute, of the next that does), or of ``"none"``. Ray's log
             files keep them all.
-        max_retries: How often a shard is started again after its worker was lost.
+        max_retries: How often a shard is started again: after its worker was lost, and for exceptions that
+            ``retry_on`` names.
+        retry_on: Exceptions after which a shard is tried again, ``retry_wait``: how many seconds later, and
+            ``task_timeout``: how many seconds an attempt at a shard may take; as in ``multi_process``.
+        retry_wait: See ``retry_on``.
+        task_timeout: See ``retry_on``.
         stall_after: Seconds after which a shard that has counted nothing meanwhile is named beside the bar,
             and once in the log with the stack of the thread that works on it. None for never.
         resume: True goes on where an interrupted call of the same dataset, function and arguments stopped;
@@ -163,6 +172,9 @@ def multi_process_dataset(
         adopt_tqdm=adopt_tqdm,
         worker_logs=worker_logs,
         max_retries=max_retries,
+        retry_on=retry_on,
+        retry_wait=retry_wait,
+        task_timeout=task_timeout,
         stall_after=stall_after,
         ray_options=(remote_options or {}) | checked_ray_options(ray_options),
         asks_for_ray=remote_options is not None,
@@ -221,7 +233,12 @@ def multi_process_dataset(
             "kwargs": shared_arguments(kwargs),
             "features": features,
         }
-        settings = TaskSettings(options.adopt_tqdm, total_is_rows=True, stall_after=options.stall_after)
+        settings = TaskSettings(
+            options.adopt_tqdm,
+            total_is_rows=True,
+            stall_after=options.stall_after,
+            task_timeout=options.task_timeout,
+        )
         engine = options.engine(process_shard, shared, running, settings) if missing else None
         unit = options.unit or "items"
         run = Run(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from .._display.base import Display, Progress, checked_progress
 from .._engines.base import ENGINES, Engine, WorkSpec, default_backend, engine_class
+from .._engines.chunk_sizes import MAX_CHUNK_S, ChunkSizes
+from .._engines.limits.retries import RetryOn, RetryWait, checked_retries
 from .._engines.task import TaskSettings
 from .._engines.worker_logs import WorkerLogs, checked_worker_logs
 from .._instrument.decorator import (
@@ -34,7 +36,7 @@ ALIASES = {"mp": "threads", "process": "processes"}
 
 RESERVED_RAY_OPTIONS = {
     "max_retries": "use max_retries= of this call",
-    "retry_exceptions": "exceptions of the function are not retried",
+    "retry_exceptions": "use retry_on= of this call",
     "num_returns": "a task has one result",
 }
 """Options of Ray's tasks that a run sets itself, and what to do instead."""
@@ -77,6 +79,9 @@ class RunOptions:
     adopt_tqdm: bool = True
     worker_logs: WorkerLogs = "all"
     max_retries: int = 3
+    retry_on: RetryOn = ()
+    retry_wait: RetryWait = 1.0
+    task_timeout: float | None = None
     stall_after: float | None = 300.0
     chunksize: int | None = None
     ray_options: Mapping[str, Any] | None = None
@@ -101,6 +106,9 @@ class RunOptions:
         }
         if self.backend == "ray" and any((self.ray_options or {}).get(name) for name in ONE_TASK):
             checked["chunksize"] = 1
+        checked_retries(self.retry_on, self.retry_wait)
+        if self.task_timeout is not None:
+            checked["task_timeout"] = checked_interval(self.task_timeout, "task_timeout")
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # as the class is frozen
 
@@ -120,6 +128,24 @@ class RunOptions:
     def ending_on_sigterm(self) -> AbstractContextManager[None]:
         """Return a block in which SIGTERM ends a run as Ctrl-C does; Ray sees to that by itself."""
         return nullcontext() if self.backend == "ray" else ending_on_sigterm()
+
+    def small_tasks(self, *, raises: bool, counts_apart: bool = False) -> tuple[ChunkSizes, TaskSettings]:
+        """Return how many tasks travel together, and what holds for all of them.
+
+        Args:
+            raises: Whether the first task that fails ends the run.
+            counts_apart: Whether it must be known what each task counts.
+        """
+        sizes = ChunkSizes(self.chunksize)
+        settings = TaskSettings(
+            adopt_tqdm=self.adopt_tqdm,
+            stall_after=self.stall_after,
+            stop_at_failure=raises,
+            most_seconds=MAX_CHUNK_S if self.task_timeout is not None else sizes.most_seconds,
+            counts_apart=counts_apart,
+            task_timeout=self.task_timeout,
+        )
+        return sizes, settings
 
     def engine(
         self,
@@ -144,6 +170,7 @@ class RunOptions:
             self.worker_logs,
             may_grow=self.num_workers is None,
             settings=settings,
+            retries=checked_retries(self.retry_on, self.retry_wait),
         )
         return self._engine_class()(work)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from .._run.feed import Feed
 from .._state.ledger import Task
+from .limits.retries import NO_RETRIES, RetryPolicy
 from .task import Chunk, ChunkOutcome, TaskSettings
 from .worker_logs import WorkerLogs
 
@@ -28,6 +29,7 @@ class WorkSpec:
         workers: How many tasks may run at once.
         may_grow: Whether more may, if the engine finds that they only wait: no number was given.
         settings: What its workers need to know of all tasks.
+        retries: Which exceptions are worth another attempt.
         options: ``ray_options``.
         worker_logs: Whose printed lines are shown.
     """
@@ -39,6 +41,7 @@ class WorkSpec:
     worker_logs: WorkerLogs = "all"
     may_grow: bool = False
     settings: TaskSettings = field(default_factory=TaskSettings)
+    retries: RetryPolicy = NO_RETRIES
 
 
 class Engine(Feed, Protocol):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
@@ -10,7 +13,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .._interrupts import delaying_ctrl_c
+from .._display.format import format_quantity
+from .._interrupts import delaying_ctrl_c, interruptible
 from .._run.ends import PlainEnds, TaskEnd
 from .._run.run import Run
 from .._state.ledger import Count, Key, Task
@@ -29,6 +33,12 @@ HANDED_BACK_INTERVAL_S = 0.1
 
 PARTS = 16
 """Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
+
+PARTS_AFTER_TIMEOUT = 256
+"""The same for one whose worker was killed at a time limit, as each time costs that limit."""
+
+MAX_PAUSE_S = 0.5
+"""Seconds after which a wait for tasks that are to start again is over, so that it can be interrupted."""
 
 
 class Ended(NamedTuple):
@@ -84,18 +94,15 @@ def drive(
         items: Their items; each is looked up when its task starts.
         finish: Gets the tasks that have ended for good, as they do, and returns True to start no more tasks;
             those that run are waited for. An exception that it raises cancels the rest.
-        max_retries: How often a task is started again after its worker was lost.
+        max_retries: How often a task is started again, after its worker was lost or for its exceptions.
         totals: The items of each task; None if these are not known.
         sizes: How many tasks travel together; None for one.
     """
-    driver = _Driver(engine, run, _Tasks(items, totals, sizes or ChunkSizes(1)), finish, max_retries)
+    driver = Driver(engine, run, Tasks(items, totals, sizes or ChunkSizes(1)), finish, max_retries)
     try:
         engine.start()
         while driver.start_chunks():
-            idle = driver.has_idle_worker()
-            driver.end_chunks(engine.wait(HANDED_BACK_INTERVAL_S if idle else None))
-            if idle:
-                driver.take_back()
+            driver.end_chunks(driver.wait())
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")
         driver.keep(engine.cancel())
@@ -104,7 +111,7 @@ def drive(
         engine.close()
 
 
-class _Tasks:
+class Tasks:
     """The tasks that were not started yet, or are to start again.
 
     Args:
@@ -125,6 +132,8 @@ class _Tasks:
         self._read = 0
         self._left = len(items) if isinstance(items, Sized) else None
         self._again: list[tuple[Chunk, Failure | None]] = []
+        self._later: list[tuple[float, int, Chunk]] = []  # a heap, by when they are due
+        self._order = itertools.count()
         # What was read, or handed back; each with the items that have not been started.
         self._waiting: list[tuple[Chunk, deque[Any]]] = []
 
@@ -136,6 +145,8 @@ class _Tasks:
         """
         if self._again:
             return self._again.pop()
+        if self._later and self._later[0][0] <= time.monotonic():
+            return heapq.heappop(self._later)[2], None
         size = self.sizes.next(self._left, workers)
         if not self._waiting:
             items = deque(islice(self._items, size))
@@ -154,20 +165,33 @@ class _Tasks:
         return self._chunk(chunk, chunk.task, taken), None
 
     def start_again(self, chunk: Chunk, place: int, failure: Failure) -> None:
-        """Let one task of a chunk start again, by itself, before new ones."""
+        """Let one task of a chunk start again, by itself, before new ones, or once it is due."""
         again = replace(
             chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + bool(failure.unsuited_node)
         )
-        self._again.append((self._chunk(again, chunk.task + place, chunk.items[place : place + 1]), failure))
+        alone = self._chunk(again, chunk.task + place, chunk.items[place : place + 1])
+        if failure.retry_in is None:
+            self._again.append((alone, failure))
+        else:
+            due = time.monotonic() + failure.retry_in
+            heapq.heappush(self._later, (due, next(self._order), alone))
 
-    def split(self, chunk: Chunk, place: int) -> None:
+    def waiting(self) -> int:
+        """Return how many tasks wait until they are due."""
+        return len(self._later)
+
+    def due_in(self) -> float | None:
+        """Return the seconds until the next of them is due; None if there are none."""
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def split(self, chunk: Chunk, place: int, parts: int) -> None:
         """Let the tasks of a lost chunk start again from a place on, in smaller chunks.
 
         Which of them has ended the worker is not known, so the attempt counts for none of them.
         """
         again = replace(chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + 1)
         items = chunk.items[place:]
-        size = -(-len(items) // PARTS)
+        size = -(-len(items) // parts)
         for start in reversed(range(0, len(items), size)):
             part = self._chunk(again, chunk.task + place + start, items[start : start + size])
             self._again.append((part, None))
@@ -191,14 +215,14 @@ def _is_reference(item: Any) -> bool:
     return type(item) not in PLAIN_TYPES and is_ref(item)
 
 
-class _Driver:
+class Driver:
     """What :func:`drive` does in turns; the arguments are its own."""
 
     def __init__(
         self,
         engine: Engine,
         run: Run,
-        tasks: _Tasks,
+        tasks: Tasks,
         finish: Callable[[Ended], bool | None],
         max_retries: int,
     ) -> None:
@@ -207,9 +231,10 @@ class _Driver:
         self._running: dict[tuple[Task, int], Chunk] = {}
         self._stopped = False
         self._warned: set[str] = set()
+        self._retried: set[str] = set()  # types of exceptions
 
     def start_chunks(self) -> bool:
-        """Start as many chunks as there are free workers; return whether any is under way."""
+        """Start as many chunks as there are free workers; return whether there is anything to wait for."""
         while len(self._running) < self._engine.workers and not self._stopped:
             if (found := self._tasks.next(self._engine.workers)) is None:
                 break
@@ -219,15 +244,38 @@ class _Driver:
             self._run.attempt_chunk(chunk.task, chunk.attempt, chunk.items, chunk.totals)
             self._engine.submit(chunk)
             self._running[chunk.task, chunk.attempt] = chunk
+        return bool(self._running) or (self._tasks.waiting() > 0 and not self._stopped)
+
+    @property
+    def running(self) -> bool:
+        """Whether chunks are under way."""
         return bool(self._running)
 
-    def has_idle_worker(self) -> bool:
-        """Return whether a worker has nothing to do while another has several tasks."""
-        if self._stopped or len(self._running) >= self._engine.workers:
-            return False
-        return any(len(chunk.items) > 1 for chunk in self._running.values())
+    def stop(self) -> None:
+        """Start no more tasks."""
+        self._stopped = True
 
-    def take_back(self) -> None:
+    def wait(self, timeout: float | None = None) -> Iterable[tuple[Chunk, ChunkOutcome]]:
+        """Wait for chunks to end, for a task that is to start again to be due, or for late chunks.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+        """
+        due_in = self._tasks.due_in()
+        if self._running:
+            free = len(self._running) < self._engine.workers and not self._stopped
+            late = free and any(len(chunk.items) > 1 for chunk in self._running.values())
+            limits = (due_in if free else None, timeout, HANDED_BACK_INTERVAL_S if late else None)
+            ended = self._engine.wait(min((each for each in limits if each is not None), default=None))
+            if late:
+                self._take_back()
+            return ended
+        self._run.enter(f"waiting to try {format_quantity(self._tasks.waiting(), 'tasks')} again")
+        _pause(due_in or 0.0)
+        self._run.enter("")
+        return ()
+
+    def _take_back(self) -> None:
         """Let the tasks be started that late chunks have handed back: one of theirs may hang."""
         for key, kept in self._engine.handed_back().items():
             chunk = self._running.get(key)
@@ -275,7 +323,7 @@ class _Driver:
 
     def _end(self, chunk: Chunk, outcome: ChunkOutcome) -> list[Ended]:
         tasks, done, failure = self._tasks, len(outcome.values), outcome.failure
-        if done:
+        if done and chunk.attempt == 1:  # those that run again are alone: what a chunk costs would be theirs
             tasks.sizes.observe(done, outcome.seconds)
         ends = _Ends(chunk, outcome)
         finished, counted, first_again = ends.succeeded, ends.counted, not done
@@ -285,6 +333,7 @@ class _Driver:
         for place, other in failures:
             failed = other.failure or Failure("")
             if self._starts_again(chunk, failed):
+                self._note_retry(chunk, place, failed)
                 tasks.start_again(chunk, place, failed)
                 first_again = first_again or not place
                 continue
@@ -296,14 +345,28 @@ class _Driver:
             else:
                 reason = failure.reason if failure else "none of them has begun"
                 logger.warning("tasks %d to %d run again, in smaller parts: %s", *ends.unfinished, reason)
-                tasks.split(chunk, done)
+                timed_out = failure is not None and isinstance(failure.error, TimeoutError)
+                tasks.split(chunk, done, PARTS_AFTER_TIMEOUT if timed_out else PARTS)
         again = chunk.attempt + 1 if first_again else 0
         self._run.end_attempts(chunk.task, counted, ends.plain(), next_attempt=again)
         return finished
 
     def _starts_again(self, chunk: Chunk, failure: Failure) -> bool:
         retries = chunk.attempt - 1 - chunk.uncounted
-        return bool(failure.unsuited_node) or (failure.worker_lost and retries < self._max_retries)
+        worth_it = failure.worker_lost or failure.retry_in is not None
+        return bool(failure.unsuited_node) or (worth_it and retries < self._max_retries)
+
+    def _note_retry(self, chunk: Chunk, place: int, failure: Failure) -> None:
+        """Log the first retry for each type of exception; the others are counted beside the line."""
+        kind = type(failure.error).__name__
+        if failure.retry_in is not None and kind not in self._retried:
+            self._retried.add(kind)
+            logger.warning(
+                "task %d (item %s) runs again in %.1f s, attempt %d of %d: %s; further retries for %s are "
+                "only counted",
+                *(chunk.task + place, shorten(chunk.items[place], 80), failure.retry_in, chunk.attempt + 1),
+                *(self._max_retries + 1 + chunk.uncounted, failure.reason, kind),
+            )
 
 
 def _failed_end(chunk: Chunk, place: int, outcome: Outcome) -> TaskEnd:
@@ -352,6 +415,12 @@ class _Ends:
         """Return those that succeeded and counted at most items of no stage."""
         count = sum(length for _, length in self._ranges)
         return PlainEnds(self._ranges, count, self._outcome.items, self._total, self._outcome.seconds)
+
+
+@interruptible  # a run in a thread of another run
+def _pause(seconds: float) -> None:
+    """Wait for a moment in which no task runs."""
+    time.sleep(min(seconds, MAX_PAUSE_S))
 
 
 def _warn_of_retry(chunk: Chunk, max_retries: int, failure: Failure) -> None:

@@ -12,7 +12,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from .._instrument.tqdm.capture import capturing_tqdm, stop_capturing
-from .._interrupts import Cancelled, was_interrupted
+from .._interrupts import Cancelled, TimedOut, was_interrupted
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
@@ -21,6 +21,8 @@ from .._worker.chunk_reporter import ChunkReporter
 from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
+from .limits.retries import NO_RETRIES, RetryPolicy
+from .limits.time_limit import TimeLimit, timeout_error
 from .payload.refs import ValueLostError, resolve
 from .payload.shipment import PLAIN_TYPES
 from .per_worker import PreparationError, prepared
@@ -37,6 +39,7 @@ class TaskSettings:
         stop_at_failure: Whether a chunk ends with a task that fails: what has not begun is handed back.
         most_seconds: Seconds after which a chunk hands back the tasks that have not begun; None for never.
         counts_apart: Whether it must be known what each task counts, and not just a chunk.
+        task_timeout: Seconds that a task may take; None for any time.
     """
 
     adopt_tqdm: bool = True
@@ -45,6 +48,7 @@ class TaskSettings:
     stop_at_failure: bool = False
     most_seconds: float | None = None
     counts_apart: bool = False
+    task_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ def chunk_reporter(
         totals: The items of each; None if these are not known.
         settings: What holds for all tasks of the run.
     """
-    stall_after = settings.stall_after
+    # Earlier than stacks are needed, as reports of tasks that don't move are rare.
+    limits = [each / 2 for each in (settings.stall_after, settings.task_timeout) if each is not None]
 
     def make(total: int | None) -> Reporter:
         return Reporter(
@@ -90,8 +95,7 @@ def chunk_reporter(
             attempt,
             total=total,
             total_is_rows=settings.total_is_rows,
-            # Earlier than it is needed, as reports of tasks that don't move are rare.
-            stack_after=None if stall_after is None else stall_after / 2,
+            stack_after=min(limits, default=None),
         )
 
     apart = tasks == 1 or settings.counts_apart
@@ -125,6 +129,8 @@ class Failure:
         worker_lost: Whether the worker was lost, which is worth a retry, and not an error of the user's code.
         unsuited_node: The id of the node, if that can't see files of the run and another one may.
         ends_run: Whether it says nothing of the task: no worker can make what is to be called.
+        retry_in: Seconds after which the task is worth another attempt, as ``retry_on`` names its exception;
+            None if it is not worth one.
     """
 
     reason: str
@@ -133,6 +139,7 @@ class Failure:
     worker_lost: bool = False
     unsuited_node: str = ""
     ends_run: bool = False
+    retry_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,8 @@ def run_chunk(
     *,
     in_caller: bool = False,
     renew: Callable[[], None] | None = None,
+    retries: RetryPolicy = NO_RETRIES,
+    on_stuck: Callable[[TimeLimit], bool] | None = None,
 ) -> ChunkOutcome:
     """Call the user's function on each item, await what it returns if need be, and count what it reports.
 
@@ -198,6 +207,8 @@ def run_chunk(
         outcome: What to fill: it is there also if the chunk is interrupted.
         in_caller: Whether this is the thread of the run's caller, so that a KeyboardInterrupt ends the run.
         renew: Called before each call but the first: takes back what the one before has left.
+        retries: Which exceptions are worth another attempt.
+        on_stuck: Called if a task can't be ended at its ``task_timeout``; see :class:`TimeLimit`.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
@@ -212,7 +223,10 @@ def run_chunk(
         with registered(reporter, sink):
             reporter.begin(items)
             while reporter.left:
-                if _run_tasks(function, kwargs, reporter, settings, outcome, renew, in_caller=in_caller):
+                if _run_tasks(
+                    *(function, kwargs, reporter, settings, outcome, renew, retries, on_stuck),
+                    in_caller=in_caller,
+                ):
                     break
     finally:  # once more, see _interrupts
         outcome.items, outcome.seconds = reporter.plain_items, reporter.seconds()
@@ -228,12 +242,14 @@ def _run_tasks(
     settings: TaskSettings,
     outcome: ChunkOutcome,
     renew: Callable[[], None] | None,
+    retries: RetryPolicy,
+    on_stuck: Callable[[TimeLimit], bool] | None,
     *,
     in_caller: bool,
 ) -> bool:
     """Run tasks until one has failed or counted something that must be read; return whether to stop there."""
     values, current = outcome.values, reporter.current
-    take, deadline = reporter.left.popleft, reporter.deadline
+    take, deadline, timeout = reporter.left.popleft, reporter.deadline, settings.task_timeout
     with counting(current.own):
         try:
             with capturing_tqdm() if settings.adopt_tqdm else nullcontext():
@@ -245,9 +261,12 @@ def _run_tasks(
                     if renew is not None and values:
                         renew()
                     plain = type(item) in PLAIN_TYPES
-                    value = function(item, **kwargs) if plain else _call(function, item, kwargs)
-                    if type(value) not in PLAIN_TYPES:
-                        value = _checked_result(awaited(value))
+                    if timeout is not None:
+                        value = _call_limited(TimeLimit(timeout, on_stuck), function, item, kwargs)
+                    else:
+                        value = function(item, **kwargs) if plain else _call(function, item, kwargs)
+                        if type(value) not in PLAIN_TYPES:
+                            value = _checked_result(awaited(value))
                     values.append(value)
                     if not reporter.next_if_plain():
                         break
@@ -269,7 +288,7 @@ def _run_tasks(
         except BaseException as error:  # user code may raise anything; the driver decides what it means
             row = None if current.input is None else current.input.row_of(error)
             place = "" if row is None else f", at row {row:,} of the input"
-            failure = failure_of(error, place)
+            failure = failure_of(error, place, retries, current.attempt)
         else:
             counts = current.raw_counts()
             outcome.others[len(values) - 1] = Outcome(None, counts, current.final_timings())
@@ -278,7 +297,7 @@ def _run_tasks(
     outcome.others[len(values)] = Outcome(failure, current.capped_counts(), current.timings())
     values.append(None)
     reporter.next(None)
-    return settings.stop_at_failure or reporter.started >= deadline
+    return (settings.stop_at_failure and failure.retry_in is None) or reporter.started >= deadline
 
 
 def _call(function: Callable[..., Any], item: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -288,14 +307,51 @@ def _call(function: Callable[..., Any], item: Any, kwargs: Mapping[str, Any]) ->
     return function(resolve(item), **kwargs)
 
 
-def failure_of(error: BaseException, place: str = "") -> Failure:
+def _call_limited(
+    limit: TimeLimit, function: Callable[..., Any], item: Any, kwargs: Mapping[str, Any]
+) -> Any:
+    """Return what the function returns for an item, awaited if need be, within a time limit."""
+    try:
+        with limit:
+            return _checked_result(awaited(_call(function, item, kwargs)))
+    except TimedOut:  # raised just outside the block, see _interrupts
+        limit.end()
+        raise limit.error() from None
+
+
+def failure_of(
+    error: BaseException, place: str = "", retries: RetryPolicy = NO_RETRIES, attempt: int = 1
+) -> Failure:
     """Return the failure that an exception of the user's code means.
 
     Args:
         error: The exception.
         place: What to add to the reason: ``", at row 45,123 of the input"``.
+        retries: Whether it is worth another attempt.
+        attempt: The number of the attempt.
     """
-    return Failure(_without_middle(plain_text(_reason(error)), MAX_LINE) + place, _without_us(error), error)
+    reason, retry_in = _without_middle(plain_text(_reason(error)), MAX_LINE) + place, None
+    try:
+        retry_in = retries.wait_after(attempt, error)
+    except Exception as broken:  # retry_on and retry_wait are the user's functions
+        reason += f" (and retry_on or retry_wait raised {_reason(broken)})"
+    return Failure(reason, _without_us(error), error, retry_in=retry_in)
+
+
+def timeout_failure(
+    seconds: float, stack: str = "", retries: RetryPolicy = NO_RETRIES, attempt: int = 1
+) -> Failure:
+    """Return the failure of a task that was given up, or whose worker was killed, at its ``task_timeout``.
+
+    Args:
+        seconds: The limit.
+        stack: Where its code was, as lines of a traceback; empty if that is not known.
+        retries: Whether it is worth another attempt.
+        attempt: The number of the attempt.
+    """
+    failure = failure_of(timeout_error(seconds, stack), "", retries, attempt)
+    lines = "".join(f"  {line}\n" for line in stack.splitlines())
+    return replace(failure, traceback=lines + failure.traceback)
 
 
 def _preparation_failure(error: PreparationError) -> Failure:
@@ -359,7 +415,7 @@ def _is_of_ray(error: BaseException) -> bool:
     return str(innermost.f_globals.get("__name__")).startswith("ray.")
 
 
-_OURS = {__name__, awaited.__module__, prepared.__module__}
+_OURS = {__name__, awaited.__module__, prepared.__module__, TimeLimit.__module__}
 
 
 def _without_us(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import ray
 from ray import cloudpickle
 
 from .._engines.environment.surroundings import Surroundings
+from .._engines.limits.retries import RetryPolicy
+from .._engines.limits.time_limit import signalling_main_thread
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, pack_outcome, unread
@@ -71,6 +74,7 @@ class _Shared(NamedTuple):
     sink: ActorSink
     surroundings: Surroundings
     settings: TaskSettings
+    retries: RetryPolicy
     warnings: list[str]
 
 
@@ -152,9 +156,14 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
         else:
             reporter = chunk_reporter(task, attempt, len(items), totals, settings)
             work = shared.function, items, shared.kwargs
-            outcome = ChunkOutcome()
+            outcome, limited = ChunkOutcome(), settings.task_timeout is not None
             try:
-                run_chunk(*work, reporter, settings, shared.sink, outcome, renew=renew)
+                with signalling_main_thread() if limited else nullcontext():
+                    run_chunk(
+                        *(*work, reporter, settings, shared.sink, outcome),
+                        renew=renew,
+                        retries=shared.retries,
+                    )
             except KeyboardInterrupt:  # cancelled: what has ended is kept
                 if not outcome.values:
                     raise
@@ -220,9 +229,9 @@ def _read_shared(ref: Any) -> _Shared:
     *packed, sinks, program, settings = ray.get(ref)
     surroundings = _for_this_worker(program)
     with surroundings.applied(), program_main():  # modules are imported when the function is read
-        function, kwargs = (each.load() for each in ray.get(packed))
+        function, kwargs, retries = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
-    return _Shared(function, kwargs, sink, surroundings, settings, _warnings(surroundings))
+    return _Shared(function, kwargs, sink, surroundings, settings, retries, _warnings(surroundings))
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:

@@ -17,7 +17,7 @@ from .._state.ledger import FINISHED, Count, Key, Ledger, Metric, Report, Task, 
 from .._state.running import RunningTasks, has_counted
 from .._state.snapshot import Snapshot
 from .._state.stage_limit import StageLimit
-from .._state.stages import Stages
+from .._state.stages import UNKNOWN, Stages
 from .._state.stalls import Stalls
 from .._state.timings import StageClock, StageTimings
 from .._worker.channel.writer import FINAL
@@ -46,7 +46,7 @@ class Run:
     Args:
         desc: What the bar is called.
         total: Items in all; None if that is not known. Then tasks are counted, until one counts items.
-        tasks: How many tasks it has; 0 for none.
+        tasks: How many tasks it has; 0 for none, None if that is not known.
         tasks_done: How many of them were done before.
         kept: What tasks that were done before had counted, and how many items they have, if that is known.
         kept_from: When they were done, as text.
@@ -71,7 +71,7 @@ class Run:
         desc: str,
         total: int | None,
         *,
-        tasks: int = 0,
+        tasks: int | None = 0,
         tasks_done: int = 0,
         kept: Sequence[tuple[Mapping[Key, Count], int | None]] = (),
         kept_from: str = "",
@@ -93,16 +93,16 @@ class Run:
         self._phase = ""
         self._open_ended, self._succeeded = open_ended, False
         self._stages = Stages(
-            desc,
-            total,
+            *(desc, total),
             unit=unit,
             task_unit=task_unit,
             initial=initial,
-            tasks=tasks - tasks_done,
+            tasks=None if tasks is None else tasks - tasks_done,
             open_ended=open_ended,
             initial_tasks=tasks_done + initial_tasks,
         )
         self._total = None if total is None else total - initial
+        self._endless, tasks = tasks is None, tasks or 0
         self._tasks, self._workers, self._kept_from = tasks, workers, kept_from
         self._clock = clock
         self._ledger = Ledger()
@@ -289,7 +289,7 @@ class Run:
                 self._stop_tasks()
             sums = self._ledger.sums
             done = self._done + int(sums.get(FINISHED, 0))
-            tasks_left = self._tasks - done - self._failed
+            tasks_left = UNKNOWN if self._endless else self._tasks - done - self._failed
             if self._feed.answered:
                 self._seen = self._seen_time(now)
             self._seen_at, seen = now, self._seen

@@ -224,6 +224,8 @@ class RunningTasks:
         """
         for report in reports:
             known = self._tasks.get(report.task)
+            if known is None and not report.reading:
+                continue  # it is to start again later
             if known is None or known.attempt != report.attempt:
                 self.start(report.task, report.attempt, None, None, now)
                 known = self._tasks[report.task]

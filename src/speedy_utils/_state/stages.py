@@ -20,6 +20,10 @@ _RUN_WITH_OWN_TOTAL = Key(None, Metric.TASKS_WITH_OWN_TOTAL)
 _RUN_WITHOUT_TOTAL = Key(None, Metric.TASKS_WITHOUT_TOTAL)
 
 
+UNKNOWN = 1 << 62
+"""Tasks that are left where their number is not known: more than ever run."""
+
+
 class Excess(NamedTuple):
     """More was reported than there is.
 
@@ -126,7 +130,7 @@ class Stages:
         unit: What is counted.
         task_unit: What a task is called.
         initial: Items that were done before.
-        tasks: How many tasks have not ended; 0 if the run has no tasks.
+        tasks: How many tasks have not ended; 0 if the run has no tasks, None if that is not known.
         open_ended: Whether the run does not know which calls will work for it.
         initial_tasks: Tasks that were done before, for a run that counts tasks.
     """
@@ -139,14 +143,15 @@ class Stages:
         unit: str = "items",
         task_unit: str = "tasks",
         initial: int = 0,
-        tasks: int = 0,
+        tasks: int | None = 0,
         open_ended: bool = False,
         initial_tasks: int = 0,
     ) -> None:
         self._open_ended = open_ended
         self._desc, self._total, self._unit, self._task_unit = desc, total, unit, task_unit
         self._initial, self._initial_tasks = initial, initial_tasks
-        self._tasks, self._tasks_left = tasks + initial_tasks, tasks
+        self._tasks = None if tasks is None else tasks + initial_tasks
+        self._tasks_left = UNKNOWN if tasks is None else tasks
         self._tasks_succeeded = self._kept = 0
         self._succeeded_items = 0  # items of the tasks that succeeded and know how many they have
         self._succeeded_by_stage: dict[Stage, int] = {}  # what the tasks that succeeded counted
@@ -385,10 +390,10 @@ class Stages:
             total, growing = Total(self._total)
             done = self._within(done, self._total, unit)  # also at the end: it notes what is too much
             done = self._total if self._complete else done
-        elif self._tasks and not (self._counted_items or (self._initial and not self._initial_tasks)):
+        elif self._tasks != 0 and not (self._counted_items or (self._initial and not self._initial_tasks)):
             initial = self._initial_tasks
             done, unit = self._tasks_succeeded + finished + initial, self._task_unit
-            total, growing = Total(self._tasks)
+            total, growing = Total(done if self._tasks is None and self._complete else self._tasks)
         else:
             unit = run.unit or unit
             total, growing = Total(done) if self._complete else self._declared_total(run)

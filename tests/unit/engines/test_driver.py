@@ -191,3 +191,25 @@ def test_an_engine_that_fails_to_cancel_is_closed(driven: Drive) -> None:
     with pytest.raises(ZeroDivisionError):
         driven(engine, "abc", stop=True)
     assert engine.log[-1] == "close"
+
+
+def retried(seconds: float) -> ChunkOutcome:
+    """Return the outcome of a task whose exception is worth another attempt, some time later."""
+    failure = Failure("OSError: no", error=OSError("no"), retry_in=seconds)
+    return ChunkOutcome([None], {0: Outcome(failure, {})})
+
+
+def test_a_task_waits_for_its_next_attempt_without_a_worker(
+    driven: Drive, shown: list[Snapshot], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other tasks run meanwhile, retries count as those after lost workers do, and the first is logged."""
+    engine = ScriptedEngine({0: [retried(0.01), LOST, retried(0.0)], 1: [retried(0.0)]}, workers=1)
+    assert sorted(driven(engine, "abc")) == [(0, 3, "OSError: no"), (1, 0, "b"), (2, 0, "c")]
+    assert engine.log[1:3] == [(0, 1, "a"), (1, 1, "b")]
+    assert engine.most == 1
+    assert (shown[-1].retries, shown[-1].tasks_failed) == (3, 1)
+    kept, lost = caplog.messages
+    assert kept.startswith(
+        "task 0 (item 'a') runs again in 0.0 s, attempt 2 of 3: OSError: no; further retries"
+    )
+    assert lost == "task 0 (item 'a') runs again, attempt 3 of 3: the worker was lost"

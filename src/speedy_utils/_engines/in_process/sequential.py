@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
 from contextvars import copy_context
 
 from ..._run.feed import PREPARING, LocalFeed
@@ -9,9 +11,12 @@ from ..._worker.chunk_reporter import ChunkReporter
 from ..._worker.event_loop import EventLoop, shared_loop
 from ..base import WorkSpec
 from ..cpus import cpus
+from ..limits.time_limit import TimeLimit, signalling_main_thread
 from ..per_worker import close_instance, make_instance, maker_of
 from ..task import Chunk, ChunkOutcome, run_chunk
 from ..worker_logs import ThreadLogs
+
+logger = logging.getLogger("speedy_utils")
 
 
 class SequentialEngine(LocalFeed):
@@ -55,11 +60,14 @@ class SequentialEngine(LocalFeed):
     def _run(self, chunk: Chunk, outcome: ChunkOutcome, reporter: ChunkReporter) -> None:
         shared_loop.set(self._event_loop)
         work = self._work
-        with self._logs.of(self):
+        limited = work.settings.task_timeout is not None
+        with self._logs.of(self), signalling_main_thread() if limited else nullcontext():
             run_chunk(
                 *(work.function, chunk.items, work.kwargs, reporter, work.settings),
                 outcome=outcome,
                 in_caller=True,
+                retries=work.retries,
+                on_stuck=_warn_of_stuck,
             )
 
     def cancel(self) -> list[tuple[Chunk, ChunkOutcome]]:
@@ -73,3 +81,8 @@ class SequentialEngine(LocalFeed):
             self._event_loop.close()
         finally:
             self._logs.close()
+
+
+def _warn_of_stuck(limit: TimeLimit) -> bool:
+    logger.warning("%s, in a call that can't be interrupted here: it is waited for", limit.error())
+    return False

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from ..._interrupts import Cancelled, interruptible, raise_in_thread
@@ -14,8 +15,9 @@ from ..._worker.chunk_reporter import ChunkReporter
 from ..._worker.event_loop import EventLoop, shared_loop
 from ..base import WorkSpec
 from ..cpus import cpus
+from ..limits.time_limit import TimeLimit
 from ..per_worker import CLOSE_TIMEOUT_S, close_instance, make_instance, maker_of
-from ..task import Chunk, ChunkOutcome, run_chunk
+from ..task import Chunk, ChunkOutcome, Outcome, run_chunk, timeout_failure
 from ..worker_logs import ThreadLogs
 
 logger = logging.getLogger("speedy_utils")
@@ -184,6 +186,29 @@ class ThreadEngine(LocalFeed):
             self._ended.put(ended)
         self._waiting.put(None)  # for the next thread
 
+    def _give_up(
+        self, chunk: Chunk, outcome: ChunkOutcome, reporter: ChunkReporter, limit: TimeLimit
+    ) -> bool:
+        """Go on without a thread whose task can't be ended: its task fails, and another thread starts."""
+        place, current, work = len(outcome.values), reporter.current, self._work
+        failure = timeout_failure(limit.seconds, limit.stack, work.retries, chunk.attempt)
+        text = (
+            f"task {chunk.task + place} can't be ended: {limit.error()}. Its thread goes on without its run"
+        )
+        given_up = ChunkOutcome(
+            values=[*outcome.values, None],
+            others={**outcome.others, place: Outcome(failure, current.capped_counts(), current.timings())},
+            items=reporter.plain_items,
+            seconds=reporter.seconds(),
+            warnings=(text,),
+        )
+        with self._lock:
+            self._busy.discard(limit.thread)
+            self._threads = [each for each in self._threads if each.ident != limit.thread]
+        self.remove(reporter)
+        self._ended.put((chunk, given_up))
+        return True
+
     def _run_chunk(self, chunk: Chunk, outcome: ChunkOutcome) -> None:
         thread, work = threading.get_ident(), self._work
         reporter: ChunkReporter | None = None
@@ -194,7 +219,12 @@ class ThreadEngine(LocalFeed):
                 make_instance(work.function, work.kwargs)
                 reporter = chunk.reporter(work.settings)
                 self.add(reporter)
-                run_chunk(work.function, chunk.items, work.kwargs, reporter, work.settings, outcome=outcome)
+                run_chunk(
+                    *(work.function, chunk.items, work.kwargs, reporter, work.settings),
+                    outcome=outcome,
+                    retries=work.retries,
+                    on_stuck=partial(self._give_up, chunk, outcome, reporter),
+                )
         finally:
             with self._lock:
                 self._busy.discard(thread)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
-from ..._validation import checked_count, shorten
+from ..._validation import shorten
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 """What ``retry_on`` may be: a type of exceptions, several, or a function that is asked."""
@@ -32,21 +32,21 @@ class RetryPolicy:
 
     Workers decide, as they have the exception itself, which need not be one that can be sent.
 
+    How often, is the driver's to say: it knows which attempts were lost.
+
     Args:
-        max_retries: How often a task is started again, after the loss of its worker and for its exceptions.
         on: The exceptions; a function is asked for each.
         wait: Seconds before the second attempt, at most; twice as many before each further one, up to
             :data:`MAX_WAIT_S`. A function is asked instead.
 
     Example:
-        >>> policy = RetryPolicy(max_retries=3, on=(ConnectionError,), wait=2.0)
+        >>> policy = RetryPolicy(on=(ConnectionError,), wait=2.0)
         >>> policy.wait_after(1, ValueError("no")) is None
         True
         >>> 0 <= policy.wait_after(2, ConnectionResetError()) <= 4.0
         True
     """
 
-    max_retries: int = 3
     on: RetryOn = ()
     wait: RetryWait = 1.0
 
@@ -62,7 +62,7 @@ class RetryPolicy:
         Raises:
             Exception: What the user's functions raise, or a TypeError or ValueError for what they return.
         """
-        if attempt > self.max_retries or not self._retries(error):
+        if not self._retries(error):
             return None
         if isinstance(self.wait, (int, float)):
             # Full jitter: what failed together must not come back together.
@@ -77,7 +77,11 @@ class RetryPolicy:
         return bool(self.on(error))
 
 
-def checked_retries(max_retries: Any, retry_on: Any, retry_wait: Any) -> RetryPolicy:
+NO_RETRIES = RetryPolicy()
+"""No exception is worth another attempt."""
+
+
+def checked_retries(retry_on: Any, retry_wait: Any) -> RetryPolicy:
     """Return the policy that the arguments of a call ask for.
 
     Raises:
@@ -85,9 +89,9 @@ def checked_retries(max_retries: Any, retry_on: Any, retry_wait: Any) -> RetryPo
         ValueError: One of them is negative, or not finite.
 
     Example:
-        >>> checked_retries(3, [OSError], 0).on
+        >>> checked_retries([OSError], 0).on
         (<class 'OSError'>,)
-        >>> checked_retries(3, "OSError", 0)
+        >>> checked_retries("OSError", 0)
         Traceback (most recent call last):
         ...
         TypeError: retry_on must be a tuple of exception types, or a function of the exception, not 'OSError'
@@ -106,9 +110,7 @@ def checked_retries(max_retries: Any, retry_on: Any, retry_wait: Any) -> RetryPo
             raise TypeError(f"retry_on must hold types of exceptions, not {shorten(kind)}")
     if not callable(retry_wait):
         retry_wait = checked_wait(retry_wait, "retry_wait")
-    return RetryPolicy(
-        checked_count(max_retries, "max_retries"), retry_on if kinds is None else kinds, retry_wait
-    )
+    return RetryPolicy(retry_on if kinds is None else kinds, retry_wait)
 
 
 def checked_wait(seconds: Any, name: str) -> float:

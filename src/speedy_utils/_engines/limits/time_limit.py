@@ -12,11 +12,11 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from ..._interrupts import TimedOut, after_fork_in_child, may_interrupt, raise_in_thread
+from ..._interrupts import Cancelled, TimedOut, after_fork_in_child, may_interrupt, raise_in_thread
 from ..._worker.code.stacks import stack_of
 
 GRACE_S = 1.0
@@ -37,14 +37,15 @@ class TimeLimit:
 
     Args:
         seconds: The limit.
-        on_stuck: Called, in another thread, if the block has not ended :data:`GRACE_S` after its limit.
+        on_stuck: Called, in another thread, if the block has not ended :data:`GRACE_S` after its limit. If it
+            returns True the block is given up: should it end after all, it raises ``Cancelled``.
 
     Attributes:
         expired: Whether the limit was passed: the block then ends with a TimeoutError, whatever it does.
         stack: Where its code was then, as lines of a traceback.
     """
 
-    def __init__(self, seconds: float, on_stuck: Callable[[TimeLimit], object] | None = None) -> None:
+    def __init__(self, seconds: float, on_stuck: Callable[[TimeLimit], bool] | None = None) -> None:
         self.seconds = seconds
         self.due = 0.0
         self.expired = False
@@ -52,7 +53,7 @@ class TimeLimit:
         self.thread = threading.get_ident()
         self._on_stuck = on_stuck
         self._lock = threading.Lock()  # while it is held, the block can't end
-        self._ended = self._raised = False
+        self._ended = self._raised = self._given_up = False
         self._interrupt_at = 0.0
         self._by_signal = _signals.handled and self.thread == threading.main_thread().ident
         self._outer: TimeLimit | None = None
@@ -71,8 +72,10 @@ class TimeLimit:
             self.end()
         except TimedOut:
             self.end()
-        if self.expired and kind is not KeyboardInterrupt:  # Ctrl-C ends the run
-            raise self.error().with_traceback(trace) from None
+        if self._given_up:
+            raise Cancelled
+        if self.expired and kind not in (KeyboardInterrupt, Cancelled):  # these end the run
+            raise self.error().with_traceback(_without_handler(trace)) from None
 
     def error(self) -> TimeoutError:
         """Return the exception that the attempt ends with."""
@@ -114,11 +117,9 @@ class TimeLimit:
                 self.expired, self.stack = True, stack_of(self.thread)
             if now >= self._interrupt_at and self._interrupt():
                 self._interrupt_at = now + AGAIN_S
-            stuck = self._on_stuck if now - self.due >= GRACE_S else None
-            if stuck is not None:
-                self._on_stuck = None
-        if stuck is not None:
-            stuck(self)
+            if self._on_stuck is not None and now - self.due >= GRACE_S:
+                on_stuck, self._on_stuck = self._on_stuck, None
+                self._given_up = on_stuck(self)
 
     def _interrupt(self) -> bool:
         """Interrupt the block where it is; return whether that was done, or is to be tried again soon."""
@@ -176,14 +177,28 @@ def signalling_main_thread() -> Iterator[None]:
         elif _signals.limit is not None:
             _signals.limit.receive(frame)
 
+    mask: Collection[int] = ()
     try:
         signal.signal(signal.SIGINT, handle)
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray's workers block it
         _signals.handled = True
         yield
     finally:
         _signals.handled = False
+        if signal.SIGINT in mask:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         if signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, before)
+
+
+def _without_handler(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback that ends where a signal has interrupted the code, and not in its handler."""
+    each = trace
+    while each is not None and each.tb_next is not None:
+        if each.tb_next.tb_frame.f_globals.get("__name__") == __name__:
+            each.tb_next = None
+        each = each.tb_next
+    return trace
 
 
 def timeout_error(seconds: float, stack: str) -> TimeoutError:

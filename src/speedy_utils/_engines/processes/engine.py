@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from math import inf
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -18,17 +20,21 @@ from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
 from ..environment.thread_limits import ThreadLimits
+from ..limits.time_limit import GRACE_S
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
 from ..payload.shipment import Packed, Shipment, is_plain, pack_item, unsent_place
 from ..payload.unsent import sending
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
-from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of
+from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of, timeout_failure
 from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
 from .starting import start_context, start_method
-from .worker import Ends, Order, ProcessPickler, Shared
+from .worker import BEGUN, Ends, Order, ProcessPickler, Shared
+
+KILL_GRACE_S = GRACE_S + 0.5
+"""Seconds after the limit of a task in which its worker may end it, before it is killed."""
 
 CANCEL_GRACE_S = 1.5
 """Seconds in which a cancelled attempt may end before its worker is killed."""
@@ -58,6 +64,7 @@ class ProcessEngine:
         self._definitions: tuple[Packed, ...] = ()
         self._shared: Shared | None = None
         self._chunks: dict[Worker, Chunk] = {}
+        self._begun: dict[Worker, float] = {}  # when their tasks began, if these have a time limit
         self._refused: list[tuple[Chunk, ChunkOutcome]] = []
         self._unusable: Failure | None = None
         self._closed = False
@@ -122,7 +129,36 @@ class ProcessEngine:
         if refused := self._refused:
             self._refused = []
             return refused
-        return self._read(timeout)
+        ended = self._read(self._until_overdue(timeout))
+        return ended + self._end_overdue()
+
+    def _until_overdue(self, timeout: float | None) -> float | None:
+        """Return how long to wait: not longer than until a chunk is overdue."""
+        if not self._begun:
+            return timeout
+        left = max(0.0, min(self._begun.values()) + self._chunk_limit() - time.monotonic())
+        return left if timeout is None else min(left, timeout)
+
+    def _chunk_limit(self) -> float:
+        """Return the seconds that a chunk may take: when its time is over the last task ends at its limit."""
+        settings = self._work.settings
+        return (settings.most_seconds or 0.0) + (settings.task_timeout or inf) + KILL_GRACE_S
+
+    def _end_overdue(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Kill the workers whose tasks did not end at their limit: stopped, or in a call without an end."""
+        ended, now, limit = [], time.monotonic(), self._chunk_limit()
+        for worker in [each for each, begun in self._begun.items() if now - begun >= limit]:
+            chunk = self._chunks.pop(worker)
+            stack = next((each.stack for each in self._last_reports() if each.task == chunk.task), "")
+            self._lost(worker, kill=True)
+            failure = timeout_failure(
+                self._work.settings.task_timeout or 0.0, stack, self._work.retries, chunk.attempt
+            )
+            ended.append((chunk, ChunkOutcome(failure=failure)))
+        return ended
+
+    def _last_reports(self) -> Iterable[Report]:
+        return FolderReader(self._folder.path, self._folder.run).collect()[0]
 
     def _read(self, timeout: float | None) -> list[tuple[Chunk, ChunkOutcome]]:
         busy = [*self._chunks]
@@ -133,6 +169,11 @@ class ProcessEngine:
                 continue
             # What it had sent before it died counts.
             sent = worker.receive() if worker.connection in ready or worker.connection.poll() else None
+            if isinstance(sent, str):
+                self._begun.pop(worker, None)
+                if sent == BEGUN:
+                    self._begun[worker] = time.monotonic()
+                continue
             chunk = self._chunks.pop(worker)
             if sent is not None and sent.ends_worker:
                 self._lost(worker)
@@ -165,7 +206,7 @@ class ProcessEngine:
         return self._refused + [
             (self._chunks[worker], unpack_outcome(sent))
             for worker in busy
-            if worker.connection.poll() and (sent := worker.receive()) is not None
+            if (sent := worker.receive_outcome()) is not None
         ]
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
@@ -199,9 +240,10 @@ class ProcessEngine:
         self._workers.append(worker)
         return worker
 
-    def _lost(self, worker: Worker) -> str:
-        """Forget a worker that is gone, and return what happened to it."""
-        closed = wait_for_end([worker], EXIT_TIMEOUT_S)  # it lives on, without its connection
+    def _lost(self, worker: Worker, *, kill: bool = False) -> str:
+        """Forget a worker that is gone, or to be killed, and return what happened to it."""
+        self._begun.pop(worker, None)
+        closed = not kill and wait_for_end([worker], EXIT_TIMEOUT_S)  # it lives on, without its connection
         worker.kill()
         self._workers.remove(worker)
         reason = worker.how_it_ended()
@@ -236,7 +278,7 @@ class ProcessEngine:
     def _inherited(self) -> Shared:
         work = self._work
         shared = str(self._folder.path), work.settings, self._surroundings()
-        return Shared(*shared, (work.function, work.kwargs))
+        return Shared(*shared, (work.function, work.kwargs, work.retries))
 
     def _surroundings(self) -> Surroundings:
         return Surroundings.of_program(ThreadLimits.of_workers(self.workers))
@@ -246,5 +288,8 @@ class ProcessEngine:
             function = self._shipment.define(self._work.function)
         with sending("the keyword arguments", arguments, ProcessPickler):
             kwargs = self._shipment.define(arguments)
-        packed = pickle.dumps((function, kwargs), protocol=5)  # multiprocessing would take another protocol
+        with sending("retry_on or retry_wait", self._work.retries, ProcessPickler):
+            retries = self._shipment.define(self._work.retries)
+        # By itself, multiprocessing would take another protocol.
+        packed = pickle.dumps((function, kwargs, retries), protocol=5)
         return Shared(*(str(self._folder.path), self._work.settings, self._surroundings()), packed=packed)

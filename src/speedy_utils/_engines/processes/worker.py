@@ -24,6 +24,8 @@ import cloudpickle
 from ..._interrupts import delaying_ctrl_c, note_interrupts
 from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
+from ..limits.retries import RetryPolicy
+from ..limits.time_limit import signalling_main_thread
 from ..payload.pickling import ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
 from ..payload.results import pack_outcome, unread
@@ -65,14 +67,15 @@ class Shared:
         folder: The folder for the counts of this run.
         settings: What holds for all tasks.
         surroundings: The program's.
-        inherited: The function and its arguments, if the worker is forked and has all that the program has.
-        packed: Else a pickle of both, packed.
+        inherited: The function, its arguments and which exceptions are retried, if the worker is forked and
+            has all that the program has.
+        packed: Else a pickle of these, packed.
     """
 
     folder: str
     settings: TaskSettings
     surroundings: Surroundings
-    inherited: tuple[Callable[..., Any], Mapping[str, Any]] | None = None
+    inherited: tuple[Callable[..., Any], Mapping[str, Any], RetryPolicy] | None = None
     packed: bytes = b""
 
 
@@ -138,7 +141,7 @@ def run_worker(ends: Ends, shared: Shared) -> None:
         finally:
             if _loaded.cache_info().currsize:
                 with _as_program(shared):
-                    close_instance(*_loaded(shared))
+                    close_instance(*_loaded(shared)[:2])
     except (KeyboardInterrupt, EOFError, OSError):  # cancelled, or the driver is gone
         pass
 
@@ -173,7 +176,7 @@ def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
     what, outcome = "func or what it needs", ChunkOutcome()
     with _as_program(shared) as renew:
         try:
-            function, kwargs = _loaded(shared)
+            function, kwargs, retries = _loaded(shared)
             what = "its item"
             for each in order.definitions:
                 each.load()
@@ -184,10 +187,15 @@ def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
         make_instance(function, kwargs)  # before there is a reporter: it is no part of the attempt
         settings, began = shared.settings, time.monotonic()
         reporter = chunk_reporter(order.task, order.attempt, len(items), order.totals, settings)
-        interrupted = False
+        interrupted, limited = False, settings.task_timeout is not None
+        sink = FolderSink(shared.folder)
         try:
-            sink = FolderSink(shared.folder)
-            run_chunk(function, items, kwargs, reporter, settings, sink, outcome, renew=renew)
+            with noting_time(tasks) if limited else nullcontext():
+                run_chunk(
+                    *(function, items, kwargs, reporter, settings, sink, outcome),
+                    renew=renew,
+                    retries=retries,
+                )
         except KeyboardInterrupt:  # cancelled: what has ended is kept
             interrupted = True
             outcome.failure = Failure("the worker was interrupted", worker_lost=True)
@@ -205,13 +213,26 @@ def _as_program(shared: Shared) -> Iterator[Callable[[], None]]:
         yield renew
 
 
+BEGUN, ENDED = "begun", "ended"
+"""What a worker sends before and after it runs the tasks of a chunk, if these have a time limit."""
+
+
+@contextmanager
+def noting_time(tasks: Connection) -> Iterator[None]:
+    """Let the driver know how long the tasks of a chunk run, without what it takes to read and send."""
+    send(tasks, BEGUN)
+    with signalling_main_thread():
+        yield
+    send(tasks, ENDED)
+
+
 @functools.cache
-def _loaded(shared: Shared) -> tuple[Any, Any]:
-    """Return the function and its arguments, read when they are first needed."""
+def _loaded(shared: Shared) -> tuple[Any, Any, RetryPolicy]:
+    """Return the function, its arguments and which exceptions are retried, read when first needed."""
     if shared.inherited is not None:
         return shared.inherited
-    function, kwargs = pickle.loads(shared.packed)  # noqa: S301 - the run's own
-    return function.load(), kwargs.load()
+    function, kwargs, retries = pickle.loads(shared.packed)  # noqa: S301 - the run's own
+    return function.load(), kwargs.load(), retries.load()
 
 
 def leave_terminal() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from speedy_utils._engines.limits import time_limit
 from speedy_utils._engines.limits.time_limit import TimeLimit, signalling_main_thread, timeout_error
+from speedy_utils._interrupts import Cancelled
 from speedy_utils._worker.event_loop import EventLoop
 
 LIMIT_S = 0.05
@@ -152,20 +153,24 @@ def test_a_ctrl_c_is_no_limit(signalled: None) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_what_can_not_be_ended_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread in a call that does not return is named once, after a moment, and ends with its call."""
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_can_not_be_ended_is_said_once(monkeypatch: pytest.MonkeyPatch, given_up: bool) -> None:
+    """A thread in a call that does not return is named once, after a moment; given up, it ends its thread."""
+    ended: list[bool] = []
     monkeypatch.setattr(time_limit, "GRACE_S", 0.0)
     stuck: list[TimeLimit] = []
     noted, release = threading.Event(), threading.Lock()
     release.acquire()
 
-    def note(limit: TimeLimit) -> None:
+    def note(limit: TimeLimit) -> bool:
         stuck.append(limit)
         noted.set()
+        return given_up
 
     def task() -> None:
-        with pytest.raises(TimeoutError), TimeLimit(LIMIT_S, note):
+        with pytest.raises(Cancelled if given_up else TimeoutError), TimeLimit(LIMIT_S, note):
             release.acquire()
+        ended.append(True)
 
     thread = threading.Thread(target=task)
     thread.start()
@@ -175,6 +180,7 @@ def test_what_can_not_be_ended_is_said_once(monkeypatch: pytest.MonkeyPatch) -> 
     release.release()
     thread.join()
     assert stuck == [limit]
+    assert ended
     assert "in task" in limit.stack
 
 

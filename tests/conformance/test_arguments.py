@@ -70,7 +70,7 @@ def unstarted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     def start(*_: Any) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr("speedy_utils._api.options.engine_class", start)
+    monkeypatch.setattr("speedy_utils._api.arguments.options.engine_class", start)
     return str(request.param)
 
 

@@ -21,11 +21,11 @@ from .._run.run import Run
 from .._state.ledger import RUN_ITEMS
 from .._validation import checked_choice, checked_count, checked_total, shorten
 from ..errors import TaskError
+from .arguments.items import SelectedItems, star_calls, task_items
+from .arguments.options import Backend, RunOptions, checked_function, checked_ray_options
+from .arguments.signature import checked_call
 from .failed import FailedTasks
-from .items import SelectedItems, star_calls, task_items
 from .kept import Results
-from .options import Backend, RunOptions, checked_function, checked_ray_options
-from .signature import checked_call
 
 if TYPE_CHECKING:
     from .._checkpoint.folder import Checkpoint

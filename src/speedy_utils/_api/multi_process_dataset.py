@@ -29,7 +29,7 @@ from .._sharding.shards import LazyShards, default_shards, import_datasets, reso
 from .._sharding.workspace import ShardPlan, Workspace
 from .._validation import checked_choice, checked_count, checked_optional, shorten
 from ..errors import FailedShardsError, NotSharedError, ShardError, TaskError
-from .options import Backend, RunOptions, checked_function, checked_ray_options
+from .arguments.options import Backend, RunOptions, checked_function, checked_ray_options
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,8 +18,8 @@ from .._engines.worker_logs import WorkerLogs
 from .._interrupts import Cancelled, after_fork_in_child
 from .._run.run import Run
 from .._validation import checked_choice, checked_count
-from .items import checked_items
-from .options import Backend, RunOptions, checked_function, checked_ray_options
+from .arguments.items import checked_items
+from .arguments.options import Backend, RunOptions, checked_function, checked_ray_options
 
 
 def multi_process_iter(

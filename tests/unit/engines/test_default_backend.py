@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from speedy_utils._api.options import RunOptions
+from speedy_utils._api.arguments.options import RunOptions
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
-from .._engines.task import Arguments
-from .._validation import shorten
+from ..._engines.task import Arguments
+from ..._validation import shorten
 
 logger = logging.getLogger("speedy_utils")
 

@@ -6,9 +6,9 @@ from collections import UserString
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._engines.payload.refs import resolve
-from .._engines.task import Arguments
-from .._validation import shorten
+from ..._engines.payload.refs import resolve
+from ..._engines.task import Arguments
+from ..._validation import shorten
 
 
 def task_items(items: Iterable[Any]) -> Sequence[Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict
 
-from speedy_utils._api.items import task_items
+from speedy_utils._api.arguments.items import task_items
 
 
 class Frame:

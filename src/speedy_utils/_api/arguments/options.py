@@ -7,20 +7,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass
 from typing import Any, Literal
 
-from .._display.base import Display, Progress, checked_progress
-from .._engines.base import ENGINES, Engine, WorkSpec, default_backend, engine_class
-from .._engines.chunk_sizes import MAX_CHUNK_S, ChunkSizes
-from .._engines.limits.retries import RetryOn, RetryWait, checked_retries
-from .._engines.task import TaskSettings
-from .._engines.worker_logs import WorkerLogs, checked_worker_logs
-from .._instrument.decorator import (
+from ..._display.base import Display, Progress, checked_progress
+from ..._engines.base import ENGINES, Engine, WorkSpec, default_backend, engine_class
+from ..._engines.chunk_sizes import MAX_CHUNK_S, ChunkSizes
+from ..._engines.limits.retries import RetryOn, RetryWait, checked_retries
+from ..._engines.task import TaskSettings
+from ..._engines.worker_logs import WorkerLogs, checked_worker_logs
+from ..._instrument.decorator import (
     is_async_generator_function,
     is_coroutine_function,
     is_generator_function,
 )
-from .._interrupts import ending_on_sigterm
-from .._run.forwarding import display_here
-from .._validation import (
+from ..._interrupts import ending_on_sigterm
+from ..._run.forwarding import display_here
+from ..._validation import (
     checked_choice,
     checked_count,
     checked_interval,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speedy_utils import multi_process
-from speedy_utils._api.options import ALIASES, Backend, RunOptions
+from speedy_utils._api.arguments.options import ALIASES, Backend, RunOptions
 from speedy_utils._engines.base import ENGINES, engine_class
 from speedy_utils._engines.cpus import cpus
 from speedy_utils._engines.in_process.threads import ThreadEngine

@@ -1,0 +1,1 @@
+"""What calls are given: their items, options and the signature of the function."""

@@ -219,7 +219,9 @@ def multi_process(
         left_totals = None if totals is None else [totals[task] for task in missing]
         kept_total = None if totals is None or left_totals is None else sum(totals) - sum(left_totals)
         workers = min(options.workers(called), len(missing))
-        engine = options.engine(per_worker(func), kwargs, workers, settings) if missing else None
+        left = calls if len(missing) == len(items) else SelectedItems(calls, missing)
+        there = left if type(calls) in (list, tuple) else ()
+        engine = options.engine(per_worker(func), kwargs, workers, settings, there) if missing else None
         run = Run(
             options.desc or f"Processing {size}",
             total,
@@ -241,7 +243,6 @@ def multi_process(
         with results.kept_at_any_end(), options.ending_on_sigterm(), run:
             try:
                 if engine is not None:
-                    left = calls if len(missing) == len(items) else SelectedItems(calls, missing)
                     retries = options.max_retries
                     drive(engine, run, left, finish, max_retries=retries, totals=left_totals, sizes=sizes)
                 results.flush()

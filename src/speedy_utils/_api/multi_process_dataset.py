@@ -239,7 +239,8 @@ def multi_process_dataset(
             stall_after=options.stall_after,
             task_timeout=options.task_timeout,
         )
-        engine = options.engine(process_shard, shared, running, settings) if missing else None
+        shards = LazyShards(rows, missing, workspace.shard_dir, len(plan.specs))
+        engine = options.engine(process_shard, shared, running, settings, shards) if missing else None
         unit = options.unit or "items"
         run = Run(
             options.desc or f"Processing {format_quantity(len(rows), unit)}",
@@ -267,7 +268,7 @@ def multi_process_dataset(
             with run:
                 if engine is not None:
                     stop = on_column_mismatch == "raise"
-                    _process(engine, run, rows, workspace, plan, options, watch, stop=stop)
+                    _process(engine, run, shards, workspace, plan, options, watch, stop=stop)
                 with silence_datasets():
                     merge_shards(workspace, plan, run.enter, features)
         except ShardError:  # it says itself what is kept
@@ -308,7 +309,7 @@ def _choose(dataset: Dataset, seed: int | None, size: int | None) -> Dataset:
 def _process(
     engine: Engine,
     run: Run,
-    rows: Dataset,
+    shards: LazyShards,
     workspace: Workspace,
     plan: ShardPlan,
     options: RunOptions,
@@ -342,7 +343,6 @@ def _process(
                 return True
         return stop and bool(misfits)
 
-    shards = LazyShards(rows, specs, workspace.shard_dir, len(plan.specs))
     totals = [spec.num_rows for spec in specs]
     drive(engine, run, shards, finish, max_retries=options.max_retries, totals=totals)
     if misfits and stop:

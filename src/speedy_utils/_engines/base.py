@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +32,7 @@ class WorkSpec:
         retries: Which exceptions are worth another attempt.
         options: ``ray_options``.
         worker_logs: Whose printed lines are shown.
+        items: The items of the tasks, for workers that are forked; empty if looking one up makes it.
     """
 
     function: Callable[..., Any]
@@ -42,6 +43,7 @@ class WorkSpec:
     may_grow: bool = False
     settings: TaskSettings = field(default_factory=TaskSettings)
     retries: RetryPolicy = NO_RETRIES
+    items: Sequence[Any] = ()
 
 
 class Engine(Feed, Protocol):

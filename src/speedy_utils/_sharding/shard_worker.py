@@ -96,11 +96,12 @@ def process_shard(
     """
     output = begin_shard(task.folder)
     caches = output.with_name("cache")
-    rows = InputRows(task.dataset, task.place.index, task.place.start, output.with_name(BAD_ROWS_FILE))
+    dataset = task.dataset()
+    rows = InputRows(dataset, task.place.index, task.place.start, output.with_name(BAD_ROWS_FILE))
     if (tally := tally_here()) is not None:
         tally.reporter.input = rows
-    with working_on(task.place), caching_in(caches, task.dataset):
-        result = awaited(call_process_func(process_func, task.dataset, str(output), task.place.start, kwargs))
+    with working_on(task.place), caching_in(caches, dataset):
+        result = awaited(call_process_func(process_func, dataset, str(output), task.place.start, kwargs))
         if isinstance(result, Iterator):
             # Here, and not in finish_shard: it is still the user's function that runs.
             result = write_rows(result, output.parent / "saved", features, str(task.spec))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .._interrupts import delaying_ctrl_c, keeping_ctrl_c
 from .saved_dataset import in_parts, silence_datasets
@@ -176,12 +176,33 @@ def working_on(shard: Shard) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard on its way to a worker: its rows, and the folder for what becomes of them."""
+    """A shard on its way to a worker. Where it is pickled for that, its rows alone travel.
 
-    dataset: Dataset
+    Attributes:
+        rows: All rows, or those of the shard alone.
+        spec: Which of them it has.
+        folder: The folder for what becomes of them.
+        place: Where it lies.
+        is_cut: Whether there are only the rows of the shard.
+    """
+
+    rows: Dataset
     spec: ShardSpec
     folder: Path
     place: Shard
+    is_cut: bool = False
+
+    inheritable: ClassVar = True
+    """A forked worker has it already."""
+
+    def dataset(self) -> Dataset:
+        """Return the rows of the shard."""
+        return self.rows if self.is_cut else cut_shard(self.rows, self.spec, travels=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the rows of the shard alone."""
+        rows = self.rows if self.is_cut else cut_shard(self.rows, self.spec)
+        return ShardTask, (rows, self.spec, self.folder, self.place, True)
 
     def __repr__(self) -> str:
         """Name the shard the way error messages do."""
@@ -189,7 +210,7 @@ class ShardTask:
 
 
 class LazyShards(Sequence[ShardTask]):
-    """The shards to process, each cut when it is looked up: rows in memory are copied for it.
+    """The shards to process.
 
     Args:
         dataset: All rows.
@@ -219,12 +240,12 @@ class LazyShards(Sequence[ShardTask]):
     @overload
     def __getitem__(self, index: slice) -> LazyShards: ...
     def __getitem__(self, index: int | slice) -> ShardTask | LazyShards:
-        """Cut a shard, or return a part of the sequence."""
+        """Return a shard, or a part of the sequence."""
         if isinstance(index, slice):
             return LazyShards(self._dataset, self._specs[index], self._folder_of, self._num_shards)
         spec = self._specs[index]
         place = Shard(spec.index, spec.start, spec.stop, self._num_shards, len(self._dataset))
-        return ShardTask(cut_shard(self._dataset, spec), spec, self._folder_of(spec), place)
+        return ShardTask(self._dataset, spec, self._folder_of(spec), place)
 
 
 @keeping_ctrl_c()
@@ -296,8 +317,8 @@ def resolve_dataset(dataset: object) -> Dataset:
 
 
 @keeping_ctrl_c()
-def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
-    """Cut one shard out of a dataset, in a form that is cheap to pickle.
+def cut_shard(dataset: Dataset, spec: ShardSpec, *, travels: bool = True) -> Dataset:
+    """Cut one shard out of a dataset, in a form that is cheap to pickle, if it travels.
 
     Rows, order, features, format and transform are those of the dataset. Memory-mapped data is shipped
     as file names and offsets, a shuffled or filtered memory-mapped dataset with the shard's part of the
@@ -306,6 +327,7 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
     Args:
         dataset: The whole dataset.
         spec: Which rows.
+        travels: Whether it is going to be pickled: else no rows are copied that are in their order.
 
     Returns:
         The shard.
@@ -319,13 +341,15 @@ def cut_shard(dataset: Dataset, spec: ShardSpec) -> Dataset:
     if indices is not None and _bytes_in_memory(data) > data.nbytes * len(shard) / max(1, data.num_rows):
         # Row by row the shard weighs less than the whole table under a mapping.
         data, indices = _gather_rows(shard), None
-    elif not _bytes_in_memory(data) and (indices is None or not _bytes_in_memory(indices)):
+    elif not travels or not (_bytes_in_memory(data) or (indices is not None and _bytes_in_memory(indices))):
         return shard
+    else:
+        data, indices = _compact(data), None if indices is None else _compact(indices)
     slim = Dataset(
-        _compact(data),
+        data,
         info=shard.info,
         split=shard.split,
-        indices_table=None if indices is None else _compact(indices),
+        indices_table=indices,
         fingerprint=shard._fingerprint,  # private, but the same rows are to have the same fingerprint
     )
     form = shard.format

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass
 from typing import Any, Literal
@@ -153,6 +153,7 @@ class RunOptions:
         kwargs: Mapping[str, Any],
         workers: int,
         settings: TaskSettings,
+        items: Sequence[Any] = (),
     ) -> Engine:
         """Return an engine, not started yet.
 
@@ -161,6 +162,7 @@ class RunOptions:
             kwargs: The function's arguments besides the item.
             workers: How many tasks run at once.
             settings: What holds for all of them.
+            items: Their items; empty if looking one up makes it.
         """
         work = WorkSpec(
             function,
@@ -171,6 +173,7 @@ class RunOptions:
             may_grow=self.num_workers is None,
             settings=settings,
             retries=checked_retries(self.retry_on, self.retry_wait),
+            items=items,
         )
         return self._engine_class()(work)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
 
-from .pickling import REBUILT, Named, ProjectPickler, content, home_of
+from .pickling import REBUILT, Mode, Named, ProjectPickler, content, home_of
 from .project_modules import is_project_module, resolve
 from .reads import globals_read, modules_read
 from .rebuild import load
@@ -87,7 +87,7 @@ def pack_result(pickler: type[ProjectPickler], value: Any) -> Packed:
     return _pack(pickler("result"), value)
 
 
-def pack_item(pickler: type[ProjectPickler], value: Any) -> Packed:
+def pack_item(pickler: Callable[[Mode], ProjectPickler], value: Any) -> Packed:
     """Pack an item for a worker that has all functions and classes of the program.
 
     Raises:

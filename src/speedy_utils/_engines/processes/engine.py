@@ -27,6 +27,7 @@ from ..payload.shipment import Packed, Shipment, is_plain, pack_item, unsent_pla
 from ..payload.unsent import sending
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
 from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of, timeout_failure
+from .data import inherited_places
 from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
@@ -259,7 +260,8 @@ class ProcessEngine:
             return order._replace(items=items)
         pack = self._pack
         if self._shared is not None and self._shared.inherited is not None:
-            pack = partial(pack_item, ProcessPickler)
+            places = inherited_places(chunk.task, items) if self._shared.items else {}
+            pack = partial(pack_item, partial(ProcessPickler, places=places))
         try:
             packed = pack(items)
         except Exception as error:  # pickling is code of the user's classes, and may raise anything
@@ -278,7 +280,7 @@ class ProcessEngine:
     def _inherited(self) -> Shared:
         work = self._work
         shared = str(self._folder.path), work.settings, self._surroundings()
-        return Shared(*shared, (work.function, work.kwargs, work.retries))
+        return Shared(*shared, (work.function, work.kwargs, work.retries), work.items)
 
     def _surroundings(self) -> Surroundings:
         return Surroundings.of_program(ThreadLimits.of_workers(self.workers))

@@ -26,13 +26,13 @@ from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
 from ..limits.retries import RetryPolicy
 from ..limits.time_limit import signalling_main_thread
-from ..payload.pickling import ProjectPickler
+from ..payload.pickling import Mode, ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
 from ..payload.results import pack_outcome, unread
 from ..payload.shipment import Packed
 from ..per_worker import close_instance, make_instance
 from ..task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
-from .arrow import reduce_slice
+from .data import Place, inherit, inherited, reduce_slice
 
 _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 
@@ -44,7 +44,12 @@ def _with_filename(code: CodeType) -> tuple[Any, ...]:
 
 
 class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles what travels between the processes of this machine."""
+    """Pickles what travels between the processes of this machine.
+
+    Args:
+        mode: As for :class:`ProjectPickler`, and so are the options.
+        places: Where the other side has data already, by the `id` of it here.
+    """
 
     cloudpickle = cloudpickle
     # RUF012: pickle wants a plain attribute, which is never changed.
@@ -52,8 +57,14 @@ class ProcessPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]
         {CodeType: _with_filename}, cloudpickle.Pickler.dispatch_table
     )
 
+    def __init__(self, mode: Mode, *, places: Mapping[int, Place] | None = None, **options: Any) -> None:
+        super().__init__(mode, **options)
+        self._places = places or {}
+
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled; see :class:`ProjectPickler`."""
+        if place := self._places.get(id(obj)):
+            return inherited, place
         if type(obj).__module__ == "pyarrow.lib" and (reduced := reduce_slice(obj)) is not None:
             return reduced
         return super().reducer_override(obj)
@@ -69,13 +80,15 @@ class Shared:
         surroundings: The program's.
         inherited: The function, its arguments and which exceptions are retried, if the worker is forked and
             has all that the program has.
-        packed: Else a pickle of these, packed.
+        items: The items of the tasks then, as far as the worker has them.
+        packed: Else a pickle of the function and so on, packed.
     """
 
     folder: str
     settings: TaskSettings
     surroundings: Surroundings
     inherited: tuple[Callable[..., Any], Mapping[str, Any], RetryPolicy] | None = None
+    items: Sequence[Any] = ()
     packed: bytes = b""
 
 
@@ -130,6 +143,7 @@ def run_worker(ends: Ends, shared: Shared) -> None:
             os.register_at_fork(after_in_child=ends.tasks.close)
         if shared.inherited is not None:
             _seed_numpy()
+            inherit(shared.items)
         else:
             begin_run()
         if hasattr(signal, "pthread_sigmask"):

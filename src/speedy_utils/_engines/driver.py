@@ -326,7 +326,7 @@ class Driver:
         if done and chunk.attempt == 1:  # those that run again are alone: what a chunk costs would be theirs
             tasks.sizes.observe(done, outcome.seconds)
         ends = _Ends(chunk, outcome)
-        finished, counted, first_again = ends.succeeded, ends.counted, not done
+        finished, counted, retries, first_again = ends.succeeded, ends.counted, 0, not done
         failures = [*ends.failed]
         if failure is not None and len(chunk.items) == 1:
             failures, first_again = [(0, Outcome(failure))], False
@@ -335,20 +335,22 @@ class Driver:
             if self._starts_again(chunk, failed):
                 self._note_retry(chunk, place, failed)
                 tasks.start_again(chunk, place, failed)
+                retries += 1
                 first_again = first_again or not place
                 continue
             counted.append(_failed_end(chunk, place, other))
             finished.append(_failed(chunk, place, failed))
         if done < len(chunk.items) > 1:
-            if failure is None and done:
+            if failure is None:
                 tasks.hand_back(chunk, done)
             else:
-                reason = failure.reason if failure else "none of them has begun"
-                logger.warning("tasks %d to %d run again, in smaller parts: %s", *ends.unfinished, reason)
-                timed_out = failure is not None and isinstance(failure.error, TimeoutError)
+                text = "tasks %d to %d run again, in smaller parts: %s"
+                logger.warning(text, *ends.unfinished, failure.reason)
+                timed_out = isinstance(failure.error, TimeoutError)
                 tasks.split(chunk, done, PARTS_AFTER_TIMEOUT if timed_out else PARTS)
+                retries += len(chunk.items) - done
         again = chunk.attempt + 1 if first_again else 0
-        self._run.end_attempts(chunk.task, counted, ends.plain(), next_attempt=again)
+        self._run.end_attempts(chunk.task, counted, ends.plain(), next_attempt=again, retries=retries)
         return finished
 
     def _starts_again(self, chunk: Chunk, failure: Failure) -> bool:

@@ -154,7 +154,6 @@ class Run:
             totals: The items of each; None if that is not known.
         """
         with self._lock:
-            self._retries += attempt > 1
             self._ledger.merge([Report(first, attempt, {})])
             now = self._seen_time(self._clock())
             self._running.start_chunk(first, attempt, totals, items, now)
@@ -191,6 +190,7 @@ class Run:
         plain: PlainEnds | None = None,
         *,
         next_attempt: int = 0,
+        retries: int = 0,
         interrupted: bool = False,
     ) -> None:
         """Close the tasks of a chunk that have ended, all in one step.
@@ -200,6 +200,7 @@ class Run:
             ends: Those that have failed for good, or have counted something else than ``plain`` ones.
             plain: Those that succeeded and counted nothing but items of no stage.
             next_attempt: The number of the next attempt at ``first``, if there will be one; else 0.
+            retries: How many tasks of the chunk will start again.
             interrupted: Whether the task after those is stopped: it counts for what it has last reported.
         """
         for each in ends:
@@ -207,6 +208,7 @@ class Run:
         messages: list[str] = []
         with self._lock:
             last, sums = self._ledger.last(first), self._ledger.sums
+            self._retries += retries
             dropped = self._ledger.drop(first, next_attempt)
             known, count = self._running.end(first), 0
             counted = plain is not None and bool(plain.items)

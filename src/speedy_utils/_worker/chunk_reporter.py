@@ -113,7 +113,8 @@ class ChunkReporter:
 
         Any thread may call it, while one of the tasks hangs. Either the worker takes an item or this does.
         """
-        if self.left and self.current.now() >= self.deadline:
+        # At least one stays: a process that stood still may not have taken the first yet.
+        if 0 < len(self.left) < self._tasks and self.current.now() >= self.deadline:
             with self._taking:
                 given = 0
                 try:

@@ -136,7 +136,10 @@ def test_each_task_ends_once(
 
 
 def test_a_lost_chunk_is_split_until_the_task_that_ends_workers_is_alone() -> None:
-    """Of 10,000 tasks one kills its worker: three losses later it is alone, with all its retries."""
+    """Of 10,000 tasks one kills its worker: three losses later it is alone, with all its retries.
+
+    Each task that is sent again counts as one retry.
+    """
 
     class Engine(DrawingEngine):
         """Each chunk with that task is lost at once."""
@@ -152,10 +155,12 @@ def test_a_lost_chunk_is_split_until_the_task_that_ends_workers_is_alone() -> No
             return [(chunk, ChunkOutcome(failure=LOST))]
 
     engine, ended = Engine(None, set(), 1, set()), []
-    with Run("Run", None, tasks=10_000, display=choose_display(progress=False), feed=engine) as run:
+    shown: list[Any] = []
+    with Run("Run", None, tasks=10_000, display=choose_display(shown.append), feed=engine) as run:
         drive(engine, run, range(10_000), ended.append, max_retries=2, sizes=ChunkSizes(10_000))
     assert engine.lost == [10_000, 625, 40, 3, 1, 1, 1]
     assert engine.lost[1] == 10_000 // PARTS
     failed = [each for each in ended if each.failure]
     assert [(each.first, each.item) for each in failed] == [(7_777, 7_777)]
     assert sum(len(each.values) for each in ended) == 9_999
+    assert shown[-1].retries == sum(engine.lost[:-1])

@@ -183,7 +183,7 @@ class Surroundings:
             _set_variables(wanted)
             sys.path[:] = merged
             with self.logs.applied():
-                yield self._renewal(wanted)
+                yield self._renewal(self.variables)  # the limits hold for libraries as they are loaded
         finally:
             added = {*merged} - {*own}
             sys.path[:] = own if sys.path == merged else [each for each in sys.path if each not in added]
@@ -202,7 +202,7 @@ class Surroundings:
         wanted = [*look()]
 
         def renew() -> None:
-            if [*look()] != wanted:
+            if names and [*look()] != wanted:
                 _set_variables(variables)
             if folder is not None and _current_folder() != folder:
                 with suppress(OSError):

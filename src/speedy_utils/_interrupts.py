@@ -31,7 +31,8 @@ so never within one call of a C function, and at the latest when that returns.
 - :func:`keeping_ctrl_c` notes a KeyboardInterrupt while a library runs, and raises it again if that swallows
   it.
 - :func:`delaying_ctrl_c` raises it after the block: for imports, as a package that is half imported can't be
-  imported again in this process, and for Ray's start, which may crash.
+  imported again in this process, for Ray's start, which may crash, and while results are taken in, which
+  would be lost.
 - :func:`release_locks` releases tqdm's lock before a run that was interrupted waits for its last reading:
   tqdm's own code may have been interrupted while it held it. And that wait is a short one, as there are
   other locks.
@@ -261,31 +262,38 @@ def _end_by(number: int) -> None:
 
 @contextmanager
 def delaying_ctrl_c(*, once: bool = False) -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
+    """Let Ctrl-C, and a SIGTERM that a run handles, wait for the end of the block.
 
     Args:
-        once: Whether a second Ctrl-C does not wait.
+        once: Whether a second one does not wait.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    handlers: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    if handlers[signal.SIGTERM] is not _raise_terminated:
+        del handlers[signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread() or not callable(handlers[signal.SIGINT]):
         yield
         return
-    pressed, here = 0, os.getpid()
+    pressed: list[int] = []
+    here = os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed += 1
-        if os.getpid() != here or (once and pressed > 1):
-            pressed = 0
-            handler(number, frame)
+        pressed.append(number)
+        if os.getpid() != here or (once and len(pressed) > 1):
+            pressed.clear()
+            handlers[number](number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    for number in handlers:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is note:  # Ray sets one of its own as it starts
+                signal.signal(number, handler)
         if pressed:
-            handler(signal.SIGINT, sys._getframe())
+            handlers[pressed[0]](pressed[0], sys._getframe())
 
 
 _interrupted = False

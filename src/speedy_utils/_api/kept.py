@@ -84,14 +84,16 @@ class Results:
             self._checkpoint.flush()
 
     @contextmanager
-    def kept_at_any_end(self) -> Iterator[None]:
+    def kept_at_any_end(self) -> Iterator[Results]:
         """Give an exception that ends the block the results that are there: as the attribute ``results``.
+
+        The block gets these results.
 
         Raises:
             Interrupted: In place of the KeyboardInterrupt that Ctrl-C, or SIGTERM, has raised.
         """
         try:
-            yield
+            yield self
         except BaseException as error:
             said = f"stopped: {self._tell()}"
             if type(error) in (KeyboardInterrupt, Terminated):

@@ -212,8 +212,10 @@ def multi_process(
                 if failure := results.add(task, value, ended.counts or {RUN_ITEMS: 0}):
                     fail(Ended(task, item=items[task], failure=failure).error())
 
-    with _opened(checkpoint, func, kwargs, items, resume) as opened:
-        results = Results(len(items), opened)
+    with (
+        _opened(checkpoint, func, kwargs, items, resume) as opened,
+        Results(len(items), opened).kept_at_any_end() as results,
+    ):
         missing = results.missing
         kept_counts = results.kept_counts()
         left_totals = None if totals is None else [totals[task] for task in missing]
@@ -240,7 +242,7 @@ def multi_process(
             poll_interval=options.poll_interval,
             stall_after=options.stall_after,
         )
-        with results.kept_at_any_end(), options.ending_on_sigterm(), run:
+        with options.ending_on_sigterm(), run:
             try:
                 if engine is not None:
                     retries = options.max_retries

@@ -78,12 +78,16 @@ class Engine(Feed, Protocol):
         """Start a chunk, or let it wait for its worker."""
         ...
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Wait for a chunk to end, and return those that have; the list may also be empty.
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for a chunk to end, or until there is something else to look at; Ctrl-C comes here.
 
         Args:
             timeout: Seconds to wait at most, on engines that wait; None for as long as it takes.
         """
+        ...
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Return the chunks that have ended since the last call, at once: Ctrl-C does not come here."""
         ...
 
     def handed_back(self) -> Mapping[tuple[Task, int], int]:

@@ -102,7 +102,8 @@ def drive(
     try:
         engine.start()
         while driver.start_chunks():
-            driver.end_chunks(driver.wait())
+            driver.wait()
+            driver.end_chunks()
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")
         driver.keep(engine.cancel())
@@ -255,7 +256,7 @@ class Driver:
         """Start no more tasks."""
         self._stopped = True
 
-    def wait(self, timeout: float | None = None) -> Iterable[tuple[Chunk, ChunkOutcome]]:
+    def wait(self, timeout: float | None = None) -> None:
         """Wait for chunks to end, for a task that is to start again to be due, or for late chunks.
 
         Args:
@@ -266,14 +267,13 @@ class Driver:
             free = len(self._running) < self._engine.workers and not self._stopped
             late = free and any(len(chunk.items) > 1 for chunk in self._running.values())
             limits = (due_in if free else None, timeout, HANDED_BACK_INTERVAL_S if late else None)
-            ended = self._engine.wait(min((each for each in limits if each is not None), default=None))
+            self._engine.wait(min((each for each in limits if each is not None), default=None))
             if late:
                 self._take_back()
-            return ended
+            return
         self._run.enter(f"waiting to try {format_quantity(self._tasks.waiting(), 'tasks')} again")
         _pause(due_in or 0.0)
         self._run.enter("")
-        return ()
 
     def _take_back(self) -> None:
         """Let the tasks be started that late chunks have handed back: one of theirs may hang."""
@@ -283,10 +283,10 @@ class Driver:
                 self._tasks.hand_back(chunk, kept)
                 self._running[key] = self._tasks.part(chunk, 0, kept)
 
-    def end_chunks(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
+    def end_chunks(self) -> None:
         """Count what has ended, hand it on, and let start again what is to."""
-        with delaying_ctrl_c(once=True):  # what counts is also handed on
-            self._end_chunks(chunks)
+        with delaying_ctrl_c(once=True):  # what is taken from the engine counts, and is handed on
+            self._end_chunks(self._engine.take_ended() if self._running else ())
 
     def _end_chunks(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
         ended: list[Ended] = []

@@ -204,8 +204,8 @@ class RayEngine:
             self._shared_refs = [*self._shared_refs, ray.put(definitions)]
         return tuple(packed)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Wait for a chunk to end, half a second at most, and return all that have."""
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for a chunk to end, half a second at most."""
         import ray
 
         self._check_ray()
@@ -214,9 +214,12 @@ class RayEngine:
         most = WAIT_TIMEOUT_S if self._live.started else ACTOR_DELAY_S
         starting = [] if self._kept is None else self._hand_out(self._kept)
         refs = [*self._refs(), *starting]
-        ready, _ = ray.wait(refs, timeout=most if timeout is None else min(most, timeout))
+        ray.wait(refs, timeout=most if timeout is None else min(most, timeout))
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Return the chunks that have ended, and look at what the others wait for."""
         self._check_ray()
-        ended = self._ended() if ready else []
+        ended = self._ended()
         if self._overdue is not None:
             ended = [(chunk, self._named_timeout(chunk, outcome)) for chunk, outcome in ended]
         ended += self._end_unanswered()
@@ -383,8 +386,10 @@ class RayEngine:
         Returns:
             The chunks that had ended.
         """
+        # Actors can't be interrupted. A chunk of several ends soon, and then brings what it has finished.
+        several = self._kept is not None and any(len(each.items) > 1 for each in self._chunks.values())
         try:
-            self._unfinished(FINISH_GRACE_S)
+            self._unfinished(WORKER_GRACE_S if several else FINISH_GRACE_S)
             running = self._cancel_running(force=False, timeout=WORKER_GRACE_S)
         except KeyboardInterrupt:  # a second Ctrl-C: kill at once
             running = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from speedy_utils import Snapshot
 from speedy_utils._display.base import choose_display
 from speedy_utils._engines.driver import Ended, drive
 from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
+from speedy_utils._interrupts import Terminated, ending_on_sigterm
 from speedy_utils._run.feed import LocalFeed
 from speedy_utils._run.run import Run
 
@@ -19,7 +21,7 @@ FAILED = ChunkOutcome([None], {0: Outcome(Failure("ValueError: no", error=ValueE
 
 
 class ScriptedEngine(LocalFeed):
-    """Ends chunks in ``wait``, the newest first, as a script says.
+    """Ends chunks, the newest first, as a script says.
 
     Args:
         script: The outcomes of the chunks that begin with a task; further ones succeed with
@@ -27,7 +29,7 @@ class ScriptedEngine(LocalFeed):
         broken: The method that raises ZeroDivisionError.
         workers: How many chunks may be under way.
         grows: Whether there is one more before the first chunk has ended.
-        together: How many chunks end in one call of ``wait``.
+        together: How many chunks end at once.
     """
 
     def __init__(
@@ -61,7 +63,10 @@ class ScriptedEngine(LocalFeed):
         self._running.append(chunk)
         self.most = max(self.most, len(self._running))
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+    def wait(self, timeout: float | None = None) -> None:
+        """Do not wait."""
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """End chunks, or let the number of workers grow."""
         if self._grows:
             self._grows, self.workers = False, self.workers + 1
@@ -213,3 +218,36 @@ def test_a_task_waits_for_its_next_attempt_without_a_worker(
         "task 0 (item 'a') runs again in 0.0 s, attempt 2 of 3: OSError: no; further retries"
     )
     assert lost == "task 0 (item 'a') runs again, attempt 3 of 3: the worker was lost"
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_what_an_engine_has_handed_out_is_not_lost_to_a_signal(
+    shown: list[Snapshot], number: signal.Signals, error: type[BaseException]
+) -> None:
+    """Ctrl-C or SIGTERM as results are taken from the engine ends the run once they count and are kept."""
+
+    class Engine(ScriptedEngine):
+        """Signals come while it hands out what has ended."""
+
+        def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+            ended = super().take_ended()
+            signal.raise_signal(number)
+            return ended
+
+    finished: list[Ended] = []
+    engine, display = Engine(), choose_display(shown.append)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another test may have set one
+    try:
+        with (
+            pytest.raises(error),
+            ending_on_sigterm(),
+            Run("Run", 3, tasks=3, display=display, feed=engine) as run,
+        ):
+            drive(engine, run, "abc", finished.append, max_retries=0)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [(each.first, each.values) for each in finished] == [(1, ["b"])]
+    assert shown[-1].tasks_done == 1

@@ -54,9 +54,13 @@ class DrawingEngine(LocalFeed):
                 self._kept.setdefault(key, self._draw(st.integers(1, len(chunk.items))))
         return dict(self._kept)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
-        """End a chunk; none while there is time."""
-        if timeout is not None and self._draw(st.booleans()):
+    def wait(self, timeout: float | None = None) -> None:
+        """Do not wait."""
+        self._has_time = timeout is not None
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """End a chunk; perhaps none while there is time."""
+        if self._has_time and self._draw(st.booleans()):
             return []
         chunk = self._running.pop(self._draw(st.integers(0, len(self._running) - 1)))
         kept = self._kept.pop((chunk.task, chunk.attempt), len(chunk.items))
@@ -146,7 +150,7 @@ def test_a_lost_chunk_is_split_until_the_task_that_ends_workers_is_alone() -> No
 
         lost: list[int] = []  # noqa: RUF012 - of this test
 
-        def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
+        def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
             """End the newest chunk."""
             chunk = self._running.pop()
             if not chunk.task <= 7_777 < chunk.task + len(chunk.items):

@@ -44,7 +44,7 @@ class SequentialEngine(LocalFeed):
         """Let the chunk wait."""
         self._waiting.append((chunk, ChunkOutcome()))
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:  # noqa: ARG002 - it does not wait
+    def wait(self, timeout: float | None = None) -> None:  # noqa: ARG002 - it does not wait
         """Run the chunk that has waited longest."""
         chunk, outcome = self._waiting[0]
         make_instance(self._work.function, self._work.kwargs)
@@ -55,6 +55,9 @@ class SequentialEngine(LocalFeed):
             copy_context().run(self._run, chunk, outcome, reporter)
         finally:
             self.remove(reporter)
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Return the chunk that was run."""
         return [self._waiting.pop(0)]
 
     def _run(self, chunk: Chunk, outcome: ChunkOutcome, reporter: ChunkReporter) -> None:

@@ -49,6 +49,7 @@ class ThreadEngine(LocalFeed):
         self._event_loop = EventLoop(on_start=self._expect_coroutines)
         self._waiting: SimpleQueue[Chunk | None] = SimpleQueue()
         self._ended: SimpleQueue[_Ended | BaseException | None] = SimpleQueue()
+        self._got: _Ended | BaseException | None = None
         self._under_way: dict[int, _Ended] = {}  # by the first task
         self._busy: set[int] = set()
         self._cancelled: set[int] = set()
@@ -79,11 +80,20 @@ class ThreadEngine(LocalFeed):
         self._waiting.put(chunk)
 
     @interruptible  # a run in a thread of another run
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Wait for the next chunks to end, or for the number of workers to grow."""
-        ended = []
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the next chunk to end, or for the number of workers to grow."""
         with suppress(Empty):
-            ended.append(self._ended.get(timeout=timeout))
+            # If it is interrupted, what it got is still under way.
+            self._got = self._ended.get(timeout=timeout)
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Return the chunks that have ended.
+
+        Raises:
+            BaseException: What a thread was ended by.
+        """
+        ended, self._got = [self._got], None
+        with suppress(Empty):
             while True:
                 ended.append(self._ended.get_nowait())
         outcomes = []

@@ -125,13 +125,10 @@ class ProcessEngine:
         self._chunks[worker] = chunk
         worker.submit(order)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Wait for chunks to end, and return those that have."""
-        if refused := self._refused:
-            self._refused = []
-            return refused
-        ended = self._read(self._until_overdue(timeout))
-        return ended + self._end_overdue()
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for a chunk to end."""
+        if not self._refused:
+            self._ready(self._until_overdue(timeout))
 
     def _until_overdue(self, timeout: float | None) -> float | None:
         """Return how long to wait: not longer than until a chunk is overdue."""
@@ -161,11 +158,14 @@ class ProcessEngine:
     def _last_reports(self) -> Iterable[Report]:
         return FolderReader(self._folder.path, self._folder.run).collect()[0]
 
-    def _read(self, timeout: float | None) -> list[tuple[Chunk, ChunkOutcome]]:
-        busy = [*self._chunks]
-        ready = set(wait([end for each in busy for end in (each.connection, each.death)], timeout))
-        ended = []
-        for worker in busy:
+    def _ready(self, timeout: float | None) -> set[Any]:
+        return set(wait([end for each in self._chunks for end in (each.connection, each.death)], timeout))
+
+    def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+        """Return the chunks that have ended."""
+        ended, self._refused = self._refused, []
+        ready = self._ready(0)
+        for worker in [*self._chunks]:
             if not ready & {worker.connection, worker.death}:
                 continue
             # What it had sent before it died counts.
@@ -183,7 +183,7 @@ class ProcessEngine:
             else:
                 outcome = unpack_outcome(sent)
             ended.append((chunk, outcome))
-        return ended
+        return ended + self._end_overdue()
 
     def handed_back(self) -> Mapping[tuple[Task, int], int]:
         """Return how many tasks late chunks keep, from what has changed in the state files."""

@@ -56,7 +56,8 @@ def stream(
             source.allow(results.yielded + max(ahead, CHUNKS_AHEAD * engine.workers))
             if driver.start_chunks():
                 starved = not (source.full or source.exhausted)
-                driver.end_chunks(driver.wait(LOOK_INTERVAL_S if starved else None))
+                driver.wait(LOOK_INTERVAL_S if starved else None)
+                driver.end_chunks()
             elif source.exhausted:
                 break
             else:
@@ -67,14 +68,16 @@ def stream(
                 # The next result may be asked for much later: workers that are free get their next tasks.
                 if engine.workers > 1 and time.monotonic() - looked_at >= LOOK_INTERVAL_S:
                     if driver.start_chunks() and driver.running:
-                        driver.end_chunks(driver.wait(0.0))
+                        driver.wait(0.0)
+                        driver.end_chunks()
                     looked_at = time.monotonic()
         source.raise_error()
     except GeneratorExit:  # what is in hand is waited for
         results.drop()
         driver.stop()
         while driver.start_chunks():
-            driver.end_chunks(driver.wait())
+            driver.wait()
+            driver.end_chunks()
         raise
     except BaseException:  # Ctrl-C too: no task may go on without its run
         run.enter("stopping")

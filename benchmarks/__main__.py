@@ -36,6 +36,7 @@ MODULES = {
             "eta",
             "tasks",
             "small_items",
+            "streams",
             "merge",
         )
     },

@@ -22,8 +22,10 @@ def call(item):
         time.sleep(0.01)
     return item
 
-for result in multi_process_iter(call, itertools.count(), backend="threads", num_workers=2):
-    raise SystemExit(7)
+results = multi_process_iter(call, itertools.count(), backend=BACKEND, num_workers=2)
+for result in results:
+    break
+raise SystemExit(7)
 """
 
 
@@ -161,7 +163,42 @@ def test_nothing_to_do_is_no_run(recorder: Recorder) -> None:
     assert list(multi_process_iter(double, iter([]), backend="threads", progress=recorder)) == []
 
 
-def test_an_iterator_that_an_exception_leaves_does_not_hold_the_program_up(driver: Any) -> None:
-    """A program that ends with an exception in its loop ends, and stops the tasks that run."""
-    ended = driver(PROGRAM)
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_an_iterator_that_is_still_held_does_not_hold_the_program_up(driver: Any, backend: str) -> None:
+    """A program that ends with one in hand ends, and stops the tasks that run."""
+    ended = driver(PROGRAM.replace("BACKEND", repr(backend)))
     assert ended.returncode == 7
+
+
+def test_items_may_be_arguments_and_some_may_be_done(recorder: Recorder) -> None:
+    """With star each is the arguments of a call; those that were done before are in the count."""
+    results = multi_process_iter(
+        divmod, iter([(7, 2), (9, 4)]), star=True, initial=3, total_items=5, backend="seq", progress=recorder
+    )
+    assert list(results) == [(3, 1), (2, 1)]
+    assert {(each.total, each.done >= 3) for each in recorder.snapshots} == {(5, True)}
+    assert recorder.last.done == 5
+
+
+@pytest.mark.parametrize("said", [5, 15])
+def test_another_number_of_items_than_was_said_is_told(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture, said: int
+) -> None:
+    """A bar never shows more than its total, nor all of one that was not reached; a warning says both."""
+    results = multi_process_iter(
+        double, iter(range(10)), total_items=said, backend="threads", chunksize=1, progress=recorder
+    )
+    assert len(list(results)) == 10
+    assert (recorder.last.done, recorder.last.total) == (10, max(said, 10))
+    assert all(each.total is None or each.done <= each.total for each in recorder.snapshots)
+    assert f"there were 10 items, and total_items says {said}" in caplog.text
+
+
+def test_what_a_function_does_not_take_is_said_at_the_call() -> None:
+    """The call is bound to its arguments, and to the first item where that is known."""
+    with pytest.raises(TypeError, match="did you mean num_workers=8"):
+        multi_process_iter(double, iter([1]), backend="seq", workers=8)
+    with pytest.raises(TypeError, match="can't be called with an item, not read yet"):
+        multi_process_iter(divmod, iter([1]), backend="seq")
+    with pytest.raises(TypeError, match=r"can't be called with an item, \(7, 2\)"):
+        multi_process_iter(divmod, [(7, 2)], backend="seq")

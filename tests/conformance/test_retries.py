@@ -58,7 +58,7 @@ def test_a_few_of_many_calls_fail_twice(
 
     results = multi_process(
         call,
-        range(1000),
+        range(10_000),
         backend=backend,
         num_workers=2,
         total_items=two,
@@ -66,10 +66,10 @@ def test_a_few_of_many_calls_fail_twice(
         retry_wait=0.01,
         progress=recorder,
     )
-    assert results == [*range(1000)]
-    assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (2000, 2000, 60)
-    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (1000, 0)
-    assert max(snapshot.done for snapshot in recorder.snapshots) <= 2000
+    assert results == [*range(10_000)]
+    assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (20_000, 20_000, 600)
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (10_000, 0)
+    assert max(snapshot.done for snapshot in recorder.snapshots) <= 20_000
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "attempt 2 of 4: ConnectionError: reset" in line
 

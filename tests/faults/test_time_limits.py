@@ -38,6 +38,7 @@ def stop() -> None:
         ("processes", hang_in_c),
         ("processes", wait_in_c),
         ("processes", stop),
+        pytest.param("ray", hang_in_c, marks=pytest.mark.ray),
         pytest.param("ray", wait_in_c, marks=pytest.mark.ray),
         pytest.param("ray", stop, marks=pytest.mark.ray),
     ],

@@ -178,7 +178,7 @@ def multi_process(
     if not items:
         return []
     if star:
-        calls = star_calls(items)
+        calls = list(star_calls(items))
         items = [call.item for call in calls]
     run_signature = inspect.signature(multi_process)
     if called is func:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import inspect
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from typing import Any, Literal
@@ -14,12 +16,14 @@ from .._engines.limits.retries import RetryOn, RetryWait
 from .._engines.payload.refs import plain_function, shared_arguments
 from .._engines.per_worker import called_with_items, per_worker
 from .._engines.streaming.stream import stream
+from .._engines.task import Arguments
 from .._engines.worker_logs import WorkerLogs
 from .._interrupts import Cancelled, after_fork_in_child
 from .._run.run import Run
 from .._validation import checked_choice, checked_count
-from .arguments.items import checked_items
+from .arguments.items import checked_items, star_calls
 from .arguments.options import Backend, RunOptions, checked_function, checked_ray_options
+from .arguments.signature import UNREAD, checked_call
 
 
 def multi_process_iter(
@@ -30,6 +34,8 @@ def multi_process_iter(
     num_workers: int | None = None,
     backend: Backend | None = None,
     total_items: int | None = None,
+    initial: int = 0,
+    star: bool = False,
     desc: str | None = None,
     unit: str | None = None,
     leave: bool = True,
@@ -64,6 +70,9 @@ def multi_process_iter(
         backend: ``"ray"``, ``"processes"``, ``"threads"`` or ``"seq"``; None to choose.
         total_items: How many items there are, if ``items`` does not know its length: the total of the bar.
             If it does, how many items the tasks have in all.
+        initial: How many items were done before: they are in the count and in ``total_items``, and not in the
+            rate.
+        star: Whether each item is a tuple of arguments, or a mapping of keywords.
         desc: What the bar is called.
         unit: What is counted, in the plural.
         leave: Whether the bars stay when the run is over.
@@ -101,8 +110,10 @@ def multi_process_iter(
         1
         4
     """
+    given = locals().copy()
     func, remote_options = plain_function(func)
-    checked_function(called_with_items(func), "func")
+    called = called_with_items(func)
+    checked_function(called, "func")
     checked_choice(on_error, "on_error", ("raise", "continue"))
     options = RunOptions(
         backend=backend,
@@ -123,27 +134,48 @@ def multi_process_iter(
         ray_options=(remote_options or {}) | checked_ray_options(ray_options),
         asks_for_ray=remote_options is not None,
     )
-    total = None if total_items is None else checked_count(total_items, "total_items")
+    initial = checked_count(initial, "initial")
+    total = None if total_items is None else checked_count(total_items, "total_items", least=initial)
     checked_items(items)
-    results = _results(func, items, func_kwargs, options, total, ordered=ordered, raises=on_error == "raise")
+    first = items[0] if isinstance(items, Sequence) and items else UNREAD
+    if called is not func or (star and first is not UNREAD):
+        first = Arguments(()) if called is not func else next(star_calls([first]))
+    if not (star and first is UNREAD):
+        checked_call(func, first, func_kwargs, inspect.signature(multi_process_iter), given)
+    results = _results(
+        *(func, items, func_kwargs, options, total, initial),
+        star=star,
+        ordered=ordered,
+        raises=on_error == "raise",
+    )
     _unfinished.add(results)
     return results
 
+
+logger = logging.getLogger("speedy_utils")
 
 multi_process_iter.__module__ = "speedy_utils"
 
 _unfinished: WeakSet[Generator[Any, None, None]] = WeakSet()
 
 
-@atexit.register
 def _cancel_unfinished() -> None:
-    """Cancel the runs that an exception has left: to close their iterators would wait for their tasks.
+    """Cancel the runs whose iterators are still held at the end: to close these would wait for their tasks.
 
     Later would be too late: their threads can't run any more while Python frees what is left.
     """
     for results in list(_unfinished):
         with suppress(Cancelled, ValueError):  # another thread is in it
             results.throw(Cancelled())
+
+
+def _cancel_at_exit() -> None:
+    """Let the program's end cancel them before anything waits for their workers, as multiprocessing does.
+
+    What is registered last runs first, and that registers when it is imported.
+    """
+    atexit.unregister(_cancel_unfinished)
+    atexit.register(_cancel_unfinished)
 
 
 def _note_fork() -> None:
@@ -159,24 +191,29 @@ def _results(
     func_kwargs: dict[str, Any],
     options: RunOptions,
     total: int | None,
+    initial: int,
     *,
+    star: bool,
     ordered: bool,
     raises: bool,
 ) -> Generator[Any, None, None]:
     """Run the tasks, from when the first result is asked for."""
-    tasks = len(items) if isinstance(items, Sized) else None
+    length = tasks = len(items) if isinstance(items, Sized) else None
+    if length == 0:
+        return
     if isinstance(items, Sequence):  # it may have its own notion of iterating, which need not even end
         items = map(items.__getitem__, range(len(items)))
-    if tasks is None:  # each task is taken to be an item, until one counts its own
-        tasks, total = total, None
-    if tasks == 0:
-        return
+    if star:
+        items = star_calls(items)
+    if tasks is None and total is not None:  # each task is taken to be an item, until one counts its own
+        tasks, total = total - initial or None, None
     unit = options.unit or ("tasks" if total is None else "items")
-    size = total if total is not None else tasks
+    size = total if total is not None else None if tasks is None else tasks + initial
     workers = options.workers(called_with_items(func))
-    workers = workers if tasks is None else min(workers, tasks)
+    workers = workers if length is None else min(workers, length)
     sizes, settings = options.small_tasks(raises=raises)
     engine = options.engine(per_worker(func), shared_arguments(func_kwargs), workers, settings)
+    _cancel_at_exit()
     run = Run(
         options.desc or ("Processing" if size is None else f"Processing {format_quantity(size, unit)}"),
         total,
@@ -184,16 +221,20 @@ def _results(
         workers=engine.workers,
         task_unit="tasks" if total is not None else unit,
         unit=unit if total is not None else "items",
+        initial=initial,
+        initial_tasks=initial,
         display=options.display(),
         feed=engine,
         poll_interval=options.poll_interval,
         stall_after=options.stall_after,
     )
     with options.ending_on_sigterm(), run:
-        yield from stream(
+        count = yield from stream(
             *(engine, run, items),
             max_retries=options.max_retries,
             sizes=sizes,
             ordered=ordered,
             raises=raises,
         )
+        if tasks is not None and count != tasks:
+            logger.warning("there were %s items, and total_items says %s", f"{count:,}", f"{tasks:,}")

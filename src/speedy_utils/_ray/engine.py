@@ -21,7 +21,7 @@ from .._engines.payload.results import unpack_outcome
 from .._engines.payload.shipment import Shipment, is_plain, unsent_place
 from .._engines.payload.unsent import sending
 from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
-from .._engines.task import Chunk, ChunkOutcome, Failure, timeout_failure
+from .._engines.task import Chunk, ChunkOutcome, Failure
 from .._interrupts import delaying_ctrl_c
 from .._run.feed import PREPARING, WAITING
 from .._state.ledger import Report, Task
@@ -32,7 +32,7 @@ from .cluster.silence import LostAttempt, SilenceWatch
 from .logs import RunLogs, choose_logs
 from .tasks.live_counts import LiveCounts
 from .tasks.outcomes import add_address, sent_by
-from .tasks.overdue import OverdueChunks, end_stopped_workers
+from .tasks.overdue import OverdueChunks, look_on_nodes
 
 if TYPE_CHECKING:
     from .tasks.kept_workers import KeptWorkers
@@ -122,16 +122,11 @@ class RayEngine:
         from .cluster.resources import RayCluster
         from .cluster.shortage import needs_of
         from .tasks.kept_workers import KeptWorkers
-        from .worker import RayPickler, run_in_worker
+        from .tasks.options import remote_task
+        from .worker import RayPickler
 
         work = self._work
-        name = getattr(work.function, "__qualname__", type(work.function).__qualname__)
-        options = {"name": name, **work.options, "max_retries": 0}
-        once = {name: options.pop(name) for name in ("max_calls",) if name in options}  # not for .options()
-        if options.get("num_gpus"):  # as @ray.remote has it: a process that goes on holds memory of its GPU
-            once.setdefault("max_calls", 1)
-        task = ray.remote(**once)(run_in_worker) if once else ray.remote(run_in_worker)
-        task.options(**options)  # a bad option is an error before anything starts
+        task, options = remote_task(work)
         self._shipment = Shipment(RayPickler)
         with sending("func", work.function, RayPickler):
             packed = [self._shipment.define(work.function)]
@@ -150,18 +145,18 @@ class RayEngine:
             # ten-thousandths of a CPU.
             surroundings = replace(surroundings, threads=threads)
             options.setdefault("num_cpus", min(10_000, cpus_of_ray * 10_000 // work.workers) / 10_000)
-        self._task_name = options["name"]
         if self._waiting_phase is PREPARING:
             self._kept = KeptWorkers(work.workers, options)
         self._remote, self._nodes = self._kept or task, Nodes(options)
         self._task = self._remote.options(**options)
         needs = needs_of(options)
         self._demand = Demand(needs, RayCluster(needs, options), asked=not work.may_grow)
-        shared = [*map(ray.put, packed), self._live.sinks, surroundings, work.settings]
+        if work.settings.task_timeout is not None:
+            self._overdue = OverdueChunks(work.settings, work.retries, look_on_nodes)
+        note = self._overdue.name if self._overdue else ""
+        shared = [*map(ray.put, packed), self._live.sinks, surroundings, work.settings, note]
         # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_refs = [ray.put(shared)]
-        if work.settings.task_timeout is not None:
-            self._overdue = OverdueChunks(work.settings)
         self._started_at = time.monotonic()
         self._silence = SilenceWatch(ray.get_runtime_context().get_node_id(), dead_nodes)
 
@@ -220,8 +215,9 @@ class RayEngine:
         """Return the chunks that have ended, and look at what the others wait for."""
         self._check_ray()
         ended = self._ended()
-        if self._overdue is not None:
-            ended = [(chunk, self._named_timeout(chunk, outcome)) for chunk, outcome in ended]
+        if (overdue := self._overdue) is not None:
+            ended = [(chunk, overdue.end(chunk, outcome)) for chunk, outcome in ended]
+            overdue.look()
         ended += self._end_unanswered()
         if self._silence is not None:
             for attempt, _ in ended:
@@ -260,7 +256,6 @@ class RayEngine:
         self._looked_at = now
         if silence.unread_for() >= READ_INTERVAL_S:
             self._read()
-        killed = [] if self._overdue is None else self._end_overdue(self._overdue)
         refs: dict[Task, Any] = {attempt.task: ref for ref, attempt in self._chunks.items()}
         if late := {refs[task]: task for task in silence.late() if task in refs}:
             # Those that Ray has heard of are not lost, but large: they are being fetched.
@@ -276,37 +271,7 @@ class RayEngine:
                 at_once = not (lost.idle or lost.dead_node)
                 self._given_up[ref] = lost, now + (0 if at_once else GIVE_UP_TIMEOUT_S)
         over = [ref for ref, (_, deadline) in self._given_up.items() if now >= deadline]
-        return killed + [(self._chunks.pop(ref), self._outcome_of_lost(ref)) for ref in over]
-
-    def _end_overdue(self, overdue: OverdueChunks) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Kill the workers whose tasks did not end at their limit."""
-        import ray
-
-        refs = {chunk.task: ref for ref, chunk in self._chunks.items()}
-        ended, nodes = [], set()
-        for chunk, report in overdue.overdue():
-            if (ref := refs.get(chunk.task)) is None:
-                continue
-            self._give_up(ref)
-            if report.location is not None:
-                nodes.add(report.location.node_id)
-            overdue.end(chunk.task)
-            self._item_refs.pop(ref, None)
-            ended.append((self._chunks.pop(ref), self._timed_out(chunk, report.stack)))
-        if overdue.unheard():
-            nodes |= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        end_stopped_workers(self._task_name, nodes)
-        return ended
-
-    def _named_timeout(self, chunk: Chunk, outcome: ChunkOutcome) -> ChunkOutcome:
-        """Return the outcome of a chunk that has ended; that of a worker which was killed is a timeout."""
-        killed = self._overdue is not None and self._overdue.end(chunk.task)
-        lost = outcome.failure is not None and outcome.failure.worker_lost and not outcome.values
-        return self._timed_out(chunk, "") if killed and lost else outcome
-
-    def _timed_out(self, chunk: Chunk, stack: str) -> ChunkOutcome:
-        timeout = self._work.settings.task_timeout or 0.0
-        return ChunkOutcome(failure=timeout_failure(timeout, stack, self._work.retries, chunk.attempt))
+        return [(self._chunks.pop(ref), self._outcome_of_lost(ref)) for ref in over]
 
     def _give_up(self, ref: Any) -> None:
         """Keep a chunk from running: it may wait in a queue, of a node that has died."""

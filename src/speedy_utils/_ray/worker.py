@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
 from .logs import log_sizes, whole_lines
 from .own_tasks import set_progress_context
+from .tasks.overdue import BegunNote
 
 STORED_BYTES_PER_S = 20_000_000
 """How fast a result is stored at the least; with too little memory Ray writes it to a disk."""
@@ -75,6 +76,7 @@ class _Shared(NamedTuple):
     surroundings: Surroundings
     settings: TaskSettings
     retries: RetryPolicy
+    note: BegunNote | None
     warnings: list[str]
 
 
@@ -156,9 +158,12 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
         else:
             reporter = chunk_reporter(task, attempt, len(items), totals, settings)
             work = shared.function, items, shared.kwargs
-            outcome, limited = ChunkOutcome(), settings.task_timeout is not None
+            outcome = ChunkOutcome()
             try:
-                with signalling_main_thread() if limited else nullcontext():
+                with ExitStack() as limits:
+                    if shared.note is not None:
+                        limits.enter_context(shared.note.begun(task, attempt, len(items)))
+                        limits.enter_context(signalling_main_thread())
                     run_chunk(
                         *(*work, reporter, settings, shared.sink, outcome),
                         renew=renew,
@@ -212,6 +217,9 @@ def _shared_by(refs: list[Any]) -> _Shared:
     """Return what tasks share, read when it is first asked for."""
     key = refs[0].binary()
     if key not in _cache:
+        for each in _cache.values():
+            if each.note is not None:
+                each.note.close()
         _cache.clear()
         _definitions.clear()
         _cache[key] = _read_shared(refs[0])
@@ -226,12 +234,13 @@ def _shared_by(refs: list[Any]) -> _Shared:
 
 def _read_shared(ref: Any) -> _Shared:
     begin_run()
-    *packed, sinks, program, settings = ray.get(ref)
+    *packed, sinks, program, settings, name = ray.get(ref)
     surroundings = _for_this_worker(program)
     with surroundings.applied(), program_main():  # modules are imported when the function is read
         function, kwargs, retries = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
-    return _Shared(function, kwargs, sink, surroundings, settings, retries, _warnings(surroundings))
+    note = BegunNote(name) if name else None
+    return _Shared(function, kwargs, sink, surroundings, settings, retries, note, _warnings(surroundings))
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:

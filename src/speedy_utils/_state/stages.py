@@ -393,7 +393,9 @@ class Stages:
         elif self._tasks != 0 and not (self._counted_items or (self._initial and not self._initial_tasks)):
             initial = self._initial_tasks
             done, unit = self._tasks_succeeded + finished + initial, self._task_unit
-            total, growing = Total(done if self._tasks is None and self._complete else self._tasks)
+            # Where the number of tasks is not known, or there were more than that.
+            uncertain = self._tasks is None or done > self._tasks
+            total, growing = Total((done if self._complete else None) if uncertain else self._tasks)
         else:
             unit = run.unit or unit
             total, growing = Total(done) if self._complete else self._declared_total(run)

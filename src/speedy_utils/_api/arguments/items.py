@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserString
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..._engines.payload.refs import resolve
@@ -64,8 +64,8 @@ class SelectedItems(Sequence[Any]):
         return self._items[self._positions[index]]
 
 
-def star_calls(items: Iterable[Any]) -> list[Arguments]:
-    """Return what each of some items gives to a function as its arguments.
+def star_calls(items: Iterable[Any]) -> Iterator[Arguments]:
+    """Yield what each of some items gives to a function as its arguments.
 
     Raises:
         TypeError: An item is neither a tuple of arguments nor a mapping of keywords.
@@ -74,7 +74,6 @@ def star_calls(items: Iterable[Any]) -> list[Arguments]:
         >>> [call.unpack() for call in star_calls([(1, 2), {"a": 1}])]
         [((1, 2), {}), ((), {'a': 1})]
     """
-    calls = []
     for index, each in enumerate(items):
         item = resolve(each)
         if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
@@ -82,8 +81,7 @@ def star_calls(items: Iterable[Any]) -> list[Arguments]:
                 f"with star=True, item {index:,} must be a tuple of arguments or a mapping of keywords, not "
                 f"{shorten(item)} ({type(item).__name__})"
             )
-        calls.append(Arguments(item if isinstance(item, Mapping) else tuple(map(resolve, item))))
-    return calls
+        yield Arguments(item if isinstance(item, Mapping) else tuple(map(resolve, item)))
 
 
 def _mistake(items: Any) -> str:

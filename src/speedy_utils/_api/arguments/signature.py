@@ -35,6 +35,15 @@ _MEANT = {
 """What other libraries call what a run takes."""
 
 
+class _Unread:
+    def __repr__(self) -> str:
+        return "not read yet"
+
+
+UNREAD = _Unread()
+"""Stands for the first item of a source that is not read before the run starts."""
+
+
 def checked_call(
     func: Any, item: Any, kwargs: Mapping[str, Any], run: inspect.Signature, given: Mapping[str, Any]
 ) -> None:

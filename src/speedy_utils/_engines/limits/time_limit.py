@@ -206,12 +206,14 @@ def timeout_error(seconds: float, stack: str) -> TimeoutError:
 
     Args:
         seconds: Its limit.
-        stack: Where its code was then, as lines of a traceback; empty if that is not known.
+        stack: Where its code was then, as lines of a traceback; empty if its process could not say so.
     """
-    where = stack.rpartition("\n")[2].strip()
-    return TimeoutError(
-        f"it ran for longer than task_timeout={seconds:g} seconds{where and ', and stood in '}{where}"
-    )
+    where = f", and stood in {stack.rpartition(chr(10))[2].strip()}"
+    if not stack:
+        where = (
+            "; where it stood is not known: its process was stopped, or in C code that holds the interpreter"
+        )
+    return TimeoutError(f"it ran for longer than task_timeout={seconds:g} seconds{where}")
 
 
 class _Watch:

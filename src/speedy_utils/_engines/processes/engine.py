@@ -134,18 +134,19 @@ class ProcessEngine:
         """Return how long to wait: not longer than until a chunk is overdue."""
         if not self._begun:
             return timeout
-        left = max(0.0, min(self._begun.values()) + self._chunk_limit() - time.monotonic())
+        left = max(0.0, min(map(self._limit_of, self._begun)) - time.monotonic())
         return left if timeout is None else min(left, timeout)
 
-    def _chunk_limit(self) -> float:
-        """Return the seconds that a chunk may take: when its time is over the last task ends at its limit."""
-        settings = self._work.settings
-        return (settings.most_seconds or 0.0) + (settings.task_timeout or inf) + KILL_GRACE_S
+    def _limit_of(self, worker: Worker) -> float:
+        """Return when a worker is killed: when the time of its chunk is over the last task has its own."""
+        settings, several = self._work.settings, len(self._chunks[worker].items) > 1
+        chunk_s = settings.most_seconds or 0.0 if several else 0.0
+        return self._begun[worker] + chunk_s + (settings.task_timeout or inf) + KILL_GRACE_S
 
     def _end_overdue(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """Kill the workers whose tasks did not end at their limit: stopped, or in a call without an end."""
-        ended, now, limit = [], time.monotonic(), self._chunk_limit()
-        for worker in [each for each, begun in self._begun.items() if now - begun >= limit]:
+        ended, now = [], time.monotonic()
+        for worker in [each for each in self._begun if now >= self._limit_of(each)]:
             chunk = self._chunks.pop(worker)
             stack = next((each.stack for each in self._last_reports() if each.task == chunk.task), "")
             self._lost(worker, kill=True)

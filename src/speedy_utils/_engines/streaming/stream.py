@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from ..._run.run import Run
@@ -29,7 +29,7 @@ def stream(
     sizes: ChunkSizes,
     ordered: bool,
     raises: bool,
-) -> Iterator[Any]:
+) -> Generator[Any, None, int]:
     """Run a task for each item, and yield what it returned.
 
     It works while the next result is asked for. If no more are, tasks that run are waited for.
@@ -42,6 +42,9 @@ def stream(
         sizes: How many tasks travel together.
         ordered: Whether results are yielded in the order of the items, and not as they come.
         raises: Whether the error of a task that fails is raised, and not yielded.
+
+    Returns:
+        How many items there were.
 
     Raises:
         TaskError: A task has failed, and ``raises`` is True.
@@ -86,6 +89,7 @@ def stream(
     finally:
         source.close()
         engine.close()
+    return results.yielded
 
 
 class _Results:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from numbers import Integral, Real
 from operator import index
+from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, cast
 
@@ -167,3 +170,33 @@ def first_line(error: BaseException) -> str:
     """Return the type of an exception, and the first line of its text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def refuse_too_long(folder: Path, name: str, below: int, given: Path | None = None) -> None:
+    """Raise ValueError if the name or the path of a folder is none, or too long, for the system.
+
+    Args:
+        folder: The folder, which need not exist.
+        name: The argument that it comes from.
+        below: Bytes of the longest path below it.
+        given: What the argument is; None for the folder itself.
+    """
+    if "\0" in str(folder):
+        raise ValueError(f"{name} must name a folder to be made, not {str(folder)!r}")
+    above = next((parent for parent in folder.parents if os.path.exists(parent)), folder)
+    limits = {}
+    with suppress(AttributeError, OSError, ValueError):  # Windows; file systems that don't say
+        limits = {each: os.pathconf(above, each) for each in ("PC_NAME_MAX", "PC_PATH_MAX")}
+    for length, limit, what in (
+        (
+            max(len(os.fsencode(part)) for part in folder.parts),
+            limits.get("PC_NAME_MAX", 0),
+            "its longest name",
+        ),
+        (len(os.fsencode(folder)) + below, limits.get("PC_PATH_MAX", 0), "it"),
+    ):
+        if 0 < limit < length:
+            raise ValueError(
+                f"{name} '{str(given or folder)[:60]}...' is too long: {what} has to be {length - limit:,} "
+                f"bytes shorter, so that the files of the run in '...{folder.name[-20:]}' can be made."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.backends import AT_ONCE
+from support.backends import AT_ONCE, RAY
 from support.recorder import Recorder
 
 from speedy_utils import Snapshot, TaskError, multi_process, report_progress, track
@@ -324,6 +325,40 @@ def test_a_keyboard_interrupt_in_the_callers_thread_ends_the_run(recorder: Recor
         multi_process(task, range(4), backend="seq", on_error="continue", progress=recorder)
     assert recorder.last.final
     assert recorder.last.done == 0
+
+
+class Unreadable:
+    """Can be sent, and not be read by who gets it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return json.loads, ("no JSON",)
+
+
+@pytest.mark.parametrize("backend", [RAY, "processes"], indirect=True)
+def test_what_can_not_travel_fails_its_task_alone(backend: str, recorder: Recorder) -> None:
+    """An item, a result or an exception that can't be sent, or read, is the failure of its task."""
+    items = [threading.Lock() if i == 9 else Unreadable() if i == 25 else i for i in range(40)]
+
+    def task(item: Any) -> Any:
+        if item == 3:
+            raise LockedError
+        if item == 12:
+            return threading.Lock()
+        return Unreadable() if item == 30 else item
+
+    results = multi_process(
+        task, items, backend=backend, num_workers=2, on_error="continue", progress=recorder
+    )
+    failed = {i: result.reason for i, result in enumerate(results) if isinstance(result, TaskError)}
+    assert sorted(failed) == [3, 9, 12, 25, 30]
+    assert [each for each in results if not isinstance(each, TaskError)] == [
+        i for i in range(40) if i not in failed
+    ]
+    assert "item can't be sent to a worker: item is a _thread.lock. Make it inside func, or use" in failed[9]
+    assert failed[12].startswith("its result can't be sent back: result is a _thread.lock: return plain")
+    assert failed[25].startswith("its item could not be read in a worker: JSONDecodeError: ")
+    assert failed[30].startswith("its result could not be read: JSONDecodeError: ")
+    assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (35, 5)
 
 
 def test_a_message_of_megabytes_is_shortened(backend: str) -> None:

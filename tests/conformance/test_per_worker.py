@@ -15,7 +15,7 @@ from support.backends import RAY
 from support.recorder import Recorder
 from support.rows import numbered
 
-from speedy_utils import multi_process, multi_process_dataset, track
+from speedy_utils import multi_process, multi_process_dataset, track, tracked
 
 
 class Worker:
@@ -158,6 +158,40 @@ def test_a_call_may_be_a_coroutine(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["processes", "threads"])
+class Counter:
+    """Its calls say how many items they count for."""
+
+    @tracked(total="words")
+    def __call__(self, words: list[str]) -> int:
+        """Return the number of words."""
+        return len(words)
+
+
+class Scaled:
+    """Only an instance knows how many items a call counts for."""
+
+    def __init__(self) -> None:
+        self.scale = 10
+
+    @tracked(total=lambda self, words: self.scale * len(words))
+    def __call__(self, words: list[str]) -> int:
+        """Return the number of words."""
+        return len(words)
+
+
+@pytest.mark.parametrize(
+    ("function", "total"), [(Counter, 3), (Counter(), 3), (Scaled(), 30), (Scaled, None)]
+)
+def test_the_items_of_tracked_calls_are_the_total(
+    function: Any, total: int | None, recorder: Recorder
+) -> None:
+    """It is known from the start, also of a class, unless it takes an instance to say it."""
+    results = multi_process(function, [["a", "b"], ["c"]], backend="seq", progress=recorder)
+    assert results == [2, 1]
+    assert recorder.snapshots[0].total == total or (total is None and recorder.snapshots[0].total == 2)
+    assert (recorder.last.done, recorder.last.complete) == (total or 30, True)
+
+
 def test_other_classes_are_called_with_each_item(backend: str) -> None:
     """As any function is."""
     assert multi_process(int, ["1", "2"], backend=backend, num_workers=2, base=16) == [1, 2]

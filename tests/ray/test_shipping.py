@@ -85,7 +85,7 @@ class Refuses:
 def test_a_value_that_can_not_be_sent_is_named(ray_session: None, value: Any, cause: str) -> None:
     """Whatever pickling raises, the error names the value, its position if it is an item, and the cause."""
     recorder, name = Recorder(), re.escape(repr(value))
-    with pytest.raises(TypeError, match=rf"(?s)item 1 \({name}\) can't be sent to a worker: .*{cause}"):
+    with pytest.raises(TaskError, match=rf"(?s)task 1 \(item {name}\) .* its item can't be sent .*{cause}"):
         multi_process(lambda item: 1, [1, value, 3], num_workers=1, progress=recorder)
     assert recorder.last.final
     with pytest.raises(TypeError, match=rf"(?s)keyword arguments can't be sent .*it.*{cause}"):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rows import numbered
 
+from speedy_utils import multi_process, multi_process_dataset, tracking
 from speedy_utils._validation import checked_amount, checked_choice, checked_count, checked_name, shorten
 
 
@@ -96,3 +99,24 @@ def test_only_the_beginning_of_a_large_value_is_written(value: Any) -> None:
     Counted.calls = 0
     assert shorten(value, 20) == repr(value[:20])[:19] + "…"
     assert Counted.calls <= 40
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("/".join(["x" * 200] * 25), r"is too long: it has to be [\d,]+ bytes shorter"),
+        ("x" * 300, r"is too long: its longest name has to be \d+ bytes shorter"),
+        ("a\0b", r"must name a folder to be made, not '.*a\\x00b'"),
+    ],
+    ids=["path", "name", "zero"],
+)
+def test_folders_that_can_not_be_made_are_refused(folder: str, says: str, tmp_path: Path) -> None:
+    """A path or a name that the system does not take is a sentence, wherever a folder is given."""
+    path = str(tmp_path / folder)
+    with pytest.raises(ValueError, match=f"checkpoint .*({says})"):
+        multi_process(abs, [1], backend="seq", progress=False, checkpoint=path)
+    with pytest.raises(ValueError, match=f"output_path .*({says})"):
+        multi_process_dataset(numbered(1), lambda rows: rows, path, backend="seq", progress=False)
+    with pytest.raises(ValueError, match=f"folder .*({says})"), tracking(1, folder=path, progress=False):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -100,7 +100,9 @@ class Results:
                 raise Interrupted(said, self.values) from None
             with suppress(Exception):  # an exception of the user's may refuse attributes
                 error.results = self.values  # type: ignore[attr-defined]
-            if self._checkpoint is not None or not isinstance(error, TaskError):  # which says the rest itself
+            kept = any(value is not UNFINISHED for value in self.values)
+            # A TaskError says by itself what it has.
+            if self._checkpoint is not None or (kept and not isinstance(error, TaskError)):
                 logger.warning(said)
             raise
 

@@ -6,14 +6,14 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .._display.base import Progress
 from .._display.format import format_quantity
 from .._engines.driver import Ended, drive
 from .._engines.limits.retries import RetryOn, RetryWait
 from .._engines.payload.refs import plain_function, resolve, shared_arguments
-from .._engines.per_worker import called_with_items, per_worker
+from .._engines.per_worker import called_with_items, makes_callables, per_worker
 from .._engines.task import Arguments
 from .._engines.worker_logs import WorkerLogs
 from .._instrument.decorator import declared_total
@@ -283,10 +283,16 @@ def _totals(
 
     def declared(call: Any) -> int | None:
         args, keywords = call.unpack() if isinstance(call, Arguments) else ((call,), {})
-        return declared_total(func, args, {**keywords, **kwargs})
+        if not makes_callables(func):
+            return declared_total(func, args, {**keywords, **kwargs})
+        try:
+            return declared_total(called_with_items(func), (object(), *args), dict(keywords))
+        except Exception:  # it is a function of the instance, which only workers have
+            return None
 
-    first = declared(calls[0])
-    return None if first is None else [first, *(declared(call) or 0 for call in calls[1:])]
+    totals = [declared(calls[0])]
+    totals += [declared(call) for call in calls[1:]] if totals != [None] else []
+    return None if None in totals else cast("list[int]", totals)
 
 
 def _total_of(total_items: Callable[[Any], Any], index: int, item: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._display.base import Progress
@@ -338,8 +339,10 @@ def _process(
                 logger.warning("the shards' columns don't fit together: %s", misfit)
             misfits.extend(found)
         else:
+            reason = ended.failure.reason.removeprefix(f"{spec}: ")  # the error itself names it
+            ended = ended._replace(failure=replace(ended.failure, reason=reason))
             failed.append(ended.error(spec.index, spec))
-            if isinstance(ended.failure.error, NotSharedError):  # no other shard would do better
+            if isinstance(failed[-1].__cause__, NotSharedError):  # no other shard would do better
                 return True
         return stop and bool(misfits)
 

@@ -37,7 +37,7 @@ from .._sharding.fingerprint import Fingerprint, Part, full_name, function_diffe
 from .._sharding.resume import checked_resume
 from .._sharding.workspace import checked_output
 from .._state.ledger import Count, Key, Metric
-from .._validation import shorten
+from .._validation import refuse_too_long, shorten
 from .._worker.channel.lock import LEASE, LOCK, hold_folder, is_lost
 from ..errors import BusyError, ResumeError
 from .item_keys import item_keys, tell_difference
@@ -50,6 +50,7 @@ logger = logging.getLogger("speedy_utils")
 
 _KIND, _VERSION = "speedy_utils.multi_process", 1
 _MANIFEST, _ITEMS, _HOLDER = "manifest.json", "items", "holder.json"
+_LONGEST = len("/results-00001") + 64  # with names that file systems make
 _EARLY = frozenset({LOCK, LEASE, _HOLDER, f"{_HOLDER}.tmp", f"{_MANIFEST}.tmp", _ITEMS, f"{_ITEMS}.tmp"})
 
 
@@ -111,6 +112,7 @@ class Checkpoint:
             ValueError: It names no folder that could be made.
         """
         path, resume = checked_output(folder, "checkpoint"), checked_resume(resume)
+        refuse_too_long(path, "checkpoint", _LONGEST)
         _refuse_foreign(path)
         now, keys = _identify(func, kwargs, items)
         what, cure = f"the checkpoint {str(path)!r}", "Wait for it to end, or choose another folder."

@@ -75,7 +75,11 @@ class Engine(Feed, Protocol):
         ...
 
     def submit(self, chunk: Chunk) -> None:
-        """Start a chunk, or let it wait for its worker."""
+        """Start a chunk, or let it wait for its worker.
+
+        Raises:
+            UnsentItemError: One of its items can't be sent to a worker.
+        """
         ...
 
     def wait(self, timeout: float | None = None) -> None:

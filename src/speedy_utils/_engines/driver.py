@@ -24,6 +24,7 @@ from .base import Engine
 from .chunk_sizes import ChunkSizes
 from .payload.refs import is_ref
 from .payload.shipment import PLAIN_TYPES
+from .payload.unsent import UnsentItemError
 from .task import Chunk, ChunkOutcome, Failure, Outcome
 
 logger = logging.getLogger("speedy_utils")
@@ -243,9 +244,22 @@ class Driver:
             if failure is not None and not failure.unsuited_node:
                 _warn_of_retry(chunk, self._max_retries, failure)
             self._run.attempt_chunk(chunk.task, chunk.attempt, chunk.items, chunk.totals)
-            self._engine.submit(chunk)
+            try:
+                self._engine.submit(chunk)
+            except UnsentItemError as error:
+                self._refuse(chunk, error)
+                continue
             self._running[chunk.task, chunk.attempt] = chunk
         return bool(self._running) or (self._tasks.waiting() > 0 and not self._stopped)
+
+    def _refuse(self, chunk: Chunk, unsent: UnsentItemError) -> None:
+        """Let the task fail whose item can't be sent, and start those around it without it."""
+        place, failure = unsent.place, Failure(str(unsent))
+        for start, stop in ((place + 1, len(chunk.items)), (0, place)):
+            if start < stop:
+                self._tasks.hand_back(self._tasks.part(chunk, start, stop), 0)
+        self._run.end_attempts(chunk.task, [_failed_end(chunk, place, Outcome(failure, {}))])
+        self._stopped = bool(self._finish(_failed(chunk, place, failure))) or self._stopped
 
     @property
     def running(self) -> bool:

@@ -21,6 +21,7 @@ from .._worker.chunk_reporter import ChunkReporter
 from .._worker.context import counting, forget, registered
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
+from ..errors import ShardError
 from .limits.retries import NO_RETRIES, RetryPolicy
 from .limits.time_limit import TimeLimit, timeout_error
 from .payload.refs import ValueLostError, resolve
@@ -280,7 +281,7 @@ def _run_tasks(
             failure = failure_of(error)
         except SystemExit as error:
             reason = f"sys.exit({shorten(error.code)}) in the function"
-            if _is_of_ray(error):  # in a signal handler, as it takes the worker's resources away
+            if _is_raised_by(error, "ray"):  # in a signal handler, as it takes the worker's resources away
                 reason = "Ray ended the worker"
             failure = Failure(reason, _without_us(error), worker_lost=True)
         except ValueLostError as error:
@@ -330,12 +331,15 @@ def failure_of(
         retries: Whether it is worth another attempt.
         attempt: The number of the attempt.
     """
-    reason, retry_in = _without_middle(plain_text(_reason(error)), MAX_LINE) + place, None
+    # What this package says of a shard is all that there is to say.
+    own = isinstance(error, ShardError) and _is_raised_by(error, __name__.partition(".")[0])
+    text = str(error) if own else _reason(error)
+    reason, retry_in = _without_middle(plain_text(text), MAX_LINE) + place, None
     try:
         retry_in = retries.wait_after(attempt, error)
     except Exception as broken:  # retry_on and retry_wait are the user's functions
         reason += f" (and retry_on or retry_wait raised {_reason(broken)})"
-    return Failure(reason, _without_us(error), error, retry_in=retry_in)
+    return Failure(reason, "" if own else _without_us(error), error, retry_in=retry_in)
 
 
 def timeout_failure(
@@ -409,10 +413,10 @@ def _reason(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _is_of_ray(error: BaseException) -> bool:
-    """Return whether an exception was raised by code of Ray."""
-    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
-    return str(innermost.f_globals.get("__name__")).startswith("ray.")
+def _is_raised_by(error: BaseException, package: str) -> bool:
+    """Return whether an exception was raised by code of a package."""
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1:]
+    return any(str(each.f_globals.get("__name__")).startswith(f"{package}.") for each in innermost)
 
 
 _OURS = {__name__, awaited.__module__, prepared.__module__, TimeLimit.__module__}

@@ -287,7 +287,8 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     """Return how many items a call of a ``@tracked`` function counts for, or None if that is not known.
 
     Args:
-        function: Any callable. Bound methods and ``functools.partial`` are looked through.
+        function: Any callable. Bound methods, ``functools.partial`` and objects whose ``__call__`` is
+            ``@tracked`` are looked through.
         args: The positional arguments of the call.
         kwargs: Its keyword arguments.
     """
@@ -299,6 +300,10 @@ def declared_total(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             function, args, kwargs = function.func, (*function.args, *args), function.keywords | kwargs
         elif issubclass(kind, MethodType):
             function, args = function.__func__, (function.__self__, *args)
+        elif kind is TrackedObject or hasattr(function, "__tracked__"):
+            break
+        elif type(call := getattr(function, "__call__", None)) in (MethodType, _BoundTracked):  # noqa: B004 - it is read
+            function = call
         else:
             break
     if kind is TrackedObject:

@@ -18,8 +18,8 @@ from .._engines.environment.surroundings import Surroundings
 from .._engines.environment.thread_limits import ThreadLimits
 from .._engines.payload.refs import is_ref
 from .._engines.payload.results import unpack_outcome
-from .._engines.payload.shipment import Shipment, is_plain, unsent_place
-from .._engines.payload.unsent import sending
+from .._engines.payload.shipment import Shipment, is_plain
+from .._engines.payload.unsent import sending, unsent_item
 from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
 from .._engines.task import Chunk, ChunkOutcome, Failure
 from .._interrupts import delaying_ctrl_c
@@ -161,7 +161,11 @@ class RayEngine:
         self._silence = SilenceWatch(ray.get_runtime_context().get_node_id(), dead_nodes)
 
     def submit(self, chunk: Chunk) -> None:
-        """Start a Ray task."""
+        """Start a Ray task.
+
+        Raises:
+            UnsentItemError: An item of the chunk can't be pickled.
+        """
         self._check_ray()
         items, arguments = chunk.items, (chunk.task, chunk.attempt, chunk.totals)
         if is_ref(items[0]):  # it is alone
@@ -170,7 +174,7 @@ class RayEngine:
         elif is_plain(items):
             ref = self._task.remote(__version__, self._shared_refs, (*arguments, items, None))
         else:
-            packed = self._packed(chunk.task, list(items))
+            packed = self._packed(list(items))
             ref = self._task.remote(__version__, self._shared_refs, (*arguments, None, packed))
         self._chunks[ref] = chunk
         if self._silence is not None:
@@ -179,16 +183,14 @@ class RayEngine:
             self._overdue.start(chunk)
         self._demand.submitted(chunk)
 
-    def _packed(self, task: int, items: list[Any]) -> tuple[Any, ...]:
+    def _packed(self, items: list[Any]) -> tuple[Any, ...]:
         """Return items as they are sent, and let these and later tasks have what they need."""
         from .worker import RayPickler
 
         try:
             return self._pack(items)
         except Exception as error:  # pickling is code of the user's classes, and may raise anything
-            place, cause = unsent_place(self._pack, items) or (0, error)
-            with sending(f"item {task + place}", items[place], RayPickler):
-                raise cause from None
+            raise unsent_item(items, self._pack, error, RayPickler) from None
 
     def _pack(self, value: Any) -> tuple[Any, ...]:
         import ray

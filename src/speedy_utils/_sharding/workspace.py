@@ -38,10 +38,10 @@ from typing import TYPE_CHECKING, Literal
 from .. import __version__
 from .._display.format import format_time_of_day
 from .._state.ledger import Count, Key, Metric
-from .._validation import shorten
+from .._validation import refuse_too_long, shorten
 from .._worker.channel.lock import LEASE, LOCK, hold_folder, is_lost
 from ..errors import BusyError, ResumeError
-from .disk.obstacles import refuse_immovable, refuse_too_long
+from .disk.obstacles import refuse_immovable
 from .files import discard, swap_in, sync, undo_swap, write_json
 from .fingerprint import Fingerprint
 from .resume import Fresh, Manifest, Refuse, decide
@@ -57,6 +57,7 @@ logger = logging.getLogger("speedy_utils")
 _HOLDER, _MANIFEST, _PUBLISHED = "holder.json", "manifest.json", "published"
 _SHARDS, _MERGED, _OLD, _RUBBISH = "shards", "merged", "old", "rubbish"
 _COUNTS = "counts.json"
+_LONGEST = len("/shards/00000/01234567/output/data-00000-of-00001.arrow") + 64  # with names of the user's
 _FOLDERS = (_SHARDS, _MERGED, _OLD, _RUBBISH)
 
 # What may lie in the folder while there is no manifest, at the very start and at the very end.
@@ -128,7 +129,7 @@ class Workspace:
         """
         output = checked_output(output_path)
         folder = output.with_name(f"{output.name}.partial")
-        refuse_too_long(output, folder)
+        refuse_too_long(folder, "output_path", _LONGEST, output)
         _refuse_foreign(folder)
         new_parents = [parent for parent in folder.parents if not parent.exists()]
         cure = "Wait for it to end, or choose another output_path."
@@ -330,7 +331,7 @@ def checked_output(output_path: str | os.PathLike[str], name: str = "output_path
     if "://" in text:
         raise ValueError(f"{name} must be a folder of a mounted file system, not {text!r}")
     path = Path(os.path.abspath(os.path.expanduser(text)))
-    if not text or not path.name:
+    if not text or "\0" in text or not path.name:
         raise ValueError(f"{name} must name a folder to be made, not {text!r}")
     with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
         current, real = Path.cwd(), Path(os.path.realpath(path))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from speedy_utils._display.base import choose_display
 from speedy_utils._engines.chunk_sizes import ChunkSizes
 from speedy_utils._engines.driver import PARTS, Ended, drive
+from speedy_utils._engines.payload.unsent import UnsentItemError
 from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
 from speedy_utils._run.feed import LocalFeed
 from speedy_utils._run.run import Run
@@ -168,3 +169,35 @@ def test_a_lost_chunk_is_split_until_the_task_that_ends_workers_is_alone() -> No
     assert [(each.first, each.item) for each in failed] == [(7_777, 7_777)]
     assert sum(len(each.values) for each in ended) == 9_999
     assert shown[-1].retries == sum(engine.lost[:-1])
+
+
+def test_items_that_can_not_be_sent_fail_alone() -> None:
+    """Wherever they are in a chunk, the tasks around them run, once and as a first attempt."""
+
+    class Engine(DrawingEngine):
+        """It can't send the multiples of seven."""
+
+        def submit(self, chunk: Chunk) -> None:
+            """Refuse the first of them."""
+            for place, item in enumerate(chunk.items):
+                if item % 7 == 0:
+                    raise UnsentItemError(place, "its item can't be sent")
+            super().submit(chunk)
+
+        def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+            """End the newest chunk."""
+            chunk = self._running.pop()
+            self.started += [(task, chunk.attempt) for task in chunk.items]
+            return [(chunk, ChunkOutcome([*chunk.items]))]
+
+    engine, ended, shown = Engine(lambda _: False, set(), 2, set()), [], []
+    with Run("Run", 100, tasks=100, display=choose_display(shown.append), feed=engine) as run:
+        drive(engine, run, range(100), ended.append, max_retries=2, totals=[1] * 100, sizes=ChunkSizes(30))
+    failed = [each for each in ended if each.failure]
+    assert sorted((each.first, each.item, each.attempts) for each in failed) == [
+        (task, task, 1) for task in range(0, 100, 7)
+    ]
+    assert {each.failure.reason for each in failed} == {"its item can't be sent"}
+    assert sorted(engine.started) == [(task, 1) for task in range(100) if task % 7]
+    last = shown[-1]
+    assert (last.done, last.tasks_done, last.tasks_failed, last.retries) == (85, 85, 15, 0)

@@ -210,6 +210,8 @@ def test_total_comes_from_the_arguments(
         tracked(total=len)(sorted),
         tracked(total=lambda self, rows: len(rows))(Reader().read),
         tracked(total=lambda rows: len(rows))(Reader()),
+        type("K", (), {"__call__": tracked(total="rows")(lambda self, rows: 0)})(),
+        type("K", (), {"__call__": tracked(total="rows")(functools.lru_cache(lambda self, rows: 0))})(),
         types.MethodType(tracked(total="rows")(lambda self, rows: 0), object()),
         type("K", (), {"f": tracked(total="rows")(classmethod(lambda cls, rows: 0))}).f,
         type("K", (), {"f": tracked(total="rows")(staticmethod(lambda rows: 0))})().f,

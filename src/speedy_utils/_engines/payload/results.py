@@ -125,20 +125,22 @@ def _load(outcome: ChunkOutcome, place: int, packed: Packed | None) -> None:
 
 
 def _unread_result(error: Exception) -> Failure:
-    text = plain_text("".join(traceback.format_exception(error)))
-    return Failure(f"its result could not be read: {first_line(error)}", text, error)
+    return Failure(f"its result could not be read: {first_line(error)}", _traceback_of_user(error), error)
 
 
 def unread(what: str, error: Exception) -> Sent:
     """Return what a chunk sends whose function or items its worker can't read."""
+    reason = f"{what} could not be read in a worker: {first_line(error)}"
+    return Sent(ChunkOutcome(failure=Failure(reason, _traceback_of_user(error))))
+
+
+def _traceback_of_user(error: Exception) -> str:
+    """Return the traceback from the user's code on; empty if there is none of that."""
     trace = error.__traceback__
     while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(_OURS):
-        trace = trace.tb_next  # what is left is the user's code
-    text = (
-        "" if trace is None else plain_text("".join(traceback.format_exception(error.with_traceback(trace))))
-    )
-    failure = Failure(f"{what} could not be read in a worker: {first_line(error)}", text)
-    return Sent(ChunkOutcome(failure=failure))
+        trace = trace.tb_next
+    error.__traceback__ = trace  # in the program it is shown as the cause of a TaskError
+    return "" if trace is None else plain_text("".join(traceback.format_exception(error)))
 
 
 _OURS = f"{__name__.partition('.')[0]}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
 
@@ -99,21 +99,6 @@ def pack_item(pickler: Callable[[Mode], ProjectPickler], value: Any) -> Packed:
 def is_plain(values: Iterable[Any]) -> bool:
     """Return whether values need no packing."""
     return PLAIN_TYPES.issuperset(map(type, values))
-
-
-def unsent_place(pack: Callable[[Any], object], values: Sequence[Any]) -> tuple[int, Exception] | None:
-    """Return the place of the first value that can't be packed, and why.
-
-    Args:
-        pack: Packs a value.
-        values: The values.
-    """
-    for place, value in enumerate(values):
-        try:
-            pack(value)
-        except Exception as error:  # noqa: PERF203 - pickling is code of the user's classes
-            return place, error
-    return None
 
 
 class Shipment:

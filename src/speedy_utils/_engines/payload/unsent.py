@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ SEARCH_TIMEOUT_S = 1.0
 
 _MAX_DEPTH = 30
 
-_PATHS = {"func": "func", "item": "item"}
+_PATHS = {"func": "func"}
 """How an expression begins that says where a value is; keyword arguments have names of their own."""
 
 _PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None))
@@ -38,6 +38,18 @@ _PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None))
 
 class UnsentValueError(TypeError):
     """A value can't be pickled. The text names it, and says what to do."""
+
+
+class UnsentItemError(TypeError):
+    """An item of a chunk can't be pickled. The text names what of it, and says what to do.
+
+    Attributes:
+        place: Its place in the chunk.
+    """
+
+    def __init__(self, place: int, text: str) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 class Culprit(NamedTuple):
@@ -79,7 +91,7 @@ def sending(what: str, value: Any, pickler: type[ProjectPickler]) -> Iterator[No
     """Raise an error that names what can't be pickled, if a value can't be in the block.
 
     Args:
-        what: What the value is: ``"func"``, ``"item 7"``, ``"the keyword arguments"``.
+        what: What the value is: ``"func"`` or ``"the keyword arguments"``.
         value: The value.
         pickler: Pickles it.
 
@@ -94,11 +106,36 @@ def sending(what: str, value: Any, pickler: type[ProjectPickler]) -> Iterator[No
     except Exception as error:  # pickling is code of the user's classes, and may raise anything
         kind = what.partition(" ")[0]
         found = find_culprit(_PATHS.get(kind, ""), value, error, pickler)
-        which = f" ({shorten(value, 80)})" if kind == "item" else ""
         advice = cure(found)
         if kind == "func" and is_project_module(type(value).__module__) and makes_callables(type(value)):
             advice = f"Pass the class {type(value).__qualname__} as func: each worker makes an instance"
-        raise TypeError(f"{what}{which} can't be sent to a worker: {found}.\n{advice}") from None
+        raise TypeError(f"{what} can't be sent to a worker: {found}.\n{advice}") from None
+
+
+def unsent_item(
+    items: Sequence[Any], pack: Callable[[Any], object], error: Exception, pickler: type[ProjectPickler]
+) -> UnsentItemError:
+    """Return the error for items that can't be packed, which names the first one that can't.
+
+    Args:
+        items: The items.
+        pack: Packs one of them.
+        error: What packing all of them has raised.
+        pickler: Pickles parts of an item.
+    """
+    place = 0
+    for at, item in enumerate(items):
+        try:
+            pack(item)
+        except Exception as cause:  # noqa: PERF203 - pickling is code of the user's classes
+            place, error = at, cause
+            break
+    if isinstance(error, UnsentValueError):  # of a class that the item needs
+        text = " ".join(str(error).split("\n"))
+    else:
+        found = find_culprit("item", items[place], error, pickler)
+        text = f"{found}. {cure(found)}"
+    return UnsentItemError(place, f"its item can't be sent to a worker: {text}")
 
 
 def cure(culprit: Culprit, reader: str = "func", *, in_main: bool = False) -> str:

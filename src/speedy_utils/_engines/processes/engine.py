@@ -23,8 +23,8 @@ from ..environment.thread_limits import ThreadLimits
 from ..limits.time_limit import GRACE_S
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
-from ..payload.shipment import Packed, Shipment, is_plain, pack_item, unsent_place
-from ..payload.unsent import sending
+from ..payload.shipment import Packed, Shipment, is_plain, pack_item
+from ..payload.unsent import sending, unsent_item
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
 from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of, timeout_failure
 from .data import inherited_places
@@ -106,7 +106,11 @@ class ProcessEngine:
         self._output.start()
 
     def submit(self, chunk: Chunk) -> None:
-        """Hand the chunk to a worker that waits; one is started if there is none."""
+        """Hand the chunk to a worker that waits; one is started if there is none.
+
+        Raises:
+            UnsentItemError: One of its items can't be pickled.
+        """
         failure, sent = self._unusable, chunk
         if failure is None and is_ref(chunk.items[0]):  # it is alone
             try:
@@ -266,9 +270,7 @@ class ProcessEngine:
         try:
             packed = pack(items)
         except Exception as error:  # pickling is code of the user's classes, and may raise anything
-            place, cause = unsent_place(pack, items) or (0, error)
-            with sending(f"item {chunk.task + place}", items[place], ProcessPickler):
-                raise cause from None
+            raise unsent_item(items, pack, error, ProcessPickler) from None
         return order._replace(packed=packed, definitions=self._definitions)
 
     def _pack(self, value: Any) -> Packed:

@@ -10,31 +10,6 @@ from pathlib import Path
 # Linux: the request that reads a file's attributes, and those that forbid to rename and delete it.
 _GET_FLAGS, _IMMUTABLE, _APPEND_ONLY = 0x80086601, 0x10, 0x20
 
-# The longest path below the run's folder that the package itself makes, and room for names of the user's.
-_LONGEST = len("/shards/00000/01234567/output/data-00000-of-00001.arrow") + 64
-
-
-def refuse_too_long(output: Path, folder: Path) -> None:
-    """Raise ValueError if a name or path of the run would be too long for the system.
-
-    Args:
-        output: Where the output is to appear.
-        folder: The folder of the run.
-    """
-    above = next(parent for parent in folder.parents if parent.exists())
-    limits = {}
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows; file systems that don't say
-        limits = {name: os.pathconf(above, name) for name in ("PC_NAME_MAX", "PC_PATH_MAX")}
-    for length, limit, what in (
-        (len(os.fsencode(folder.name)), limits.get("PC_NAME_MAX", 0), "its name"),
-        (len(os.fsencode(folder)) + _LONGEST, limits.get("PC_PATH_MAX", 0), "it"),
-    ):
-        if 0 < limit < length:
-            raise ValueError(
-                f"output_path '{str(output)[:60]}...' is too long: {what} has to be {length - limit} bytes "
-                f"shorter, so that the files of the run in {folder.name[-20:]!r} can be made."
-            )
-
 
 def refuse_immovable(output: Path) -> None:
     """Raise FileExistsError if a folder can't be renamed, or something in it can't be deleted.

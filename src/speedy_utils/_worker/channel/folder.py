@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..._validation import refuse_too_long
 from .lock import LEASE, LOCK, hold_folder
 from .state_file import HOST, RUN, UNFINISHED
 
@@ -33,6 +34,8 @@ _PREFIX = f"speedy_utils-{os.getuid() if hasattr(os, 'getuid') else 0}-"
 
 _RUN, _NEW = f"{_PREFIX}run-", f"{_PREFIX}new-"
 """And then: once their driver holds the lock, and before."""
+
+_LONGEST = len("/0123456789-01234567-0123456789-0123456789.new")
 
 _STATE = re.compile(r"\d+-[0-9a-f]{8}(-\d+)?\.json|\d+-[0-9a-f]{8}(-\d+){1,2}\.new")
 """The names of state files."""
@@ -72,6 +75,7 @@ class RunFolder:
             self.path, self._lock = self._new_folder()
         else:
             self.path = Path(folder).absolute()
+            refuse_too_long(self.path, "folder", _LONGEST)
             self._made = not self.path.exists()
             cure = "Wait for it to end, or give another folder."
             self._lock = hold_folder(self.path, RUN, what=f"folder={str(folder)!r}", cure=cure)

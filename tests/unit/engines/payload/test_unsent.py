@@ -12,14 +12,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from speedy_utils._engines.payload import unsent
 from speedy_utils._engines.payload.results import pack_outcome
 from speedy_utils._engines.payload.shipment import Shipment, pack_item
-from speedy_utils._engines.payload.unsent import sending
+from speedy_utils._engines.payload.unsent import sending, unsent_item
 from speedy_utils._engines.processes.worker import ProcessPickler
 from speedy_utils._engines.task import ChunkOutcome
 
@@ -32,6 +32,16 @@ def refusal(what: str, value: Any, pack: Callable[[Any], Any] | None = None) -> 
         (pack or functools.partial(pack_item, ProcessPickler))(value)
     assert type(caught.value) is TypeError
     return str(caught.value)
+
+
+def refused_item(value: Any) -> str:
+    """Return the reason why the task fails whose item can't be sent, the second of a chunk."""
+    pack, items = functools.partial(pack_item, ProcessPickler), [1, value, value]
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - pickling raises anything
+        pack(items)
+    error = unsent_item(items, pack, cast("Exception", caught.value), ProcessPickler)
+    assert error.place == 1
+    return str(error)
 
 
 def refused_function(text: str, name: str) -> str:
@@ -91,24 +101,24 @@ def with_closure(held: Any) -> Callable[[], Any]:
 )
 def test_the_part_that_can_not_be_sent_is_named(put: Callable[[Any], Any], path: str) -> None:
     """However deep a value is inside of an item, the error says where, and of which type it is."""
-    text = refusal("item 7", put(threading.Lock()))
-    assert text.startswith("item 7 (")
-    assert f" can't be sent to a worker: {path} is a _thread.lock.\n" in text
-    assert text.endswith(f"\nMake it inside func, or {THREADS}")
+    text = refused_item(put(threading.Lock()))
+    assert text == (
+        f"its item can't be sent to a worker: {path} is a _thread.lock. Make it inside func, or {THREADS}"
+    )
 
 
 def test_an_object_that_contains_itself_is_searched_once() -> None:
     """A cycle is no trouble for the search."""
     loop: dict[str, Any] = {"held": threading.Lock()}
     loop["self"] = [loop]
-    assert "item['held'] is a _thread.lock" in refusal("item 0", loop)
+    assert "item['held'] is a _thread.lock" in refused_item(loop)
 
 
 def test_a_search_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found until then is named."""
     monkeypatch.setattr(unsent, "SEARCH_TIMEOUT_S", 0)
-    assert "item is a list (TypeError: cannot pickle '_thread.lock' object)" in refusal(
-        "item 0", [threading.Lock()]
+    assert "item is a list (TypeError: cannot pickle '_thread.lock' object)" in refused_item(
+        [threading.Lock()]
     )
 
 
@@ -117,7 +127,7 @@ def test_a_value_that_is_too_deep_is_named_itself() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    assert "to a worker: item is a list (PicklingError: " in refusal("item 0", deep)
+    assert "to a worker: item is a list (PicklingError: " in refused_item(deep)
     while deep:  # freed level by level, as older Pythons end with too deep a recursion
         deep = deep[0]
 
@@ -135,19 +145,19 @@ def test_other_kinds_are_named_with_their_cure(make: Callable[[], Any], found: s
     """Generators, connections, sockets and values of threads are named by their type."""
     value = make()
     with closing(value) if hasattr(value, "close") else closing(SimpleNamespace(close=int)):
-        text = refusal("item 0", value)
+        text = refused_item(value)
     assert found in text
-    assert text.endswith(f"\n{cure}, or {THREADS}")
+    assert text.endswith(f" {cure}, or {THREADS}")
 
 
 def test_an_open_file_is_named_with_what_pickling_says(tmp_path: Path) -> None:
     """The reason is there where the type does not say it."""
     with (tmp_path / "out").open("w") as file:
-        text = refusal("item 0", {"out": file})
+        text = refused_item({"out": file})
     assert (
         "item['out'] is a _io.TextIOWrapper (PicklingError: Cannot pickle files that are not opened" in text
     )
-    assert f"\nOpen it inside func, or {THREADS}" in text
+    assert f" Open it inside func, or {THREADS}" in text
 
 
 def test_keyword_arguments_are_named_as_they_are_called() -> None:
@@ -241,7 +251,7 @@ def test_a_pickling_that_raises_something_else_is_told() -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             raise RuntimeError("I stay here")
 
-    assert "Refuses (RuntimeError: I stay here)" in refusal("item 1", [Refuses()])
+    assert "Refuses (RuntimeError: I stay here)" in refused_item([Refuses()])
 
 
 class Model:

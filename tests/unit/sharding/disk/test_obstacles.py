@@ -79,11 +79,11 @@ def test_a_folder_without_permission_is_refused(output: Path, monkeypatch: pytes
         Workspace.open(output, overwrite=True)
 
 
-@pytest.mark.parametrize("kind", ["name", "path"])
+@pytest.mark.parametrize("kind", ["name", "path", "beyond"])
 def test_what_is_too_long_is_refused(kind: str, tmp_path: Path) -> None:
     """A name or path that leaves no room for the run's own names is a ValueError; nothing is made."""
     deep = tmp_path.joinpath(*["d" * 200] * ((3950 - len(str(tmp_path))) // 201), "e" * 100)
-    output = deep if kind == "path" else tmp_path / ("n" * 250)
+    output = {"path": deep, "name": tmp_path / ("n" * 250), "beyond": deep.joinpath(*["f" * 200] * 9)}[kind]
     with pytest.raises(ValueError, match=r"too long: it.* bytes shorter"):
         Workspace.open(output)
     assert os.listdir(tmp_path) == []

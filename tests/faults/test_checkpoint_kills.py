@@ -14,7 +14,7 @@ import pytest
 from support.backends import SLOW_RAY
 from support.programs import environment
 
-CALLS, WORKERS = 10_000, 4
+CALLS, WORKERS, CHUNK = 10_000, 4, 20
 
 IN_HAND = 100
 """Calls of a worker, at most, whose results were not on the disk when the program was killed."""
@@ -32,7 +32,7 @@ def ask(prompt, paid):
 if __name__ == "__main__":
     prompts = [f"prompt {{n}}" for n in range({CALLS})]
     paid = str(Path(__file__).with_name("paid"))
-    options = {{"backend": sys.argv[1], "num_workers": {WORKERS}, "progress": False}}
+    options = {{"backend": sys.argv[1], "num_workers": {WORKERS}, "chunksize": {CHUNK}, "progress": False}}
     answers = multi_process(ask, prompts, checkpoint="answers", paid=paid, **options)
     assert answers == [prompt.upper() for prompt in prompts]
     print("all answers")

@@ -92,9 +92,8 @@ def test_a_lost_worker_is_reported_with_task_node_and_cause(
         return i * i
 
     recorder.hook = lambda snapshot: snapshot.done == 1600 and seen.touch()
-    results = multi_process(
-        task, range(3), num_workers=1, total_items=thousand, poll_interval=0.02, progress=recorder
-    )
+    options: Any = {"num_workers": 1, "chunksize": 1, "poll_interval": 0.02, "progress": recorder}
+    results = multi_process(task, range(3), total_items=thousand, **options)
     assert results == [0, 1, 4]
     assert (recorder.last.done, recorder.last.total, recorder.last.retries) == (3 * ITEMS, 3 * ITEMS, 1)
     (line,) = retries(caplog)

@@ -36,9 +36,10 @@ CELLS = [
     import notebook_helper
     from datasets import Dataset, load_from_disk
     from speedy_utils import FailedShardsError, multi_process, multi_process_dataset
+    from speedy_utils._engines.processes.starting import start_method
 
     def call(resume=True):
-        for backend in ("ray", "threads", "seq"):
+        for backend in ("processes", "ray", "threads", "seq"):
             on = {"num_workers": 2, "backend": backend}
             print(backend, set(multi_process(notebook_helper.version, range(4), **on)))
             data = Dataset.from_dict({"x": [0, 1, 2, 3]})
@@ -50,7 +51,7 @@ CELLS = [
             else:
                 print(load_from_disk(out)["by"][:])
     """,
-    "call()",
+    "print(start_method()); call()",
     """
     import os, pathlib
     path = pathlib.Path("notebook_helper.py")
@@ -58,14 +59,17 @@ CELLS = [
     path.write_text(path.with_suffix(".new").read_text())
     os.utime(path, ns=(before + 10**10, before + 10**10))
     """,
-    "call(resume='trust')",
+    "print(start_method()); call(resume='trust')",
 ]
 
 
 def test_a_module_that_is_reloaded_runs_as_it_was_edited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ``%autoreload 2`` an edited module's new code runs, and goes on with an interrupted dataset."""
+    """With ``%autoreload 2`` an edited module's new code runs, and goes on with an interrupted dataset.
+
+    The notebook is forked until it has started a Ray.
+    """
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -79,8 +83,9 @@ def test_a_module_that_is_reloaded_runs_as_it_was_edited(
         "".join(each.text for each in cell.outputs if each.get("name") == "stdout").splitlines()
         for cell in (cells[1], cells[3])
     )
-    engines = ("ray", "threads", "seq")
+    engines = ("processes", "ray", "threads", "seq")
+    assert (first.pop(0), second.pop(0)) == ("fork", "forkserver")
     assert first[::2] == [f"{name} {{'old name notebooks'}}" for name in engines]
-    assert first[1::2] == ["1 ValueError: a bug"] * 3
+    assert first[1::2] == ["1 ValueError: a bug"] * 4
     assert second[::2] == [f"{name} {{'new name notebooks'}}" for name in engines]
-    assert second[1::2] == ["['old', 'old', 'new', 'new']"] * 3
+    assert second[1::2] == ["['old', 'old', 'new', 'new']"] * 4

@@ -109,6 +109,7 @@ class ProjectPickler(_Base):
         carried: What travels beside it.
         reached: The project's functions and classes that were found by name.
         pickled: The functions and classes whose insides were pickled.
+        modules: Where the functions, classes and types are from that were come across.
     """
 
     cloudpickle: Any
@@ -125,6 +126,7 @@ class ProjectPickler(_Base):
         super().__init__(self.file, protocol=5, buffer_callback=self.buffers.append)
         self.reached: dict[Named, None] = {}
         self.pickled: list[Any] = []
+        self.modules: set[str] = set()
         self.carried: list[Any] = []
         self._mode, self._shipped, self._by_reference = mode, frozenset(shipped), by_reference or {}
         self._homes: dict[str, Home] = {}
@@ -138,6 +140,8 @@ class ProjectPickler(_Base):
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled; called for all but plain values and containers."""
         kind = type(obj)
+        named = obj if kind in (ModuleType, FunctionType) or issubclass(kind, type) else kind
+        self.modules.add(str(named.__name__ if kind is ModuleType else named.__module__))
         if self.carries(kind):
             self.carried.append(obj)
             return take_carried, (len(self.carried) - 1,)

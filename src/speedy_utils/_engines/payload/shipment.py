@@ -110,12 +110,14 @@ class Shipment:
 
     Attributes:
         by_reference: Modules that go by reference, and why.
+        modules: Where the functions, classes and types of what was packed are from.
     """
 
     def __init__(self, pickler: type[ProjectPickler], *, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.by_reference: dict[str, str] = {}
         self._pickler, self._max_bytes = pickler, max_value_bytes
         self._shipped: set[Named] = set()
+        self.modules: set[str] = set()
 
     def define(self, value: Any) -> Packed:
         """Pack a value with the code and the values that it reaches in the project's modules.
@@ -135,6 +137,7 @@ class Shipment:
                 continue
             if packed.size() <= self._max_bytes or not self._refer(self._blamed(used.pickled)):
                 self._shipped |= used.reached.keys()
+                self.modules |= used.modules
                 return packed
 
     def name(self, value: Any) -> tuple[Packed, Packed | None]:
@@ -145,6 +148,7 @@ class Shipment:
         """
         used = self._pickler("item", by_reference=self.by_reference)
         packed = _pack(used, value)
+        self.modules |= used.modules
         new = used.reached.keys() - self._shipped
         if not new:
             return packed, None

@@ -101,8 +101,6 @@ class ProcessEngine:
                 self._unusable = failure_of(error)
             else:
                 self._shared = self._packed(kwargs)
-                context = start_context(self._method, self._work.function)
-                self._start_process = partial(start_process, context, self._shared)
         self._output.start()
 
     def submit(self, chunk: Chunk) -> None:
@@ -241,7 +239,11 @@ class ProcessEngine:
 
     def _start_worker(self) -> Worker:
         if self._start_process is None:
-            raise RuntimeError("the engine has not been started")
+            if self._shared is None:
+                raise RuntimeError("the engine has not been started")
+            # With the first items it is known what workers need.
+            context = start_context(self._method, self._shipment.modules)
+            self._start_process = partial(start_process, context, self._shared)
         worker = Worker(self._start_process, self._output)
         self._workers.append(worker)
         return worker

@@ -21,8 +21,22 @@ STACK_BYTES = 2_048
 TIMEOUT_S = 0.2
 """Seconds in which threads must begin to wait: those of OpenBLAS spin for a while after a call."""
 
-_HARMLESS = ("libarrow.", "openblas", "libmkl")
-"""Parts of the names of libraries which end their threads before a fork and start them anew."""
+_HARMLESS = ("libarrow.", "openblas", "libmkl", "libzmq")
+"""Parts of the names of libraries which end their threads before a fork and start them anew, and of that of
+notebooks, whose threads only move messages of the program."""
+
+_DEVICES = ("libcuda.", "libamdhip64", "libze_loader", "libtpu")
+"""Parts of the names of libraries that drive devices: a fork can't use what the program has begun to use."""
+
+
+def uses_devices() -> bool:
+    """Return whether what drives a GPU, or the like, is loaded: libraries load it for its first use.
+
+    Raises:
+        OSError: It can't be known.
+    """
+    with open("/proc/self/maps") as file:
+        return any(part in line for line in file for part in _DEVICES)
 
 
 def are_harmless(threads: Iterable[int]) -> bool:

@@ -4,15 +4,16 @@ A fork has all that the program has, at once, and nothing has to be pickled. But
 lives on in it, and a lock that another one held stays held for ever. So the program is forked only while no
 threads live in it but those that are known to be harmless:
 
-- Python's own: the main thread, and tqdm's monitor, which sleeps.
+- Python's own: the main thread, tqdm's monitor, which sleeps, and those of a notebook while they wait.
 - Of C: OpenBLAS and MKL end their threads before a fork and start them anew, and so does Arrow with its
   pools. See ``native_threads``.
 
 It is forked once, for a server that forks the workers; see ``fork_server``.
 
-Other threads are not harmless: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. CUDA can't be
-used at all in a fork of a program that has used it. In these cases the fork server of multiprocessing is
-asked: a process without threads that has imported what the function's modules import.
+Other threads are not harmless: those of gRPC (Ray, TensorFlow), of OpenMP in PyTorch, of JAX. A library that
+is imported and has no thread yet is. CUDA can't be used at all in a fork of a program that has used it. In
+these cases the fork server of multiprocessing is asked: a process without threads that has imported what the
+function and the items are made of.
 """
 
 from __future__ import annotations
@@ -23,22 +24,31 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from multiprocessing.context import BaseContext
 from types import ModuleType
-from typing import Any
 
 from ..._interrupts import after_fork_in_child
-from .native_threads import are_harmless
+from .native_threads import are_harmless, uses_devices
 
-_HARMFUL = ("ray", "grpc", "torch", "tensorflow", "jax", "vllm")
-"""Packages whose threads, or devices, a fork breaks."""
+_HARMFUL = ("tensorflow", "jax", "vllm")
+"""Packages that a fork breaks in other ways, or that warn of it."""
 
 _HARMLESS_THREADS = ("TMonitor",)
 """The classes of Python threads that hold no lock for longer than a moment: tqdm's monitor."""
+
+_NOTEBOOKS = ("ipykernel", "IPython")
+"""Packages whose threads hold no lock while they wait; those of a function are in these."""
+
+_WAITS_IN = ("select", "wait", "device", "run", "_watch_pipe_fd")
+"""The functions in which they wait."""
+
+TIMEOUT_S = 0.2
+"""Seconds in which they must begin to wait: one may be showing what was printed last."""
 
 
 def start_method() -> str:
@@ -62,25 +72,44 @@ def _may_fork() -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     others = [each for each in threading.enumerate() if each is not threading.main_thread()]
-    if any(type(each).__name__ not in _HARMLESS_THREADS for each in others):
+    if not all(map(_is_harmless, others)):
         return False
     try:
+        if uses_devices():
+            return False
         threads = {int(name) for name in os.listdir("/proc/self/task")}
     except OSError:
         return False
     return are_harmless(threads - {os.getpid(), *(each.native_id for each in others)})
 
 
-def start_context(method: str, function: Callable[..., Any]) -> BaseContext:
+def _is_harmless(thread: threading.Thread) -> bool:
+    if type(thread).__name__ in _HARMLESS_THREADS:
+        return True
+    home = str(getattr(getattr(thread, "_target", None), "__module__", type(thread).__module__))
+    if _package(home) not in _NOTEBOOKS:
+        return False
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        # Private by its name, and documented.
+        frame = sys._current_frames().get(thread.ident or 0)
+        if frame is None or frame.f_code.co_name in _WAITS_IN:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def start_context(method: str, modules: Iterable[str]) -> BaseContext:
     """Return the context of multiprocessing that starts workers.
 
     Args:
         method: How.
-        function: The user's function: a fork server imports what its module has imported.
+        modules: Where the functions, classes and types are from that workers need: a fork server imports
+            those that are installed, and what the project's modules have imported.
     """
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        _preload(context, {f"{__package__}.worker", *_packages_of(function)})
+        _preload(context, {f"{__package__}.worker", *_installed(modules)})
     return context
 
 
@@ -92,7 +121,7 @@ def _preload(context: BaseContext, modules: set[str]) -> None:
 
     Does nothing to one that the program has started and uses.
     """
-    if modules <= _preloaded or multiprocessing.active_children():
+    if {*map(_package, modules)} <= {*map(_package, _preloaded)} or multiprocessing.active_children():
         return
     stop = getattr(getattr(multiprocessing.forkserver, "_forkserver", None), "_stop", None)  # it is private
     if stop is not None:
@@ -101,21 +130,26 @@ def _preload(context: BaseContext, modules: set[str]) -> None:
     context.set_forkserver_preload(sorted(_preloaded))
 
 
-def _packages_of(function: Callable[..., Any]) -> list[str]:
-    """Return the installed packages that the module of a function has imported."""
+def _installed(modules: Iterable[str]) -> set[str]:
+    """Return those of some modules that are installed, and what others have imported."""
     from ..payload.project_modules import is_project_module
 
-    scope = getattr(function, "__globals__", {})
-    names = {
-        value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", None))
-        for value in scope.values()
-    }
-    top = {name.partition(".")[0] for name in names} & sys.modules.keys()
-    return sorted(
+    found: set[str] = set()
+    for name in modules:
+        found.add(name)
+        if name != "__main__" and is_project_module(name):
+            for value in vars(sys.modules.get(name, sys)).values():
+                is_module = isinstance(value, ModuleType)
+                found.add(value.__name__ if is_module else str(getattr(value, "__module__", None)))
+    return {
         name
-        for name in top - {"__main__", *_HARMFUL}
-        if name not in sys.stdlib_module_names and not is_project_module(name)
-    )
+        for name in found & sys.modules.keys() - {"__main__"}
+        if _package(name) not in {*_HARMFUL, *sys.stdlib_module_names} and not is_project_module(name)
+    }
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 @contextmanager

@@ -23,6 +23,14 @@ thread, c = ctypes.c_ulong(), ctypes.CDLL(None)
 c.pthread_create(ctypes.byref(thread), None, c.pause, None)
 """
 
+DRIVER = """
+import mmap
+with open("libcuda.so.1", "w+b") as file:
+    file.write(b"x")
+    file.flush()
+    loaded = mmap.mmap(file.fileno(), 1)
+"""
+
 CHOOSE = "import multiprocessing; multiprocessing.set_start_method({!r})"
 
 NUMPY = "import numpy; a = numpy.ones((600, 600)); a @ a"
@@ -41,7 +49,8 @@ ARROW = "import pyarrow; pyarrow.table({'a': range(1000)}).sort_by('a').group_by
         ("import _thread; _thread.start_new_thread(__import__('time').sleep, (60,))", "", "forkserver"),
         (OF_C, "", "forkserver"),
         (ARROW + OF_C, "", "forkserver"),
-        ("sys.modules['torch'] = sys", "", "forkserver"),
+        ("sys.modules['jax'] = sys", "", "forkserver"),
+        (DRIVER, "", "forkserver"),
         (CHOOSE.format("forkserver"), "", "forkserver"),
         (CHOOSE.format("spawn"), "", "spawn"),
     ],
@@ -49,7 +58,7 @@ ARROW = "import pyarrow; pyarrow.table({'a': range(1000)}).sort_by('a').group_by
 def test_only_a_program_without_harmful_threads_is_forked(
     before: str, after: str, method: str, driver: Callable[..., Any]
 ) -> None:
-    """Threads of numpy, Arrow and tqdm do no harm, others may hold a lock; what the program says holds."""
+    """Threads of numpy, Arrow and tqdm do no harm, others may hold a lock, devices break; a choice holds."""
     done = driver(START.format(before=before, after=after))
     assert (done.returncode, done.stdout.split()) == (0, [method]), done.stderr
 

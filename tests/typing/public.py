@@ -18,6 +18,7 @@ from speedy_utils import (
     current_shard,
     multi_process,
     multi_process_dataset,
+    multi_process_iter,
     report_progress,
     set_progress_context,
     track,
@@ -142,6 +143,11 @@ def runs() -> None:
     multi_process(plain, [1], unit="files", leave=False, progress=lambda snapshot: print(snapshot.done))
     multi_process(plain, [1], desc="Run", poll_interval=1, progress=False, adopt_tqdm=False)
     multi_process(plain, [1], max_retries=0, ray_options={"num_gpus": 1})
+    multi_process(plain, [1], retry_on=(OSError, TimeoutError), retry_wait=0.5, task_timeout=60)
+    multi_process(plain, [1], retry_on=lambda error: "429" in str(error), retry_wait=lambda n, error: 2.0**n)
+    multi_process(plain, [1], retry_on="OSError")  # type: ignore[arg-type]
+    assert_type(multi_process_iter(plain, iter([1]), ordered=False, total_items=1), Iterator[Any])
+    multi_process_iter(plain, 5)  # type: ignore[arg-type]
     multi_process(plain, [1], progress=lambda: None)  # type: ignore[arg-type, misc]
     multi_process(plain, [1], worker_logs="first")
     multi_process(plain, [1], worker_logs="last")  # type: ignore[arg-type]

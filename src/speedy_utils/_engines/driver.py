@@ -35,9 +35,6 @@ HANDED_BACK_INTERVAL_S = 0.1
 PARTS = 16
 """Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
 
-PARTS_AFTER_TIMEOUT = 256
-"""The same for one whose worker was killed at a time limit, as each time costs that limit."""
-
 MAX_PAUSE_S = 0.5
 """Seconds after which a wait for tasks that are to start again is over, so that it can be interrupted."""
 
@@ -186,15 +183,15 @@ class Tasks:
         """Return the seconds until the next of them is due; None if there are none."""
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
 
-    def split(self, chunk: Chunk, place: int, parts: int) -> None:
+    def split(self, chunk: Chunk, place: int = 0) -> None:
         """Let the tasks of a lost chunk start again from a place on, in smaller chunks.
 
         Which of them has ended the worker is not known, so the attempt counts for none of them.
         """
         again = replace(chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + 1)
         items = chunk.items[place:]
-        size = -(-len(items) // parts)
-        for start in reversed(range(0, len(items), size)):
+        size = -(-len(items) // PARTS)
+        for start in reversed(range(0, len(items), max(1, size))):
             part = self._chunk(again, chunk.task + place + start, items[start : start + size])
             self._again.append((part, None))
 
@@ -342,8 +339,10 @@ class Driver:
         ends = _Ends(chunk, outcome)
         finished, counted, retries, first_again = ends.succeeded, ends.counted, 0, not done
         failures = [*ends.failed]
-        if failure is not None and len(chunk.items) == 1:
-            failures, first_again = [(0, Outcome(failure))], False
+        stuck = 0 if failure is not None and len(chunk.items) == 1 else outcome.stuck
+        if failure is not None and stuck is not None:  # what it had counted is not known apart from others
+            failures = [(stuck, Outcome(failure, None if len(chunk.items) == 1 else {}))]
+            first_again = stuck > 0
         for place, other in failures:
             failed = other.failure or Failure("")
             if self._starts_again(chunk, failed):
@@ -358,11 +357,15 @@ class Driver:
             if failure is None:
                 tasks.hand_back(chunk, done)
             else:
-                text = "tasks %d to %d run again, in smaller parts: %s"
-                logger.warning(text, *ends.unfinished, failure.reason)
-                timed_out = isinstance(failure.error, TimeoutError)
-                tasks.split(chunk, done, PARTS_AFTER_TIMEOUT if timed_out else PARTS)
-                retries += len(chunk.items) - done
+                stands, retries = "", retries + len(chunk.items) - done
+                if stuck is None:
+                    tasks.split(chunk, done)
+                else:
+                    stands, retries = f", but for task {chunk.task + stuck}", retries - 1
+                    tasks.split(tasks.part(chunk, stuck + 1, len(chunk.items)))
+                    tasks.split(tasks.part(chunk, done, stuck))
+                text = "tasks %d to %d run again, in smaller parts%s: %s"
+                logger.warning(text, *ends.unfinished, stands, failure.reason)
         again = chunk.attempt + 1 if first_again else 0
         self._run.end_attempts(chunk.task, counted, ends.plain(), next_attempt=again, retries=retries)
         return finished

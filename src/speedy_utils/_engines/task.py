@@ -23,6 +23,7 @@ from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
 from ..errors import ShardError
 from .limits.retries import NO_RETRIES, RetryPolicy
+from .limits.task_note import NoteFile
 from .limits.time_limit import TimeLimit, timeout_error
 from .payload.refs import ValueLostError, resolve
 from .payload.shipment import PLAIN_TYPES
@@ -172,6 +173,8 @@ class ChunkOutcome:
         failure: Why the tasks after those have not ended, if they are not just handed back: the worker was
             lost, or could not read something. If the chunk is of one task, that has failed.
         warnings: What the user must know about the worker, each a sentence.
+        stuck: The place of the task that ``failure`` is of, if the worker was killed for it: none of the
+            others has failed, and which of them has ended is not known.
     """
 
     values: list[Any] = field(default_factory=list)
@@ -180,6 +183,7 @@ class ChunkOutcome:
     seconds: float = 0.0
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
+    stuck: int | None = None
 
 
 def run_chunk(
@@ -195,6 +199,7 @@ def run_chunk(
     renew: Callable[[], None] | None = None,
     retries: RetryPolicy = NO_RETRIES,
     on_stuck: Callable[[TimeLimit], bool] | None = None,
+    note: NoteFile | None = None,
 ) -> ChunkOutcome:
     """Call the user's function on each item, await what it returns if need be, and count what it reports.
 
@@ -210,6 +215,7 @@ def run_chunk(
         renew: Called before each call but the first: takes back what the one before has left.
         retries: Which exceptions are worth another attempt.
         on_stuck: Called if a task can't be ended at its ``task_timeout``; see :class:`TimeLimit`.
+        note: Where to note which task runs, if these have a time limit.
 
     Returns:
         The outcome. ``sys.exit()`` in the function counts as the loss of a worker.
@@ -225,11 +231,13 @@ def run_chunk(
             reporter.begin(items)
             while reporter.left:
                 if _run_tasks(
-                    *(function, kwargs, reporter, settings, outcome, renew, retries, on_stuck),
+                    *(function, kwargs, reporter, settings, outcome, renew, retries, on_stuck, note),
                     in_caller=in_caller,
                 ):
                     break
     finally:  # once more, see _interrupts
+        if note is not None:
+            note.clear()
         outcome.items, outcome.seconds = reporter.plain_items, reporter.seconds()
         stop_capturing(reporter.current)
         forget(reporter)
@@ -245,6 +253,7 @@ def _run_tasks(
     renew: Callable[[], None] | None,
     retries: RetryPolicy,
     on_stuck: Callable[[TimeLimit], bool] | None,
+    note: NoteFile | None,
     *,
     in_caller: bool,
 ) -> bool:
@@ -263,6 +272,8 @@ def _run_tasks(
                         renew()
                     plain = type(item) in PLAIN_TYPES
                     if timeout is not None:
+                        if note is not None:
+                            note.begin(current.task, current.attempt, reporter.position)
                         value = _call_limited(TimeLimit(timeout, on_stuck), function, item, kwargs)
                     else:
                         value = function(item, **kwargs) if plain else _call(function, item, kwargs)

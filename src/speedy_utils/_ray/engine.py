@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ from .cluster.nodes import Nodes, dead_nodes
 from .cluster.silence import LostAttempt, SilenceWatch
 from .logs import RunLogs, choose_logs
 from .tasks.live_counts import LiveCounts
-from .tasks.outcomes import add_address, sent_by
+from .tasks.outcomes import sent_by, with_addresses, with_gpu_hint
 from .tasks.overdue import OverdueChunks, look_on_nodes
 
 if TYPE_CHECKING:
@@ -66,9 +65,6 @@ READ_INTERVAL_S = 2.0
 
 GIVE_UP_TIMEOUT_S = 5.0
 """Seconds that Ray has to give up a task that is lost."""
-
-_CUDA = re.compile("CUDA|NVIDIA|HIP error")
-"""What errors of a GPU say, such as "No CUDA GPUs are available"."""
 
 
 class RayEngine:
@@ -225,7 +221,7 @@ class RayEngine:
             for attempt, _ in ended:
                 self._silence.end(attempt.task)
         self._look(ended)
-        return self._locate_lost(ended)
+        return with_addresses(ended, self._live.locate)
 
     def _hand_out(self, kept: KeptWorkers) -> list[Any]:
         """Hand chunks that wait to actors, and return what is ready once there are others."""
@@ -325,22 +321,9 @@ class RayEngine:
             if not self._nodes.leave_out(failure.unsuited_node, failure.reason):
                 return replace(failure, unsuited_node="")
             self._task = self._remote.options(**self._nodes.options())
-        elif _CUDA.search(failure.reason) and not self._work.options.get("num_gpus"):
-            reason = f'{failure.reason}; it has asked for no GPU, as ray_options={{"num_gpus": 1}} does'
-            return replace(failure, reason=reason)
+        elif not self._work.options.get("num_gpus"):
+            return with_gpu_hint(failure)
         return failure
-
-    def _locate_lost(self, ended: list[tuple[Chunk, ChunkOutcome]]) -> list[tuple[Chunk, ChunkOutcome]]:
-        """Add to failures which process was lost: Ray's own errors don't say."""
-        lost: dict[Task, int] = {
-            attempt.task: attempt.attempt for attempt, outcome in ended if outcome.failure
-        }
-        if not lost:
-            return ended
-        addresses = self._live.locate(lost)
-        return [
-            (attempt, add_address(outcome, addresses.get(attempt.task, ""))) for attempt, outcome in ended
-        ]
 
     def handed_back(self) -> Mapping[tuple[Task, int], int]:
         """Return how many tasks late chunks keep, as far as the actor has heard."""

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 from .._engines.environment.surroundings import Surroundings
 from .._engines.limits.retries import RetryPolicy
+from .._engines.limits.task_note import NoteFile
 from .._engines.limits.time_limit import signalling_main_thread
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
@@ -30,7 +31,7 @@ from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
 from .logs import log_sizes, whole_lines
 from .own_tasks import set_progress_context
-from .tasks.overdue import BegunNote
+from .tasks.overdue import note_file
 
 STORED_BYTES_PER_S = 20_000_000
 """How fast a result is stored at the least; with too little memory Ray writes it to a disk."""
@@ -76,7 +77,7 @@ class _Shared(NamedTuple):
     surroundings: Surroundings
     settings: TaskSettings
     retries: RetryPolicy
-    note: BegunNote | None
+    note: NoteFile | None
     warnings: list[str]
 
 
@@ -160,14 +161,12 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
             work = shared.function, items, shared.kwargs
             outcome = ChunkOutcome()
             try:
-                with ExitStack() as limits:
-                    if shared.note is not None:
-                        limits.enter_context(shared.note.begun(task, attempt, len(items)))
-                        limits.enter_context(signalling_main_thread())
+                with signalling_main_thread() if shared.note is not None else nullcontext():
                     run_chunk(
                         *(*work, reporter, settings, shared.sink, outcome),
                         renew=renew,
                         retries=shared.retries,
+                        note=shared.note,
                     )
             except KeyboardInterrupt:  # cancelled: what has ended is kept
                 if not outcome.values:
@@ -239,7 +238,7 @@ def _read_shared(ref: Any) -> _Shared:
     with surroundings.applied(), program_main():  # modules are imported when the function is read
         function, kwargs, retries = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
-    note = BegunNote(name) if name else None
+    note = note_file(name) if name else None
     return _Shared(function, kwargs, sink, surroundings, settings, retries, note, _warnings(surroundings))
 
 

@@ -201,3 +201,38 @@ def test_items_that_can_not_be_sent_fail_alone() -> None:
     assert sorted(engine.started) == [(task, 1) for task in range(100) if task % 7]
     last = shown[-1]
     assert (last.done, last.tasks_done, last.tasks_failed, last.retries) == (85, 85, 15, 0)
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+@pytest.mark.parametrize("stuck", [0, 7_777, 9_999])
+def test_a_task_whose_worker_was_killed_for_it_is_alone_at_once(stuck: int, tries: int) -> None:
+    """The others of its chunk run again in parts, and it is tried again by itself, or has failed."""
+
+    class Engine(DrawingEngine):
+        """Each chunk with that task is lost."""
+
+        lost: list[int] = []  # noqa: RUF012 - of this test
+
+        def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+            """End the newest chunk."""
+            chunk = self._running.pop()
+            if not chunk.task <= stuck < chunk.task + len(chunk.items):
+                return [(chunk, ChunkOutcome([*chunk.items]))]
+            self.lost.append(len(chunk.items))
+            failure = Failure("late", error=TimeoutError(), retry_in=0.0 if tries > 1 else None)
+            return [(chunk, ChunkOutcome(failure=failure, stuck=stuck - chunk.task))]
+
+    engine, ended = Engine(None, set(), 1, set()), []
+    engine.lost.clear()
+    shown: list[Any] = []
+    with Run("Run", None, tasks=10_000, display=choose_display(shown.append), feed=engine) as run:
+        sizes = ChunkSizes(10_000)
+        drive(engine, run, range(10_000), ended.append, max_retries=tries - 1, sizes=sizes)
+    assert engine.lost == [10_000, 1][:tries]
+    assert [(each.first, each.attempts) for each in ended if each.failure] == [(stuck, tries)]
+    assert sorted(value for each in ended for value in each.values) == [
+        *range(stuck),
+        *range(stuck + 1, 10_000),
+    ]
+    last = shown[-1]
+    assert (last.tasks_done, last.tasks_failed, last.retries) == (9_999, 1, 9_998 + tries)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from ..._run.feed import PREPARING
@@ -20,6 +23,7 @@ from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
 from ..environment.thread_limits import ThreadLimits
+from ..limits.task_note import TaskNote, read_note
 from ..limits.time_limit import GRACE_S
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
@@ -32,7 +36,7 @@ from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
 from .starting import start_context, start_method
-from .worker import BEGUN, Ends, Order, ProcessPickler, Shared
+from .worker import Ends, Order, ProcessPickler, Shared, note_path
 
 KILL_GRACE_S = GRACE_S + 0.5
 """Seconds after the limit of a task in which its worker may end it, before it is killed."""
@@ -65,7 +69,7 @@ class ProcessEngine:
         self._definitions: tuple[Packed, ...] = ()
         self._shared: Shared | None = None
         self._chunks: dict[Worker, Chunk] = {}
-        self._begun: dict[Worker, float] = {}  # when their tasks began, if these have a time limit
+        self._due: dict[Worker, float] = {}  # when to look whether they are over the time limit of a task
         self._refused: list[tuple[Chunk, ChunkOutcome]] = []
         self._unusable: Failure | None = None
         self._closed = False
@@ -125,6 +129,8 @@ class ProcessEngine:
         worker = next((each for each in self._workers if each not in self._chunks), None)
         worker = worker or self._start_worker()
         self._chunks[worker] = chunk
+        if self._work.settings.task_timeout is not None:
+            self._due[worker] = time.monotonic() + self._limit()
         worker.submit(order)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -134,29 +140,46 @@ class ProcessEngine:
 
     def _until_overdue(self, timeout: float | None) -> float | None:
         """Return how long to wait: not longer than until a chunk is overdue."""
-        if not self._begun:
+        if not self._due:
             return timeout
-        left = max(0.0, min(map(self._limit_of, self._begun)) - time.monotonic())
+        left = max(0.0, min(self._due.values()) - time.monotonic())
         return left if timeout is None else min(left, timeout)
 
-    def _limit_of(self, worker: Worker) -> float:
-        """Return when a worker is killed: when the time of its chunk is over the last task has its own."""
-        settings, several = self._work.settings, len(self._chunks[worker].items) > 1
-        chunk_s = settings.most_seconds or 0.0 if several else 0.0
-        return self._begun[worker] + chunk_s + (settings.task_timeout or inf) + KILL_GRACE_S
+    def _limit(self) -> float:
+        """Return how long a task may take, and its worker to end it."""
+        return (self._work.settings.task_timeout or inf) + KILL_GRACE_S
 
     def _end_overdue(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """Kill the workers whose tasks did not end at their limit: stopped, or in a call without an end."""
-        ended, now = [], time.monotonic()
-        for worker in [each for each in self._begun if now >= self._limit_of(each)]:
-            chunk = self._chunks.pop(worker)
+        ended, now, limit = [], time.monotonic(), self._limit()
+        for worker in [each for each, due in self._due.items() if now >= due]:
+            chunk, note = self._chunks[worker], self._note_of(worker)
+            if (
+                note is None
+                or note.seconds < limit
+                or (note.task, note.attempt) != (chunk.task, chunk.attempt)
+            ):
+                self._due[worker] = now + limit - (0.0 if note is None else min(note.seconds, limit))
+                continue
+            del self._chunks[worker]
             stack = next((each.stack for each in self._last_reports() if each.task == chunk.task), "")
             self._lost(worker, kill=True)
             failure = timeout_failure(
                 self._work.settings.task_timeout or 0.0, stack, self._work.retries, chunk.attempt
             )
-            ended.append((chunk, ChunkOutcome(failure=failure)))
+            ended.append((chunk, ChunkOutcome(failure=failure, stuck=note.place)))
         return ended
+
+    def _note_of(self, worker: Worker) -> TaskNote | None:
+        with suppress(OSError):
+            return read_note(Path(note_path(str(self._folder.path), worker.pid)).read_text())
+        return None
+
+    def _reap(self, worker: Worker) -> None:
+        """Forget a process that is gone, and what it has noted."""
+        worker.reap()
+        with suppress(OSError):  # it has noted nothing
+            os.unlink(note_path(str(self._folder.path), worker.pid))
 
     def _last_reports(self) -> Iterable[Report]:
         return FolderReader(self._folder.path, self._folder.run).collect()[0]
@@ -173,12 +196,8 @@ class ProcessEngine:
                 continue
             # What it had sent before it died counts.
             sent = worker.receive() if worker.connection in ready or worker.connection.poll() else None
-            if isinstance(sent, str):
-                self._begun.pop(worker, None)
-                if sent == BEGUN:
-                    self._begun[worker] = time.monotonic()
-                continue
             chunk = self._chunks.pop(worker)
+            self._due.pop(worker, None)
             if sent is not None and sent.ends_worker:
                 self._lost(worker)
             if sent is None:
@@ -210,7 +229,7 @@ class ProcessEngine:
         return self._refused + [
             (self._chunks[worker], unpack_outcome(sent))
             for worker in busy
-            if (sent := worker.receive_outcome()) is not None
+            if worker.connection.poll() and (sent := worker.receive()) is not None
         ]
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
@@ -230,7 +249,7 @@ class ProcessEngine:
                 worker.kill()
         finally:
             for worker in self._workers:
-                worker.reap()
+                self._reap(worker)
             self._workers = []
             if self._fork_server is not None:
                 self._fork_server.close()
@@ -250,7 +269,7 @@ class ProcessEngine:
 
     def _lost(self, worker: Worker, *, kill: bool = False) -> str:
         """Forget a worker that is gone, or to be killed, and return what happened to it."""
-        self._begun.pop(worker, None)
+        self._due.pop(worker, None)
         closed = not kill and wait_for_end([worker], EXIT_TIMEOUT_S)  # it lives on, without its connection
         worker.kill()
         self._workers.remove(worker)
@@ -258,7 +277,7 @@ class ProcessEngine:
         if closed:
             reason = f"process {worker.pid} closed its connection to the program"
         worker.release()
-        worker.reap()
+        self._reap(worker)
         return f"the worker was lost: {reason}"
 
     def _order(self, chunk: Chunk) -> Order:

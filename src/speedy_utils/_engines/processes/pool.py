@@ -63,20 +63,13 @@ class Worker:
         with suppress(OSError):
             send(self.connection, order)
 
-    def receive(self) -> Sent | str | None:
-        """Return what it has sent: an outcome, or whether its tasks have begun; None if it is gone."""
+    def receive(self) -> Sent | None:
+        """Return the outcome that it has sent; None if it is gone."""
         try:
-            sent: Sent | str = receive(self.connection)
+            sent: Sent = receive(self.connection)
         except (EOFError, OSError):
             return None
         return sent
-
-    def receive_outcome(self) -> Sent | None:
-        """Return the outcome that it has sent before it has ended; None if there is none."""
-        while self.connection.poll() and (sent := self.receive()) is not None:
-            if not isinstance(sent, str):
-                return sent
-        return None
 
     def alive(self) -> bool:
         """Return whether it has not ended."""

@@ -15,6 +15,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from io import FileIO
 from multiprocessing.connection import Connection
 from types import CodeType
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from ..._interrupts import delaying_ctrl_c, note_interrupts
 from ..._worker.channel.writer import FolderSink
 from ..environment.surroundings import Surroundings
 from ..limits.retries import RetryPolicy
+from ..limits.task_note import NoteFile
 from ..limits.time_limit import signalling_main_thread
 from ..payload.pickling import Mode, ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
@@ -204,11 +206,12 @@ def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
         interrupted, limited = False, settings.task_timeout is not None
         sink = FolderSink(shared.folder)
         try:
-            with noting_time(tasks) if limited else nullcontext():
+            with signalling_main_thread() if limited else nullcontext():
                 run_chunk(
                     *(function, items, kwargs, reporter, settings, sink, outcome),
                     renew=renew,
                     retries=retries,
+                    note=_note_file(shared.folder) if limited else None,
                 )
         except KeyboardInterrupt:  # cancelled: what has ended is kept
             interrupted = True
@@ -227,17 +230,14 @@ def _as_program(shared: Shared) -> Iterator[Callable[[], None]]:
         yield renew
 
 
-BEGUN, ENDED = "begun", "ended"
-"""What a worker sends before and after it runs the tasks of a chunk, if these have a time limit."""
+@functools.lru_cache(maxsize=1)
+def _note_file(folder: str) -> NoteFile:
+    return NoteFile(FileIO(note_path(folder, os.getpid()), "w"))
 
 
-@contextmanager
-def noting_time(tasks: Connection) -> Iterator[None]:
-    """Let the driver know how long the tasks of a chunk run, without what it takes to read and send."""
-    send(tasks, BEGUN)
-    with signalling_main_thread():
-        yield
-    send(tasks, ENDED)
+def note_path(folder: str, pid: int) -> str:
+    """Return where a worker notes which task it runs, if these have a time limit."""
+    return os.path.join(folder, f"task-{pid}")
 
 
 @functools.cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..._engines.payload.refs import ValueLostError, resolve
 from ..._engines.payload.results import Sent
-from ..._engines.task import ChunkOutcome, Failure, plain_text
+from ..._engines.task import Chunk, ChunkOutcome, Failure, plain_text
+from ..._state.ledger import Task
 from ..._validation import first_line
 
 
@@ -58,8 +61,31 @@ def _failure_of(ref: Any) -> Failure | None:
     return None
 
 
-def add_address(outcome: ChunkOutcome, address: str) -> ChunkOutcome:
-    """Return a failed outcome with the address of the process that was lost, if that is known."""
-    if not address or outcome.failure is None:
-        return outcome
-    return replace(outcome, failure=replace(outcome.failure, reason=f"{outcome.failure.reason} [{address}]"))
+def with_addresses(
+    ended: list[tuple[Chunk, ChunkOutcome]], locate: Callable[[Mapping[Task, int]], Mapping[Task, str]]
+) -> list[tuple[Chunk, ChunkOutcome]]:
+    """Add to failures which process was lost: Ray's own errors don't say.
+
+    Args:
+        ended: Chunks that have ended.
+        locate: Returns the addresses of the processes in which some attempts ran, as far as they are known.
+    """
+    lost: dict[Task, int] = {chunk.task: chunk.attempt for chunk, outcome in ended if outcome.failure}
+    addresses = locate(lost) if lost else {}
+    for chunk, outcome in ended:
+        if outcome.failure is not None and (address := addresses.get(chunk.task)):
+            reason = f"{outcome.failure.reason} [{address}]"
+            outcome.failure = replace(outcome.failure, reason=reason)
+    return ended
+
+
+_CUDA = re.compile("CUDA|NVIDIA|HIP error")
+"""What errors of a GPU say, such as "No CUDA GPUs are available"."""
+
+
+def with_gpu_hint(failure: Failure) -> Failure:
+    """Return a failure of a task that has asked for no GPU, with a word of that if it seems to want one."""
+    if not _CUDA.search(failure.reason):
+        return failure
+    reason = f'{failure.reason}; it has asked for no GPU, as ray_options={{"num_gpus": 1}} does'
+    return replace(failure, reason=reason)

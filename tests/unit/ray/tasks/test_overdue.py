@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from speedy_utils._engines.limits.retries import RetryPolicy
+from speedy_utils._engines.limits.task_note import read_note
 from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, TaskSettings
-from speedy_utils._ray.tasks.overdue import Begun, BegunNote, Limits, OverdueChunks
+from speedy_utils._ray.tasks.overdue import Found, OverdueChunks, note_file
 from speedy_utils._state.ledger import Report
 
 LOST = ChunkOutcome(failure=Failure("it died", worker_lost=True))
@@ -21,9 +23,9 @@ class Nodes:
     def __init__(self) -> None:
         self.now = 0.0
         self.asked: list[float] = []
-        self.found: list[Begun] | None = []
+        self.found: list[Found] | None = []
 
-    def look(self, name: str, limits: Limits) -> object:
+    def look(self, name: str, limit: float) -> object:
         """Note when it was asked, and answer with what is found by then."""
         self.asked.append(self.now)
         return lambda timeout: self.found
@@ -42,7 +44,7 @@ def test_the_nodes_are_asked_once_a_chunk_may_be_over_its_limit() -> None:
     for tenth in range(100):
         nodes.now = tenth / 10
         chunks.look()
-    assert nodes.asked == [4.0, 8.0]
+    assert nodes.asked == [3.5, 7.0]
 
 
 def test_a_chunk_that_has_begun_is_due_when_its_own_time_is_over() -> None:
@@ -50,7 +52,7 @@ def test_a_chunk_that_has_begun_is_due_when_its_own_time_is_over() -> None:
     nodes = Nodes()
     chunks = nodes.chunks()
     chunks.start(Chunk(0, 1, [0]))
-    nodes.now, nodes.found = 3.5, [Begun(0, 1, 1.0, killed=False)]
+    nodes.now, nodes.found = 3.5, [Found(0, 1, 0, 1.0, killed=False)]
     chunks.look()
     for tenth in range(36, 80):
         nodes.now = tenth / 10
@@ -66,9 +68,11 @@ def test_a_lost_chunk_whose_worker_was_killed_has_a_timeout() -> None:
     chunks.start(chunk)
     chunks.start(other)
     chunks.hear([Report(0, 1, 1, {}, stack='File "a.py", line 1, in f')])
-    nodes.now, nodes.found = 4.0, [Begun(0, 1, 4.0, killed=True), Begun(2, 1, 1.0, killed=False)]
+    nodes.now, nodes.found = 4.0, [Found(0, 1, 1, 4.0, killed=True), Found(2, 1, 0, 1.0, killed=False)]
     chunks.look()
-    failure = chunks.end(chunk, LOST).failure
+    outcome = chunks.end(chunk, LOST)
+    failure = outcome.failure
+    assert outcome.stuck == 1
     assert failure is not None
     assert isinstance(failure.error, TimeoutError)
     assert failure.reason.endswith('and stood in File "a.py", line 1, in f')
@@ -82,30 +86,26 @@ def test_a_chunk_that_has_ended_by_itself_keeps_its_outcome() -> None:
     chunks = nodes.chunks()
     chunk = Chunk(0, 1, [0])
     chunks.start(chunk)
-    nodes.now, nodes.found = 4.0, [Begun(0, 1, 4.0, killed=True)]
+    nodes.now, nodes.found = 4.0, [Found(0, 1, 0, 4.0, killed=True)]
     chunks.look()
     done = ChunkOutcome([7])
     assert chunks.end(chunk, done) is done
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have no files of that kind")
-def test_a_note_can_be_read_while_its_chunk_runs() -> None:
+def test_a_note_can_be_read_while_its_task_runs() -> None:
     """It is there for the processes of the machine, and empty before and after."""
-    note = BegunNote("speedy_utils-test")
-    (link,) = [
-        f"/proc/self/fd/{each}"
-        for each in os.listdir("/proc/self/fd")
-        if os.path.lexists(f"/proc/self/fd/{each}")
-        and "speedy_utils-test" in os.readlink(f"/proc/self/fd/{each}")
-    ]
-
-    def read() -> str:
-        with open(link) as file:
-            return file.read()
-
-    with note.begun(24, 2, 5):
-        assert read().split()[:3] == ["24", "2", "5"]
-    assert read() == ""
-    note.close()
+    note = note_file("speedy_utils-test")
+    assert note is not None
+    links = [Path(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+    (link,) = [each for each in links if each.is_symlink() and "speedy_utils-test" in os.readlink(each)]
+    note.begin(24, 2, 11)
+    note.begin(24, 2, 5)
+    read = read_note(link.read_text())
+    assert read is not None
+    assert read[:3] == (24, 2, 5)
+    assert 0 <= read.seconds < 60
+    note.clear()
+    assert read_note(link.read_text()) is None
     note.close()
     assert not os.path.lexists(link)

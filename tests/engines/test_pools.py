@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from support import foreign_work
+from support.engines import ENGINES, Map
 from support.recorder import Recorder
 
 from speedy_utils import tracking
 
 ITEMS = range(1, 9)
 
-Map = Callable[[Callable[[int], int], Iterable[int]], list[int]]
-
 needs_forks = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="the system has no forks"
 )
-
-
-def _threads(work: Callable[[int], int], items: Iterable[int]) -> list[int]:
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, items))
-
-
-def _executor(method: str) -> Map:
-    def call(work: Callable[[int], int], items: Iterable[int]) -> list[int]:
-        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
-            return list(pool.map(work, items))
-
-    return call
-
-
-def _pool(method: str, **options: Any) -> Map:
-    def call(work: Callable[[int], int], items: Iterable[int]) -> list[int]:
-        with multiprocessing.get_context("fork").Pool(2, **options) as pool:
-            return sorted(getattr(pool, method)(work, items))
-
-    return call
-
-
-def _joblib(backend: str) -> Map:
-    def call(work: Callable[[int], int], items: Iterable[int]) -> list[int]:
-        joblib = pytest.importorskip("joblib")
-        calls = (joblib.delayed(work)(item) for item in items)
-        return list(joblib.Parallel(n_jobs=2, backend=backend)(calls))
-
-    return call
-
-
-def _mpire(work: Callable[[int], int], items: Iterable[int]) -> list[int]:
-    with pytest.importorskip("mpire").WorkerPool(n_jobs=2) as pool:
-        return list(pool.map(work, items))
-
-
-ENGINES: dict[str, Map] = {
-    "threads": _threads,
-    "executor-fork": _executor("fork"),
-    "executor-spawn": _executor("spawn"),
-    "executor-forkserver": _executor("forkserver"),
-    "pool-map": _pool("map"),
-    "pool-imap_unordered": _pool("imap_unordered"),
-    "pool-maxtasksperchild": _pool("map", maxtasksperchild=1),
-    "joblib-loky": _joblib("loky"),
-    "joblib-threading": _joblib("threading"),
-    "joblib-multiprocessing": _joblib("multiprocessing"),
-    "mpire": _mpire,
-}
 
 
 @pytest.fixture(params=ENGINES)
@@ -82,7 +30,7 @@ def engine(request: pytest.FixtureRequest) -> Map:
 def test_bound_calls_are_counted_exactly(engine: Map, recorder: Recorder) -> None:
     """Loops, reports with a stage, tqdm bars and calls that report nothing add up once they have returned."""
     with tracking(total=28, progress=recorder) as run:
-        assert engine(run.bind(foreign_work.mixed), ITEMS) == [*ITEMS]
+        assert sorted(engine(run.bind(foreign_work.mixed), ITEMS)) == [*ITEMS]
         assert run.snapshot().done == 28
     last = recorder.last
     assert (last.done, last.complete) == (28, True)
@@ -100,7 +48,7 @@ def test_processes_that_are_started_in_the_block_need_no_bind(
 ) -> None:
     """They find the run, and what they counted last arrives however their pool ends them."""
     with tracking(total=36, progress=recorder):
-        assert ENGINES[name](work, ITEMS) == [*ITEMS]
+        assert sorted(ENGINES[name](work, ITEMS)) == [*ITEMS]
     assert (recorder.last.done, recorder.last.complete) == (36, True)
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -85,3 +92,70 @@ class Worker:
     def work(self, n: int) -> int:
         """Count as :func:`mixed` does."""
         return mixed(n)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call does that :func:`play` plays.
+
+    Attributes:
+        style: How it counts: "loop", "report", "bar", "stage" or "nothing".
+        n: How much.
+        pause: Seconds that it waits when it has counted half of that.
+        end: What it does then: "return" after the other half, "raise", "die" or "die once".
+        mark: A file that is there once it has died.
+    """
+
+    style: str
+    n: int
+    pause: float
+    end: str
+    mark: str
+
+    def reported(self) -> int:
+        """Return what it reports, for the run or for its stage."""
+        half = {"raise": self.n // 2}.get(self.end, self.n)
+        return 0 if self.style == "nothing" else half
+
+    def items(self, *, bound: bool = True) -> int:
+        """Return what it counts for."""
+        if bound and self.end != "raise" and not self.reported():
+            return 1
+        return 0 if self.style == "stage" else self.reported()
+
+
+def play(call: Call) -> int:
+    """Count as a call says, and return, raise or die."""
+    _count(call.style, call.n // 2)
+    time.sleep(call.pause)
+    if call.end == "raise":
+        raise ValueError("planned")
+    if call.end == "die" or (call.end == "die once" and not os.path.exists(call.mark)):
+        Path(call.mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    _count(call.style, call.n - call.n // 2)
+    return call.n
+
+
+def _count(style: str, n: int) -> None:
+    if style == "stage":
+        for _ in track(range(n), desc="Stage"):
+            pass
+    elif style == "report":
+        report_progress(n)
+    elif style != "nothing":
+        (loop if style == "loop" else bar)(n)
+
+
+def caught(function: Callable[[Call], int], call: Call) -> int | None:
+    """Return what a function returns; None if it raises."""
+    try:
+        return function(call)
+    except ValueError:
+        return None
+
+
+def in_pool(calls: list[Call]) -> list[int | None]:
+    """Let processes of a task play calls."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(partial(caught, play), calls)

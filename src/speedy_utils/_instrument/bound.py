@@ -99,6 +99,9 @@ def _final_counts(reporter: Reporter, *, returned: bool) -> Mapping[Key, Count]:
     """Return what a call counts for: if it has returned for its total or, if nothing was reported, for 1."""
     if not returned:
         return reporter.capped_counts()
+    items = reporter.plain_items()
+    if items is not None:
+        return {RUN_ITEMS: (items or 1) if reporter.total is None else reporter.total}
     counts = Stages("", None).task_succeeded(reporter.task, reporter.raw_counts(), reporter.total)
     if reporter.total is None and not any(done for key, done in counts.items() if key.metric is Metric.ITEMS):
         counts[RUN_ITEMS] = 1
@@ -151,7 +154,9 @@ def bind(function: Any, total: Total | None, run: RunAddress) -> Any:
         TypeError: It is nothing of that kind.
         ValueError: ``total`` names no parameter of the function.
     """
-    if type(function).__module__.startswith("ray.") and not isinstance(function, type):
+    # The class of what it makes of a class has the module of that, and Ray's own among its bases.
+    kinds = [kind for kind in type(function).__mro__ if kind.__module__.startswith("ray.")]
+    if kinds and not isinstance(function, type):
         ray_calls: Any = import_module("speedy_utils._ray.bound_calls")
         return ray_calls.bind_remote(function, total, run)
     if isinstance(function, type):

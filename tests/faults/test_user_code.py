@@ -75,7 +75,8 @@ def pool(i: int) -> int:
 def program(i: int) -> int:
     """Start another program."""
     report_progress(6)
-    code = "from speedy_utils import multi_process; print(sum(multi_process(abs, [-7], backend='seq')))"
+    code = "from speedy_utils import multi_process, report_progress; report_progress(2)"
+    code += "; print(sum(multi_process(abs, [-7], backend='seq')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
@@ -134,10 +135,16 @@ def test_functions_may_do_what_they_like(
 
 
 @pytest.mark.parametrize("work", [fork, child_process, pool, program, event_loop, nested])
-def test_what_children_count_is_not_counted(
+def test_processes_of_a_task_count_for_it(
     backend: str, recorder: Recorder, work: Callable[[int], int]
 ) -> None:
-    """The count of tasks that fail is what they reported themselves, without their children's."""
+    """Tasks that fail count for what they and their processes have reported, but not for runs in either.
+
+    On threads they count for what they have reported themselves, as they share one environment.
+    """
+    of_processes = {child_process: 15, program: 6}.get(work, 0)
+    if backend == "threads":
+        of_processes = 0
 
     def failing(i: int) -> None:
         raise ValueError(f"{work(i)} of {i}")
@@ -152,7 +159,11 @@ def test_what_children_count_is_not_counted(
         progress=recorder,
     )
     assert [error.reason for error in errors] == [f"ValueError: 7 of {i}" for i in range(3)]
-    assert max(snapshot.done for snapshot in recorder.snapshots) == recorder.last.done == 18
+    most = max(snapshot.done for snapshot in recorder.snapshots)
+    if work is fork and backend != "threads":  # what a child that calls os._exit() counted may be lost
+        assert 18 <= recorder.last.done <= most <= 48
+    else:
+        assert most == recorder.last.done == 18 + of_processes
 
 
 def test_threads_of_a_ray_task_count(ray_session: None, recorder: Recorder) -> None:
@@ -194,11 +205,10 @@ def test_datasets_may_map_in_processes(
 
     def process(dataset: Any, output_path: str) -> Any:
         def double(row: dict[str, int]) -> dict[str, int]:
-            report_progress(1)  # in a process of its own: it does not count
+            report_progress(1)
             return {"id": row["id"], "double": 2 * row["id"]}
 
         mapped = dataset.map(double, num_proc=2)
-        report_progress(len(mapped))
         mapped.save_to_disk(output_path)
         return output_path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -29,11 +28,9 @@ from .._worker.channel.calls import ProcessCounts
 from .._worker.channel.folder import RunFolder
 from .._worker.channel.reader import FolderReader
 from .._worker.channel.writer import FolderSink
-from .._worker.context import VARIABLE, counting, forget
+from .._worker.context import counting, forget
 from .._worker.joining import RunAddress, close_block, open_block
 from .._worker.process import ray_is_running
-
-logger = logging.getLogger("speedy_utils")
 
 F = TypeVar("F")
 
@@ -150,11 +147,8 @@ class Tracking:
                 poll_interval=self._poll_interval,
                 stall_after=self._stall_after,
             )
-            open_block(path, counts, own, feed.actor_name)
             stack.callback(close_block, path)
-            _open.append((path, threading.get_ident()))
-            stack.callback(_close, path)
-            _name_open_run()
+            open_block(path, counts, own, feed.actor_name)
             stack.enter_context(self._run)
             stack.callback(setattr, feed, "ending", True)
             # A KeyboardInterrupt may be raised before the blocks below are entered, or while they are left.
@@ -295,37 +289,3 @@ def tracking(
 
 
 tracking.__module__ = "speedy_utils"
-
-
-_open: list[tuple[str, int]] = []
-"""The open blocks of this process: the folder and the thread of each."""
-
-_before: list[str | None] = []
-"""What the environment variable was before the first of them."""
-
-_said_several = threading.Lock()
-"""Taken once, by the thread that says that there are several."""
-
-
-def _close(path: str) -> None:
-    _open[:] = [each for each in _open if each[0] != path]
-    _name_open_run()
-
-
-def _name_open_run() -> None:
-    """Let the environment name the innermost open block, if the open blocks lie inside one another."""
-    if _open and not _before:
-        _before.append(os.environ.get(VARIABLE))
-    several = len({thread for _, thread in _open}) > 1
-    address = _before.pop() if not _open and _before else None
-    if _open and not several:
-        address = _open[-1][0]
-    if address is None:
-        os.environ.pop(VARIABLE, None)
-    else:
-        os.environ[VARIABLE] = address
-    if several and _said_several.acquire(blocking=False):
-        logger.warning(
-            "tracking() blocks of several threads are open: processes that are started now can't know which "
-            "of them to count for, and count only in calls of run.bind(function)"
-        )

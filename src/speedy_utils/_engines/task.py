@@ -16,6 +16,7 @@ from .._interrupts import Cancelled, TimedOut, was_interrupted
 from .._state.ledger import Count, Key
 from .._state.timings import StageTimings
 from .._validation import shorten
+from .._worker.channel.children import Children
 from .._worker.channel.flusher import Sink
 from .._worker.chunk_reporter import ChunkReporter
 from .._worker.context import counting, forget, registered
@@ -71,13 +72,18 @@ class Chunk:
     totals: Sequence[int] | None = None
     uncounted: int = 0
 
-    def reporter(self, settings: TaskSettings) -> ChunkReporter:
-        """Return a reporter for these attempts."""
-        return chunk_reporter(self.task, self.attempt, len(self.items), self.totals, settings)
+    def reporter(self, settings: TaskSettings, children: Children | None) -> ChunkReporter:
+        """Return a reporter for these attempts, which counts what children of the tasks count too."""
+        return chunk_reporter(self.task, self.attempt, len(self.items), self.totals, settings, children)
 
 
 def chunk_reporter(
-    task: int, attempt: int, tasks: int, totals: Sequence[int] | None, settings: TaskSettings
+    task: int,
+    attempt: int,
+    tasks: int,
+    totals: Sequence[int] | None,
+    settings: TaskSettings,
+    children: Children | None = None,
 ) -> ChunkReporter:
     """Return a reporter for attempts at tasks side by side.
 
@@ -87,18 +93,21 @@ def chunk_reporter(
         tasks: How many they are.
         totals: The items of each; None if these are not known.
         settings: What holds for all tasks of the run.
+        children: What processes count that the tasks start; None if they count nothing.
     """
     # Earlier than stacks are needed, as reports of tasks that don't move are rare.
     limits = [each / 2 for each in (settings.stall_after, settings.task_timeout) if each is not None]
 
     def make(total: int | None) -> Reporter:
-        return Reporter(
+        reporter = Reporter(
             task,
             attempt,
             total=total,
             total_is_rows=settings.total_is_rows,
             stack_after=min(limits, default=None),
         )
+        reporter.children = children
+        return reporter
 
     apart = tasks == 1 or settings.counts_apart
     return ChunkReporter(make, totals, apart=apart, most_seconds=settings.most_seconds)

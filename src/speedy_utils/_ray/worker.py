@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import time
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import ray
@@ -27,6 +29,8 @@ from .._engines.task import ChunkOutcome, Failure, TaskSettings, chunk_reporter,
 from .._interrupts import note_interrupts
 from .._validation import first_line
 from .._worker import context
+from .._worker.channel.children import Children
+from .._worker.joining import children_counted
 from ..errors import NotSharedError
 from .client import ActorSink, worker_address, worker_node
 from .logs import log_sizes, whole_lines
@@ -142,7 +146,9 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
     # of this task would find two tasks to count for.
     set_progress_context(None)
     settings = shared.settings
-    with whole_lines(), shared.surroundings.applied() as renew, program_main():
+    children = _children()
+    surrounded = shared.surroundings.applied()
+    with whole_lines(), surrounded as renew, program_main(), children_counted(children):
         make_instance(shared.function, shared.kwargs)  # no part of the attempt: there is no reporter yet
         began = time.monotonic()
         try:
@@ -157,7 +163,7 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
         except Exception as error:  # as above
             return unread("its item", error)
         else:
-            reporter = chunk_reporter(task, attempt, len(items), totals, settings)
+            reporter = chunk_reporter(task, attempt, len(items), totals, settings, children)
             work = shared.function, items, shared.kwargs
             outcome = ChunkOutcome()
             try:
@@ -182,6 +188,15 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
     shared.warnings.clear()
     out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
     return sent._replace(differences=take_differences(), printed=(os.getpid(), out, err))
+
+
+@cache
+def _children() -> Children | None:
+    """Return what processes count that tasks start in this worker."""
+    children = Children.if_possible()
+    if children is not None:
+        atexit.register(children.close)
+    return children
 
 
 def close_shared() -> None:

@@ -44,13 +44,7 @@ class ForwardingDisplay:
             return
         self._done[name] = line.done - line.initial
         self._counters |= {(name, label): amount for label, amount in line.counters.items()}
-        tally = self._tally.within(name)
-        if added >= 0:
-            tally.n += added
-        else:
-            tally.take_back(-added)
-        tally.add_to_counters(counters)
-        tally.reporter.mark_moved(tally.stage)
+        self._tally.within(name).add(added, counters)
 
 
 def in_main_program() -> bool:

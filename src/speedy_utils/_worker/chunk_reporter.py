@@ -27,6 +27,10 @@ _WITHOUT_TOTAL = RUN_ITEMS._replace(metric=Metric.TASKS_WITHOUT_TOTAL)
 """Keeps a total that loops of other tasks declare from being shown while it lacks these items."""
 
 
+CHILD_S = 0.001
+"""Seconds that a task takes at the least which starts a process and waits for its end."""
+
+
 _Done = tuple[int, int, int, Mapping[Key, Count]]
 """What the tasks before the one that runs have counted: how many they are, how many of these are plain, their
 items, and what the others count for. It is replaced whole, as other threads read it."""
@@ -132,6 +136,9 @@ class ChunkReporter:
             Whether it has. If not, what it has counted is still to be read, and :meth:`next` to be called.
         """
         current = self.current
+        now = current.now()
+        if now - self.started > CHILD_S:
+            current.count_children()
         items = current.plain_items()
         if items is None or (items and self._apart):
             return False
@@ -139,7 +146,8 @@ class ChunkReporter:
         done = current.total or items
         # Only once the reporter counts for the next task is this one done: see report().
         self.position = position
-        self.started = current.restart(totals[position] if totals and position < len(totals) else None)
+        current.restart(totals[position] if totals and position < len(totals) else None, now)
+        self.started = now
         self.plain_items += items
         _, plain, before, others = self._done
         self._done = position, plain + 1, before + done, others

@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from .._state.timings import StageTimings
 from .._validation import shorten
 from . import context
 from .channel.calls import ProcessCounts
+from .channel.children import Children
 from .channel.flusher import Sink
 from .channel.state_file import RUN
 from .channel.writer import FolderSink
@@ -51,6 +52,7 @@ class RunAddress(NamedTuple):
         actor: The name of its actor on Ray, for machines that don't see the folder; empty if it has none.
         adopt_tqdm: Whether tqdm bars count.
         stack_after: Seconds without a movement after which reports say where the code is; None for never.
+        counts_runs: Whether runs that are started there count.
     """
 
     folder: str
@@ -58,6 +60,7 @@ class RunAddress(NamedTuple):
     actor: str = ""
     adopt_tqdm: bool = True
     stack_after: float | None = None
+    counts_runs: bool = True
 
     def reporter(self, *, total: int | None = None, of_process: bool = False) -> Reporter:
         """Return a reporter for a call, or for the code of a process outside all calls.
@@ -67,7 +70,7 @@ class RunAddress(NamedTuple):
             of_process: Whether it is for such code.
         """
         reporter = Reporter("", total=total, declare_lengths=False, stack_after=self.stack_after)
-        reporter.counts_runs, reporter.of_process = True, of_process
+        reporter.counts_runs, reporter.of_process = self.counts_runs, of_process
         return reporter
 
     @classmethod
@@ -75,7 +78,8 @@ class RunAddress(NamedTuple):
         """Return the address of the run that has a folder; None if there is none."""
         try:
             settings = json.loads(Path(folder, RUN).read_bytes())
-            return cls(folder, settings["run"], "", settings["adopt_tqdm"], settings["stack_after"])
+            run, adopt_tqdm, stack_after = (settings[name] for name in ("run", "adopt_tqdm", "stack_after"))
+            return cls(folder, run, "", adopt_tqdm, stack_after, settings.get("counts_runs", True))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -135,6 +139,9 @@ class _Process:
         joined: What it counts for other runs, by folder and task; the task is empty for the process itself.
         sinks: The way to each of these, by folder.
         named: The folder of the run that code without a bound call counts for; empty if there is none.
+        names: The folders that this process has named in its environment, the newest last, and the threads
+            whose blocks these are; None for what is no block.
+        before: What the environment named before the first of them.
         said: What was said already.
     """
 
@@ -143,6 +150,8 @@ class _Process:
         self.joined: dict[tuple[str, str], ProcessCounts] = {}
         self.sinks: dict[str, Sink] = {}
         self.named = os.environ.get(context.VARIABLE, "")
+        self.names: dict[str, int | None] = {}
+        self.before: str | None = None
         self.said: set[str] = set()
         self.lock = threading.Lock()
 
@@ -161,12 +170,19 @@ def open_block(folder: str, counts: ProcessCounts, own: Reporter, actor: Callabl
     """
     _process.blocks[folder] = _Block(counts, own, actor)
     _count_for_block()
+    name_run(folder, own.thread)
+    if _threads_of_blocks() > 1:
+        warn_once(
+            "tracking() blocks of several threads are open: processes that are started now can't know which "
+            "of them to count for, and count only in calls of run.bind(function)"
+        )
 
 
 def close_block(folder: str) -> None:
     """Undo :func:`open_block`. Idempotent."""
     _process.blocks.pop(folder, None)
     _count_for_block()
+    unname_run(folder)
 
 
 def _count_for_block() -> None:
@@ -175,8 +191,63 @@ def _count_for_block() -> None:
     if not blocks:
         _expect_run()
         return
-    tally = blocks[-1].own.own if len({block.own.thread for block in blocks}) == 1 else None
+    tally = blocks[-1].own.own if _threads_of_blocks() == 1 else None
     context.process_tally = lambda: tally
+
+
+def _threads_of_blocks() -> int:
+    return len({block.own.thread for block in _process.blocks.values()})
+
+
+def name_run(folder: str, thread: int | None = None) -> None:
+    """Let the environment name the folder of a run to processes that are started, until :func:`unname_run`.
+
+    The newest is named; none while blocks of several threads are open, as the environment is the process's.
+
+    Args:
+        folder: The folder.
+        thread: The thread whose block it is; None if it is no block.
+    """
+    if not _process.names:
+        _process.before = os.environ.get(context.VARIABLE)
+    _process.names[folder] = thread
+    _set_variable()
+
+
+@contextmanager
+def children_counted(children: Children | None) -> Iterator[None]:
+    """Let processes that tasks start in the block count for these, where there is a folder for it."""
+    if children is None:
+        yield
+        return
+    try:
+        name_run(children.path)
+        yield
+    finally:
+        unname_run(children.path)
+
+
+def unname_run(folder: str) -> None:
+    """Undo :func:`name_run`. Idempotent."""
+    if folder in _process.names:
+        del _process.names[folder]
+        _set_variable()
+
+
+def _set_variable() -> None:
+    names = _process.names
+    name = [*names][-1] if names else _process.before
+    if len({*names.values()} - {None}) > 1:
+        name = None
+    if name is None:
+        os.environ.pop(context.VARIABLE, None)
+    else:
+        os.environ[context.VARIABLE] = name
+
+
+def in_one_thread() -> bool:
+    """Return whether no block is open in another thread of this process, which has one environment."""
+    return all(block.own.thread == threading.get_ident() for block in _process.blocks.values())
 
 
 def enclosing_tally() -> Tally | None:

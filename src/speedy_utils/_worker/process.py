@@ -34,8 +34,8 @@ def ray_is_running() -> bool:
 
 
 def in_ray_worker() -> bool:
-    """Return whether this process is a Ray worker, without importing Ray."""
-    if not ray_is_running():
+    """Return whether this process is a Ray worker, and no fork of one, without importing Ray."""
+    if _forked or not ray_is_running():
         return False
     ray = sys.modules["ray"]
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)

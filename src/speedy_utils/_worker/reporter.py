@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import TYPE_CHECKING
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
 from .._state.lines.bar_lines import BarLines
@@ -20,6 +21,9 @@ from .code.left_out import describe
 from .code.stacks import stack_of
 from .input_rows import InputRows
 from .tally import Tally
+
+if TYPE_CHECKING:
+    from .channel.children import Children
 
 _key = functools.lru_cache(maxsize=1024)(Key)
 """Reports have the same few keys each time, and making one takes as long as looking it up five times."""
@@ -59,6 +63,7 @@ class Reporter:
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
         has_bars: Whether a bar of tqdm was captured.
         capturing: Whether bars are, by a part of ``own``.
+        children: What its code's processes count, which is read with its own counts; None if that is nothing.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Reporter:
         self.take_backs = 0
         self.has_bars = self.capturing = False
         self.thread: int | None = None
+        self.children: Children | None = None
         self._stack_after = stack_after
         self._stack, self._stack_at = "", 0.0
         self._readings = itertools.count(1)
@@ -122,11 +128,12 @@ class Reporter:
             return None
         return own.n if not own.n or self.total is None or own.n == self.total else None
 
-    def restart(self, total: int | None) -> float:
-        """Count for the next task, after one that :meth:`plain_items` could say all of; return the time.
+    def restart(self, total: int | None, now: float) -> None:
+        """Count for the next task, after one that :meth:`plain_items` could say all of.
 
         Args:
             total: The items of the next task, if that is known.
+            now: The time.
         """
         own = self.own
         if own.n or own.used:
@@ -134,8 +141,7 @@ class Reporter:
             self.take_backs += 1  # what was read before does not hold for the next task
         if total is not None:
             self.total = own.limit = total
-        self._created = now = self._clock()
-        return now
+        self._created = now
 
     def stage(self, name: Stage) -> Tally:
         """Return the tally of a stage; None is the task's own."""
@@ -235,6 +241,7 @@ class Reporter:
 
     def capped_counts(self) -> dict[Key, Count]:
         """Return what was counted, in each stage at most its total."""
+        self.count_children()
         moved = self._take_movements()
         own = self.own.capped_count()  # first: the tqdm bars that are read with it may add stages
         named = {}
@@ -245,11 +252,17 @@ class Reporter:
 
     def raw_counts(self) -> dict[Key, Count]:
         """Return what was counted, also beyond the totals: the driver warns of that."""
+        self.count_children()
         moved = self._take_movements()
         own = self.own.raw_count()
         named = {name: tally.raw_count() for name, tally in list(self._stages.items())}
         counts = self._counts(own, named, moved)
         return counts | self._estimated(counts)
+
+    def count_children(self) -> None:
+        """Count what processes have counted by now that the task has started."""
+        if self.children is not None:
+            self.children.count_for(self)
 
     def timings(self) -> StageTimings:
         """Return how long ago work on the items of each stage started, and last moved, as far as is known."""

@@ -155,6 +155,15 @@ class Tally:
         """Return the tally that counts here for a stage: this one, unless it is for another stage."""
         return self if stage is None or stage == self.stage else self.reporter.stage(stage)
 
+    def add(self, items: int, counters: dict[str, Count]) -> None:
+        """Count what was counted elsewhere; a negative number of items is taken back."""
+        if items >= 0:
+            self.n += items
+        else:
+            self.take_back(-items)
+        self.add_to_counters(counters)
+        self.reporter.mark_moved(self.stage)
+
     def add_to_counters(self, counters: dict[str, Count]) -> None:
         """Add to what is counted besides items, from any thread."""
         for name, amount in counters.items():

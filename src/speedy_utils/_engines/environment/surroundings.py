@@ -25,6 +25,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..._worker.context import VARIABLE as RUN_VARIABLE
 from .logging_settings import LoggingSettings
 from .thread_limits import NO_LIMITS, ThreadLimits, is_limit
 
@@ -133,7 +134,9 @@ class Surroundings:
         initial = _initial_variables()
         _changed_names.update(_changed(initial, os.environ))
         # Also those that are again what they were: workers may have begun in the meantime.
-        variables = {name: os.environ.get(name) for name in sorted(_changed_names) if not is_limit(name)}
+        # Which run a process counts for that a task starts is for its worker to say.
+        names = [name for name in sorted(_changed_names - {RUN_VARIABLE}) if not is_limit(name)]
+        variables = {name: os.environ.get(name) for name in names}
         paths, logs = SearchPath.of(sys.path), LoggingSettings.of_program()
         return cls(_current_folder(), variables, paths, logs=logs, threads=threads)
 

@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from contextvars import copy_context
 
 from ..._run.feed import PREPARING, LocalFeed
+from ..._worker.channel.children import Children
 from ..._worker.chunk_reporter import ChunkReporter
 from ..._worker.event_loop import EventLoop, shared_loop
+from ..._worker.joining import children_counted, in_one_thread
 from ..base import WorkSpec
 from ..cpus import cpus
 from ..limits.time_limit import TimeLimit, signalling_main_thread
@@ -28,6 +30,7 @@ class SequentialEngine(LocalFeed):
         self._work = work
         self._logs = ThreadLogs(work.worker_logs)
         self._event_loop = EventLoop()
+        self._children: Children | None = None
         self._waiting: list[tuple[Chunk, ChunkOutcome]] = []
         self.phase = PREPARING if maker_of(work.function, work.kwargs) else ""
 
@@ -39,6 +42,8 @@ class SequentialEngine(LocalFeed):
     def start(self) -> None:
         """Take over the streams if not all that is printed is shown."""
         self._logs.open()
+        if in_one_thread():
+            self._children = Children.if_possible()
 
     def submit(self, chunk: Chunk) -> None:
         """Let the chunk wait."""
@@ -48,7 +53,7 @@ class SequentialEngine(LocalFeed):
         """Run the chunk that has waited longest."""
         chunk, outcome = self._waiting[0]
         make_instance(self._work.function, self._work.kwargs)
-        reporter = chunk.reporter(self._work.settings)
+        reporter = chunk.reporter(self._work.settings, self._children)
         self.add(reporter)
         try:
             # In a context of its own, as in a thread: what Ctrl-C leaves bound there does not matter.
@@ -64,7 +69,8 @@ class SequentialEngine(LocalFeed):
         shared_loop.set(self._event_loop)
         work = self._work
         limited = work.settings.task_timeout is not None
-        with self._logs.of(self), signalling_main_thread() if limited else nullcontext():
+        limit = signalling_main_thread() if limited else nullcontext()
+        with self._logs.of(self), children_counted(self._children), limit:
             run_chunk(
                 *(work.function, chunk.items, work.kwargs, reporter, work.settings),
                 outcome=outcome,
@@ -84,6 +90,8 @@ class SequentialEngine(LocalFeed):
             self._event_loop.close()
         finally:
             self._logs.close()
+            if self._children is not None:
+                self._children.close()
 
 
 def _warn_of_stuck(limit: TimeLimit) -> bool:

@@ -227,7 +227,7 @@ class ThreadEngine(LocalFeed):
         try:
             with self._logs.of(thread):
                 make_instance(work.function, work.kwargs)
-                reporter = chunk.reporter(work.settings)
+                reporter = chunk.reporter(work.settings, None)
                 self.add(reporter)
                 run_chunk(
                     *(work.function, chunk.items, work.kwargs, reporter, work.settings),

@@ -17,13 +17,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import FileIO
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
 import cloudpickle
 
 from ..._interrupts import delaying_ctrl_c, note_interrupts
+from ..._worker.channel.children import Children
 from ..._worker.channel.writer import FolderSink
+from ..._worker.joining import children_counted
 from ..environment.surroundings import Surroundings
 from ..limits.retries import RetryPolicy
 from ..limits.task_note import NoteFile
@@ -150,9 +153,10 @@ def run_worker(ends: Ends, shared: Shared) -> None:
             begin_run()
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        children = Children.if_possible(Path(shared.folder, f"children-{os.getpid()}"))
         try:
             for order in _orders(ends.tasks):
-                if _run(order, shared, ends.tasks):
+                if _run(order, shared, ends.tasks, children):
                     break
         finally:
             if _loaded.cache_info().currsize:
@@ -187,10 +191,10 @@ def _orders(tasks: Connection) -> Iterator[Order]:
         yield receive(tasks)
 
 
-def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
+def _run(order: Order, shared: Shared, tasks: Connection, children: Children | None) -> bool:
     """Run a chunk, and send its outcome; return whether this process is to end."""
     what, outcome = "func or what it needs", ChunkOutcome()
-    with _as_program(shared) as renew:
+    with _as_program(shared) as renew, children_counted(children):
         try:
             function, kwargs, retries = _loaded(shared)
             what = "its item"
@@ -202,7 +206,7 @@ def _run(order: Order, shared: Shared, tasks: Connection) -> bool:
             return False
         make_instance(function, kwargs)  # before there is a reporter: it is no part of the attempt
         settings, began = shared.settings, time.monotonic()
-        reporter = chunk_reporter(order.task, order.attempt, len(items), order.totals, settings)
+        reporter = chunk_reporter(order.task, order.attempt, len(items), order.totals, settings, children)
         interrupted, limited = False, settings.task_timeout is not None
         sink = FolderSink(shared.folder)
         try:

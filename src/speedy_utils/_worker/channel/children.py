@@ -1,0 +1,73 @@
+"""What processes count that a task has started: the task counts it as its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..._state.ledger import Count, Key, Metric, Stage, Task
+from .folder import RunFolder
+from .reader import FolderReader
+
+if TYPE_CHECKING:
+    from ..reporter import Reporter
+
+
+class Children:
+    """Counts of the processes that the tasks of this process start, one task at a time.
+
+    They find the folder by the environment, and keep there what they count. A task counts what has come
+    there since the last look, so a pool that lives longer than one task counts for each in its turn. Their
+    bars of tqdm remain bars, and as in the task itself runs don't count.
+
+    Args:
+        folder: The folder, which is made; None for one in a place of this machine.
+
+    Attributes:
+        path: The folder: what the environment has to name.
+
+    Raises:
+        OSError: It can't be made.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        settings = {"adopt_tqdm": False, "stack_after": None, "counts_runs": False}
+        self._folder = RunFolder(folder, settings)
+        self.path = str(self._folder.path)
+        self._reader = FolderReader(self._folder.path, self._folder.run)
+        self._counts: dict[Task, Mapping[Key, Count]] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    @classmethod
+    def if_possible(cls, folder: Path | None = None) -> Children | None:
+        """Return what counts in a folder; None if it can't be made, so that processes count nothing."""
+        with suppress(OSError):
+            return cls(folder)
+        return None
+
+    def count_for(self, reporter: Reporter) -> None:
+        """Add what has come since the last look to what a task has counted. Any thread may call it."""
+        with self._lock:
+            added: dict[Stage, int] = {}
+            counters: dict[Stage, dict[str, Count]] = {}
+            for report in self._reader.collect()[0]:
+                before, self._counts[report.task] = self._counts.get(report.task, {}), report.counts
+                for key, count in report.counts.items():
+                    more = count - before.get(key, 0)
+                    if key.metric is Metric.ITEMS:
+                        added[key.stage] = added.get(key.stage, 0) + int(more)
+                    elif key.metric is Metric.COUNTER:
+                        of_stage = counters.setdefault(key.stage, {})
+                        of_stage[key.label] = of_stage.get(key.label, 0) + more
+            for stage in {**added, **counters}:
+                reporter.stage(stage).add(added.get(stage, 0), counters.get(stage, {}))
+
+    def close(self) -> None:
+        """Remove the folder. Idempotent, and does nothing in a forked child."""
+        if os.getpid() == self._pid:
+            self._folder.close()

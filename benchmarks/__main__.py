@@ -36,6 +36,7 @@ MODULES = {
             "eta",
             "tasks",
             "small_items",
+            "any_engine",
             "streams",
             "merge",
         )

@@ -1,7 +1,7 @@
 """Random runs of engines that are not ours: each ends with exactly what its calls have counted.
 
 A run follows from one seed, which a failure names. ``SPEEDY_UTILS_SEED=17 pytest
-tests/engines/test_chaos.py`` runs that one alone; ``SPEEDY_UTILS_ROUNDS=13`` runs some two hundred.
+tests/engines/test_chaos.py`` runs that one alone; ``SPEEDY_UTILS_ROUNDS=25`` runs some two hundred.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check(recorder: Recorder, calls: list[Call], *, bound: bool = True) -> None:
 
 
 @needs_forks
-@pytest.mark.parametrize("seed", seeds(10 * ROUNDS))
+@pytest.mark.parametrize("seed", seeds(5 * ROUNDS))
 def test_random_calls_in_pools_are_counted_exactly(seed: int, tmp_path: Path, recorder: Recorder) -> None:
     """Calls that are slow, raise, and count in any way, in any pool, bound or in processes of the block."""
     rand = random.Random(seed)
@@ -92,7 +92,7 @@ def test_random_calls_in_pools_are_counted_exactly(seed: int, tmp_path: Path, re
 
 
 @needs_forks
-@pytest.mark.parametrize("seed", seeds(3 * ROUNDS))
+@pytest.mark.parametrize("seed", seeds(2 * ROUNDS))
 def test_what_had_returned_when_a_pool_breaks_is_counted(
     seed: int, tmp_path: Path, recorder: Recorder
 ) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..._state.ledger import Count, Key, Metric, Stage, Task
 from .folder import RunFolder
+from .lock import may_run
 from .reader import FolderReader
+from .state_file import SUFFIX
 
 if TYPE_CHECKING:
     from ..reporter import Reporter
@@ -26,6 +28,7 @@ class Children:
 
     Args:
         folder: The folder, which is made; None for one in a place of this machine.
+        most_files: How many files there may be before those of processes that have ended are removed.
 
     Attributes:
         path: The folder: what the environment has to name.
@@ -34,12 +37,14 @@ class Children:
         OSError: It can't be made.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, most_files: int = 64) -> None:
         settings = {"adopt_tqdm": False, "stack_after": None, "counts_runs": False}
         self._folder = RunFolder(folder, settings)
         self.path = str(self._folder.path)
         self._reader = FolderReader(self._folder.path, self._folder.run)
         self._counts: dict[Task, Mapping[Key, Count]] = {}
+        self._pids: dict[Task, int] = {}
+        self._least_files = self._most_files = most_files
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -53,10 +58,13 @@ class Children:
     def count_for(self, reporter: Reporter) -> None:
         """Add what has come since the last look to what a task has counted. Any thread may call it."""
         with self._lock:
+            # Before the reading, which has then all that they have counted.
+            ended = self._ended() if len(self._counts) > self._most_files else []
             added: dict[Stage, int] = {}
             counters: dict[Stage, dict[str, Count]] = {}
             for report in self._reader.collect()[0]:
                 before, self._counts[report.task] = self._counts.get(report.task, {}), report.counts
+                self._pids[report.task] = 0 if report.location is None else report.location.pid
                 for key, count in report.counts.items():
                     more = count - before.get(key, 0)
                     if key.metric is Metric.ITEMS:
@@ -66,6 +74,15 @@ class Children:
                         of_stage[key.label] = of_stage.get(key.label, 0) + more
             for stage in {**added, **counters}:
                 reporter.stage(stage).add(added.get(stage, 0), counters.get(stage, {}))
+            for task in ended:
+                del self._counts[task], self._pids[task]
+                name = str(task).rpartition("/")[2]  # the task is the process: node-1/4711-1f2e3d4c
+                Path(self.path, f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+    def _ended(self) -> list[Task]:
+        ended = [task for task, pid in self._pids.items() if not may_run(pid)]
+        self._most_files = max(self._least_files, 2 * (len(self._pids) - len(ended)))
+        return ended
 
     def close(self) -> None:
         """Remove the folder. Idempotent, and does nothing in a forked child."""

@@ -105,7 +105,7 @@ def take_lock(folder: Path, holder: Mapping[str, Any]) -> BaseFileLock:
         lock.acquire(timeout=0)
     except Timeout:
         host = holder.get("host")
-        if host == socket.gethostname() and _may_run(holder.get("pid")):
+        if host == socket.gethostname() and may_run(holder.get("pid")):
             raise
         # Only by watching it can one see from here whether its process is alive.
         logger.warning("waiting %.0f s to see whether a run on %s is alive", LEASE_S, host or "another host")
@@ -118,9 +118,9 @@ def is_lost(lock: BaseFileLock) -> bool:
     return getattr(lock, "compromise", None) is not None
 
 
-def _may_run(pid: object) -> bool:
+def may_run(pid: object) -> bool:
     """Return whether a process of this host may be alive."""
-    if not isinstance(pid, int) or pid <= 0:
+    if not isinstance(pid, int) or pid <= 0 or os.name == "nt":  # there the call below would end it
         return True
     try:
         os.kill(pid, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,26 @@ def test_a_plain_task_counts_them_if_it_has_taken_long_enough_to_start_one(child
     clock.advance(2 * CHILD_S)
     assert not chunk.next_if_plain()  # they have counted for a stage
     assert chunk.current.raw_counts()[RUN_ITEMS] == 3
+
+
+def count_here(children: Children) -> None:
+    """Count three items as a child does."""
+    write(children, 1, **{f"{FolderSink(children.path).process_name}": 3})
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the system has no forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of the threads of other tests
+def test_files_of_processes_that_have_ended_do_not_add_up(tmp_path: Path) -> None:
+    """A worker may run thousands of tasks that each start some, and all that they counted stays counted."""
+    children, reporter = Children(tmp_path / "children", most_files=3), Reporter(1)
+    for _ in range(10):
+        child = multiprocessing.get_context("fork").Process(target=count_here, args=(children,))
+        child.start()
+        child.join()
+        children.count_for(reporter)
+        assert len([*Path(children.path).glob("*.json")]) <= 5
+    assert reporter.raw_counts()[RUN_ITEMS] == 30
+    children.close()
 
 
 def test_no_folder_no_counts(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def failure_of(
     # What this package says of a shard is all that there is to say.
     own = isinstance(error, ShardError) and _is_raised_by(error, __name__.partition(".")[0])
     text = str(error) if own else _reason(error)
-    reason, retry_in = _without_middle(plain_text(text), MAX_LINE) + place, None
+    reason, retry_in = _without_middle(_ESCAPES.sub("", text), MAX_LINE) + place, None
     try:
         retry_in = retries.wait_after(attempt, error)
     except Exception as broken:  # retry_on and retry_wait are the user's functions
@@ -386,17 +386,21 @@ def _preparation_failure(error: PreparationError) -> Failure:
 MAX_LINE, MAX_TEXT = 1_000, 10_000
 """Characters of a reason or a line, and of a traceback, in a failure: a message may have megabytes."""
 
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, and what moves the cursor
+    r"|\x1b\].*?(?:\x07|\x1b\\)"  # links
+    r"|[\x00-\x08\x0b-\x1f\x7f]"  # other characters that a terminal obeys
+)
 
 
 def plain_text(text: str) -> str:
-    """Return what an exception says without colours, and without the middle of what is too long.
+    """Return what an exception says without what terminals obey, and without the middle of what is too long.
 
     Example:
         >>> print(plain_text("x" * 3_000_000).replace("x" * 500, "xxx"))
         xxx … (2,999,000 characters) … xxx
     """
-    lines = _COLOURS.sub("", text).splitlines(keepends=True)
+    lines = _ESCAPES.sub("", text).splitlines(keepends=True)
     return _without_middle("".join(_without_middle(line, MAX_LINE) for line in lines), MAX_TEXT)
 
 

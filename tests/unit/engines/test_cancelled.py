@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from support.recorder import Recorder, ignore
 
-from speedy_utils import multi_process
+from speedy_utils import UNFINISHED, Interrupted, Snapshot, multi_process, report_progress
+from speedy_utils._engines.in_process import threads
 from speedy_utils._engines.in_process.threads import ThreadEngine
 from speedy_utils._engines.task import TaskSettings, run_chunk
 from speedy_utils._instrument.tqdm import capture as tqdm_capture
@@ -91,3 +95,36 @@ def test_a_second_ctrl_c_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatc
     for thread in threads:
         thread.join(240)
         assert not thread.is_alive()
+
+
+def test_what_had_ended_in_a_thread_that_goes_on_counts_with_its_items(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    """A thread that can't be interrupted leaves the results of its chunk, and what these had counted."""
+    monkeypatch.setattr(threads, "CANCEL_GRACE_S", 0.05)
+    closed = threading.Lock()
+
+    def task(i: int) -> int:
+        report_progress(5)
+        if i == 40:
+            closed.acquire(timeout=240)
+        return i
+
+    def press(snapshot: Snapshot) -> None:
+        if snapshot.done >= 205:
+            os.kill(os.getpid(), signal.SIGINT)
+            recorder.hook = ignore
+
+    recorder.hook = press
+    with closed:
+        with pytest.raises(Interrupted) as caught:
+            multi_process(
+                *(task, range(60)),
+                backend="threads",
+                num_workers=1,
+                chunksize=60,
+                progress=recorder,
+                poll_interval=0.02,
+            )
+        assert caught.value.results == [*range(40)] + [UNFINISHED] * 20
+        assert (recorder.last.done, recorder.last.tasks_done) == (205, 40)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -132,7 +133,17 @@ class ThreadEngine(LocalFeed):
                 "program",
                 len(running),
             )
+            self._read_counts()
         return [*self._under_way.values()]
+
+    def _read_counts(self) -> None:
+        """Note what the chunks that go on have done, and counted, until now."""
+        for reporter in [*self._reporters]:
+            if isinstance(reporter, ChunkReporter) and (known := self._under_way.get(int(reporter.task))):
+                chunk, outcome = known
+                so_far = replace(outcome, values=[*outcome.values], others={**outcome.others})
+                so_far.items, so_far.seconds = reporter.plain_items, reporter.seconds()
+                self._under_way[chunk.task] = chunk, so_far
 
     def close(self) -> None:
         """Let the threads end, end what coroutines have left, and restore the streams."""

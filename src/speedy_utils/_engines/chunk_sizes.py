@@ -16,6 +16,9 @@ MAX_CHUNK_S = 0.5
 MAX_CHUNK = 20_000
 """Tasks in a chunk, at the most: its results are in memory three times when they arrive."""
 
+MAX_CHUNK_BYTES = 32_000_000
+"""Bytes of the items of a chunk and of its results, at the most: they are in memory as often."""
+
 CHUNKS_LEFT = 2
 """Chunks that each worker still gets, at least, of the tasks that are left."""
 
@@ -44,6 +47,7 @@ class ChunkSizes:
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
         self._seconds: float | None = None
+        self._bytes = 0.0
 
     @property
     def most_seconds(self) -> float | None:
@@ -63,15 +67,19 @@ class ChunkSizes:
             return 1
         fair = inf if left is None else ceil(left / (workers * CHUNKS_LEFT))
         least, most = MIN_CHUNK_S / self._seconds, CHUNK_S / self._seconds
-        return max(1, int(min(max(fair, least), most, MAX_CHUNK)))
+        fitting = MAX_CHUNK_BYTES / max(self._bytes, 1.0)
+        return max(1, int(min(max(fair, least), most, fitting, MAX_CHUNK)))
 
-    def observe(self, tasks: int, seconds: float) -> None:
+    def observe(self, tasks: int, seconds: float, size: int = 0) -> None:
         """Note how long a chunk took.
 
         Args:
             tasks: How many of its tasks have ended, at least one.
             seconds: How long that took, with what it took to send it and to send it back.
+            size: The bytes of its items and results.
         """
+        # More at once, as memory runs out at once.
+        self._bytes = max(size / tasks, self._bytes + (size / tasks - self._bytes) * NEWEST_WEIGHT)
         each = max(seconds, 1e-9) / tasks
         known = self._seconds
         # Less at once, as the first ones are slow; a chunk that is too long ends early.

@@ -32,6 +32,9 @@ logger = logging.getLogger("speedy_utils")
 HANDED_BACK_INTERVAL_S = 0.1
 """Seconds between two looks at what late chunks have handed back, if a worker has nothing to do."""
 
+READING_S = 0.05
+"""Seconds after which no more items are read for a chunk."""
+
 PARTS = 16
 """Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
 
@@ -148,7 +151,7 @@ class Tasks:
             return heapq.heappop(self._later)[2], None
         size = self.sizes.next(self._left, workers)
         if not self._waiting:
-            items = deque(islice(self._items, size))
+            items = self._read_items(size)
             if not items:
                 return None
             self._waiting.append((Chunk(self._read, 1, ()), items))
@@ -162,6 +165,18 @@ class Tasks:
         if self._left is not None:
             self._left -= len(taken)
         return self._chunk(chunk, chunk.task, taken), None
+
+    def _read_items(self, size: int) -> deque[Any]:
+        """Read the items of a chunk; fewer if that takes long, as it may read files and workers wait."""
+        if self.sizes.most_seconds is None:  # as many as were asked for
+            return deque(islice(self._items, size))
+        items, until = deque(islice(self._items, 1)), time.monotonic() + READING_S
+        while len(items) < size and time.monotonic() < until:
+            more = [*islice(self._items, min(len(items), size - len(items)))]
+            if not more:
+                break
+            items += more
+        return items
 
     def start_again(self, chunk: Chunk, place: int, failure: Failure) -> None:
         """Let one task of a chunk start again, by itself, before new ones, or once it is due."""
@@ -335,7 +350,7 @@ class Driver:
     def _end(self, chunk: Chunk, outcome: ChunkOutcome) -> list[Ended]:
         tasks, done, failure = self._tasks, len(outcome.values), outcome.failure
         if done and chunk.attempt == 1:  # those that run again are alone: what a chunk costs would be theirs
-            tasks.sizes.observe(done, outcome.seconds)
+            tasks.sizes.observe(done, outcome.seconds, outcome.size)
         ends = _Ends(chunk, outcome)
         finished, counted, retries, first_again = ends.succeeded, ends.counted, 0, not done
         failures = [*ends.failed]

@@ -179,6 +179,7 @@ class ChunkOutcome:
             no stage. Of all others there is no more to say.
         items: What these others counted together.
         seconds: How long the chunk took, from what it was sent as to what is sent back.
+        size: The bytes of its items and values, as far as they are known; 0 within this process.
         failure: Why the tasks after those have not ended, if they are not just handed back: the worker was
             lost, or could not read something. If the chunk is of one task, that has failed.
         warnings: What the user must know about the worker, each a sentence.
@@ -190,6 +191,7 @@ class ChunkOutcome:
     others: dict[int, Outcome] = field(default_factory=dict)
     items: int = 0
     seconds: float = 0.0
+    size: int = 0
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
     stuck: int | None = None

@@ -22,7 +22,7 @@ from .._engines.limits.task_note import NoteFile
 from .._engines.limits.time_limit import signalling_main_thread
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
-from .._engines.payload.results import Sent, pack_outcome, unread
+from .._engines.payload.results import Sent, pack_outcome, sent_size, unread
 from .._engines.payload.shipment import Packed
 from .._engines.per_worker import close_instance, make_instance
 from .._engines.task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
@@ -135,6 +135,7 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
     """Run a chunk; the arguments are those of :func:`run_in_worker`."""
     task, attempt, totals, items, packed = TaskArguments(*arguments)
     before = log_sizes()
+    size = sent_size(items or (), None if packed is None else Packed(*packed))
     note_interrupts()
     try:
         shared = _shared_by(shared_refs)
@@ -184,6 +185,7 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
             ended.sending_s = _storing_time(sent)
     outcome = sent.outcome
     outcome.seconds = time.monotonic() - began
+    outcome.size = size + sent.size()
     outcome.warnings = tuple(shared.warnings)  # once: with the first outcome of this worker
     shared.warnings.clear()
     out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
@@ -223,8 +225,7 @@ def _name_unsuited_node(outcome: ChunkOutcome) -> None:
 
 def _storing_time(sent: Sent) -> float:
     """Return the seconds that Ray may need to store an outcome."""
-    plain = sum(len(value) for value in sent.outcome.values if isinstance(value, (bytes, str)))
-    return (sent.size() + plain) / STORED_BYTES_PER_S
+    return sent.size() / STORED_BYTES_PER_S
 
 
 def _shared_by(refs: list[Any]) -> _Shared:

@@ -12,6 +12,7 @@ from speedy_utils._engines.chunk_sizes import (
     CHUNK_S,
     CHUNKS_LEFT,
     MAX_CHUNK,
+    MAX_CHUNK_BYTES,
     MAX_CHUNK_S,
     MIN_CHUNK_S,
     ChunkSizes,
@@ -72,3 +73,13 @@ def test_tasks_that_are_slower_than_expected_make_smaller_chunks() -> None:
         found.append(sizes.next(None, 2))
     assert found == [1, 200, 36, 25, 2000]
     assert sizes.most_seconds == pytest.approx(MAX_CHUNK_S)
+
+
+def test_large_items_and_results_make_smaller_chunks() -> None:
+    """At once when they grow, and half-way back after each chunk when they shrink; at least one travels."""
+    sizes = ChunkSizes()
+    found = []
+    for each in (10, 1_000_000, 0, 2 * MAX_CHUNK_BYTES):
+        sizes.observe(10, 0.001, 10 * each)
+        found.append(sizes.next(None, 2))
+    assert found == [2_000, 32, 64, 1]

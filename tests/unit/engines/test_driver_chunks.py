@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from speedy_utils._display.base import choose_display
 from speedy_utils._engines.chunk_sizes import ChunkSizes
-from speedy_utils._engines.driver import PARTS, Ended, drive
+from speedy_utils._engines.driver import PARTS, READING_S, Ended, drive
 from speedy_utils._engines.payload.unsent import UnsentItemError
 from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
 from speedy_utils._run.feed import LocalFeed
@@ -138,6 +139,30 @@ def test_each_task_ends_once(
     assert (last.done, last.tasks_done, last.tasks_failed) == (count - failed, count - failed, failed)
     if not kills:
         assert len(engine.started) == len(set(engine.started)) == count
+
+
+def test_items_that_are_read_slowly_do_not_wait_for_a_full_chunk() -> None:
+    """A chunk has as many as there are after a moment, unless it was asked how many it is to have."""
+
+    class Engine(DrawingEngine):
+        """Each chunk ends at once."""
+
+        def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
+            """End the newest chunk."""
+            chunk = self._running.pop()
+            return [(chunk, ChunkOutcome([*chunk.items]))]
+
+    def read(number: int) -> int:
+        time.sleep(READING_S / 2.5)
+        return number
+
+    for chunksize, largest in ((None, 4), (8, 8)):
+        engine, ended = Engine(None, set(), 1, set()), []
+        with Run("Run", None, tasks=20, display=choose_display(progress=False), feed=engine) as run:
+            drive(engine, run, map(read, range(20)), ended.append, max_retries=0, sizes=ChunkSizes(chunksize))
+        assert [value for each in ended for value in each.values] == [*range(20)]
+        assert max(engine.sizes) <= largest
+        assert chunksize is None or engine.sizes == [8, 8, 4]
 
 
 def test_a_lost_chunk_is_split_until_the_task_that_ends_workers_is_alone() -> None:

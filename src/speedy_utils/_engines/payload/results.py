@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -41,7 +41,15 @@ class Sent(NamedTuple):
 
     def size(self) -> int:
         """Return the bytes of what the function returned, as far as they are known."""
-        return sum(packed.size() for packed in (self.values, *self.each) if packed is not None)
+        packed = sum(each.size() for each in (self.values, *self.each) if each is not None)
+        return packed + sent_size(self.outcome.values)
+
+
+def sent_size(values: Sequence[Any], packed: Packed | None = None) -> int:
+    """Return the bytes of what was packed, or of the texts and bytes among plain values."""
+    if packed is not None:
+        return packed.size()
+    return sum(len(value) for value in values if isinstance(value, (bytes, str)))
 
 
 def pack_outcome(pickler: type[ProjectPickler], outcome: ChunkOutcome, address: str) -> Sent:

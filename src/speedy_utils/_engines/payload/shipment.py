@@ -43,7 +43,7 @@ class Packed(NamedTuple):
 
     def size(self) -> int:
         """Return its bytes."""
-        return len(self.data) + sum(buffer.raw().nbytes for buffer in self.buffers)
+        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
 class _Read(NamedTuple):

@@ -33,7 +33,7 @@ from ..limits.task_note import NoteFile
 from ..limits.time_limit import signalling_main_thread
 from ..payload.pickling import Mode, ProjectPickler
 from ..payload.rebuild import begin_run, program_main, take_differences
-from ..payload.results import pack_outcome, unread
+from ..payload.results import pack_outcome, sent_size, unread
 from ..payload.shipment import Packed
 from ..per_worker import close_instance, make_instance
 from ..task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
@@ -223,6 +223,7 @@ def _run(order: Order, shared: Shared, tasks: Connection, children: Children | N
         with delaying_ctrl_c():
             sent = pack_outcome(ProcessPickler, outcome, address())
             sent.outcome.seconds = time.monotonic() - began
+            sent.outcome.size = sent_size(order.items, order.packed) + sent.size()
             send(tasks, sent._replace(differences=take_differences(), ends_worker=interrupted))
         return interrupted
 

@@ -26,6 +26,9 @@ FINAL = 2**62
 """The reading of what a finished task has counted: the last one."""
 
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
 class FolderSink:
     """Keeps the state of this process in a file of the run's folder, which is replaced in one step.
 
@@ -98,7 +101,7 @@ class FolderSink:
         name = f"{self._folder}{os.sep}{os.getpid()}-{_process_id}{part}"
         state = encode_state(self._run, reports, self._timings)
         unfinished = f"{name}-{next(_numbers)}{UNFINISHED}"
-        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        file = os.open(unfinished, _NEW_FILE, 0o600)
         try:
             while state:  # also a file takes a part, of a disk that is nearly full
                 state = state[os.write(file, state) :]

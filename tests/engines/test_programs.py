@@ -121,6 +121,24 @@ def test_processes_that_a_task_starts_in_a_block_count_for_the_task(recorder: Re
     assert (recorder.last.done, recorder.last.complete) == (15, True)
 
 
+def _in_a_pool(ns: list[int]) -> int:
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1) as pool:
+        return sum(pool.map(foreign_work.loop, ns))
+
+
+@pytest.mark.parametrize(("backend", "workers"), [("processes", 2), ("threads", 1), ("seq", 1)])
+def test_processes_that_tasks_in_a_block_start_count_once(
+    backend: str, workers: int, recorder: Recorder
+) -> None:
+    """They count for the tasks, if at all, whose run counts for the block, and not for the block as well."""
+    with tracking(progress=recorder):
+        multi_process(_in_a_pool, [[1, 2, 3], [4, 5]], backend=backend, num_workers=workers, total_items=sum)
+    assert recorder.last.done == max(snapshot.done for snapshot in recorder.snapshots) == 15
+    assert "SPEEDY_UTILS_RUN" not in os.environ
+
+
 def test_runs_of_bound_calls_count_there(recorder: Recorder) -> None:
     """``multi_process`` in a worker of another engine counts for the run that the call is bound to."""
     from concurrent.futures import ProcessPoolExecutor

@@ -205,7 +205,7 @@ def name_run(folder: str, thread: int | None = None) -> None:
     The newest is named; none while blocks of several threads are open, as the environment is the process's.
 
     Args:
-        folder: The folder.
+        folder: The folder; empty to let them count for none.
         thread: The thread whose block it is; None if it is no block.
     """
     if not _process.names:

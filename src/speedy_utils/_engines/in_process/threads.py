@@ -14,6 +14,7 @@ from ..._interrupts import Cancelled, interruptible, raise_in_thread
 from ..._run.feed import PREPARING, LocalFeed
 from ..._worker.chunk_reporter import ChunkReporter
 from ..._worker.event_loop import EventLoop, shared_loop
+from ..._worker.joining import in_one_thread, name_run, unname_run
 from ..base import WorkSpec
 from ..cpus import cpus
 from ..limits.time_limit import TimeLimit
@@ -66,6 +67,8 @@ class ThreadEngine(LocalFeed):
     def start(self) -> None:
         """Take over the streams, so that the lines of the threads stand whole."""
         self._logs.open()
+        if in_one_thread():
+            name_run("")  # processes of the tasks can't know for which; nor do they count for a block around
 
     def submit(self, chunk: Chunk) -> None:
         """Hand the chunk to a thread, which is started unless there are as many as workers.
@@ -155,6 +158,7 @@ class ThreadEngine(LocalFeed):
             self._event_loop.close()
         finally:
             self._logs.close()
+            unname_run("")
 
     def _expect_coroutines(self) -> None:
         """Let more tasks run at once, as they only wait."""

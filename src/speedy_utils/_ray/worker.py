@@ -166,9 +166,9 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
         else:
             reporter = chunk_reporter(task, attempt, len(items), totals, settings, children)
             work = shared.function, items, shared.kwargs
-            outcome = ChunkOutcome()
+            outcome, limited = ChunkOutcome(), settings.task_timeout is not None
             try:
-                with signalling_main_thread() if shared.note is not None else nullcontext():
+                with signalling_main_thread() if limited else nullcontext():
                     run_chunk(
                         *(*work, reporter, settings, shared.sink, outcome),
                         renew=renew,

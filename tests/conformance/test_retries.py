@@ -154,11 +154,25 @@ def test_waiting_holds_no_worker(backend: str, tmp_path: Path, recorder: Recorde
         retry_on=(ConnectionError,),
         retry_wait=0,
         total_items=3,
-        poll_interval=0.01,
         progress=recorder,
     )
     assert results == [0, 1, 2]
     assert (recorder.last.done, recorder.last.retries) == (3, 1)
+
+
+def test_a_run_says_that_it_waits_to_try_again(recorder: Recorder, failing: Callable[..., int]) -> None:
+    """The line says so while no task runs."""
+    error = ConnectionError("429")
+    error.retry_after = 0.5  # type: ignore[attr-defined]
+    multi_process(
+        lambda item: failing(item, 1, error),
+        range(1),
+        backend="threads",
+        retry_on=ConnectionError,
+        retry_wait=0,
+        poll_interval=0.01,
+        progress=recorder,
+    )
     assert any(snapshot.phase == "waiting to try 1 task again" for snapshot in recorder.snapshots)
 
 
@@ -211,8 +225,9 @@ def test_a_coroutine_that_runs_for_too_long_is_cancelled(backend: str, tmp_path:
             (tmp_path / str(item)).touch()
         return item
 
+    limit = 3.0 if backend == "ray" else 0.5  # its workers may take that long to import asyncio
     results = multi_process(
-        call, range(2), backend=backend, num_workers=2, on_error="continue", task_timeout=0.5
+        call, range(2), backend=backend, num_workers=2, on_error="continue", task_timeout=limit
     )
     assert results[0] == 0
     assert type(results[1].__cause__) is TimeoutError

@@ -77,6 +77,7 @@ def checked_call(
             )
         if key not in by_name and not takes_any:
             meant = _MEANT.get(key) or next(iter(difflib.get_close_matches(key, taken | by_name, 1)), "")
+            value = not value if key == "disable" else value  # as tqdm has it
             hint = f": did you mean {meant}={shorten(value, 40)}?" if meant in taken | by_name else ""
             raise TypeError(f"neither the run nor {name} has a parameter {key!r}{hint}")
     try:
@@ -135,4 +136,6 @@ def _hint(
     if missing and not isinstance(item, Arguments) and type(args[0]) in (tuple, dict):
         kind = "a tuple of arguments" if type(args[0]) is tuple else "a mapping of keywords"
         return f". If each item is {kind}, pass star=True"
+    if "too many positional" in error and not isinstance(item, Arguments):
+        return ". Each item is the first argument: give the function a positional parameter for it"
     return ""

@@ -94,6 +94,8 @@ def run(func: Callable[..., Any], items: Any, **options: Any) -> list[Any]:
         ),
         (Model, [3], {"sizes": 3}, "Model(size=1) has a parameter 'sizes': did you mean size=3?"),
         (lambda: 1, [1], {}, "<lambda>() can't be called with an item, 1: too many positional arguments"),
+        (lambda *, x: x, [1], {}, "Each item is the first argument: give the function a positional param"),
+        (scaled, [1], {"disable": True}, "did you mean progress=False?"),
     ],
 )
 def test_a_call_that_can_not_be_made_is_an_error(

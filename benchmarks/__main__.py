@@ -39,13 +39,14 @@ MODULES = {
             "any_engine",
             "streams",
             "merge",
+            "memory",
         )
     },
 }
 """What measures each table."""
 
 LIMIT = 360.0
-LIMITS = {"endtoend": 720.0}
+LIMITS = {"endtoend": 720.0, "memory": 720.0}
 """Seconds after which a table is given up; those with another limit stop by themselves before."""
 
 

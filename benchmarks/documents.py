@@ -186,6 +186,12 @@ ROWS = (
         "{ours_s:.2f} s",
         "`concatenate_datasets(...).save_to_disk` {concatenate_s:.2f} s",
     ),
+    Row(
+        "the most memory of all processes, a million rows in memory, 2 workers",
+        "memory",
+        "{in_memory_ours_processes_yielded_mb:,.0f} MB",
+        "`datasets.map` {in_memory_datasets_map_rows_mb:,.0f} MB",
+    ),
 )
 
 

@@ -9,6 +9,7 @@ output is on disk.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,7 +31,7 @@ class Job:
     def dataset(self) -> Any:
         from datasets import load_from_disk
 
-        return load_from_disk(self.data)
+        return load_from_disk(self.data, keep_in_memory=bool(os.environ.get("BENCHMARK_IN_MEMORY")))
 
     def row(self) -> Callable[[Any], Any]:
         """A function of a row, which marks its first call in a process."""
@@ -160,6 +161,9 @@ VARIANTS: dict[str, Callable[[Job], None]] = {
     "ours, ray, rows": _ours("ray", False),
     "ours, ray, yielded": _yielding("ray"),
     "ours, ray, batches": _ours("ray", True),
+    "ours, processes, rows": _ours("processes", False),
+    "ours, processes, yielded": _yielding("processes"),
+    "ours, processes, batches": _ours("processes", True),
     "ours, threads, rows": _ours("threads", False),
     "ours, threads, batches": _ours("threads", True),
     "ours, seq, rows": _ours("seq", False),

@@ -37,7 +37,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 
 @pytest.fixture
 def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return a list that gets the progress actor of each run of the test."""
+    """Return a list that gets the progress actor of each run of the test; workers have no other way."""
     from speedy_utils._ray.tasks import live_counts
 
     made: list[Any] = []
@@ -48,4 +48,6 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return made[-1]
 
     monkeypatch.setattr(live_counts, "start_actor", create_and_note)
+    # As on other nodes than the driver's.
+    monkeypatch.setattr(live_counts.NearbyFolder, "sink", lambda _, actor: actor)
     return made

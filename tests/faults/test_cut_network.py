@@ -17,6 +17,7 @@ import pytest
 from support.network import ADDRESSES, Network, why_no_network
 
 from speedy_utils import multi_process
+from speedy_utils._worker.channel.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -133,10 +134,11 @@ def test_a_cut_network_is_said_and_its_tasks_run_again(
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_stopped_worker_is_named_until_it_goes_on(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, until: Callable[..., Any], actors: list[Any]
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     """A process that is stopped is named in the log, and taken back, also where the bar is off."""
-    import ray
+    with RunFolder() as folder:
+        folders = folder.path.parent
 
     def task(i: int) -> int:
         (tmp_path / "pid").write_text(str(os.getpid()))
@@ -144,8 +146,10 @@ def test_a_stopped_worker_is_named_until_it_goes_on(
         return i
 
     def stop_and_go_on() -> None:
-        until(lambda: actors and ray.get(actors[0].locate.remote({0: 1})))  # it has sent word
-        pid = int((tmp_path / "pid").read_text())
+        file = tmp_path / "pid"
+        until(lambda: file.exists() and file.read_text())
+        pid = int(file.read_text())
+        until(lambda: any(folders.glob(f"*/{pid}-*.json")))  # it has sent word
         os.kill(pid, signal.SIGSTOP)
         try:
             until(lambda: f"no word from process {pid}" in caplog.text)

@@ -21,9 +21,11 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(autouse=True)
 def _two_relays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let four workers be many: two share a relay."""
+    """Let four workers be many: two share a relay, and none writes into the driver's folder."""
     few = functools.partial(relay.plan_relays, max_direct=2, per_relay=2)
     monkeypatch.setattr("speedy_utils._ray.tasks.live_counts.plan_relays", few)
+    # As on other nodes than the driver's.
+    monkeypatch.setattr("speedy_utils._ray.tasks.live_counts.NearbyFolder.sink", lambda _, actor: actor)
 
 
 @pytest.fixture

@@ -147,6 +147,8 @@ class RayEngine:
         self._task = self._remote.options(**options)
         needs = needs_of(options)
         self._demand = Demand(needs, RayCluster(needs, options), asked=not work.may_grow)
+        home = ray.get_runtime_context().get_node_id()
+        self._live.open_folder(home)
         if work.settings.task_timeout is not None:
             self._overdue = OverdueChunks(work.settings, work.retries, look_on_nodes)
         note = self._overdue.name if self._overdue else ""
@@ -154,7 +156,7 @@ class RayEngine:
         # In a list: Ray would read an argument that is itself a reference again for each task.
         self._shared_refs = [ray.put(shared)]
         self._started_at = time.monotonic()
-        self._silence = SilenceWatch(ray.get_runtime_context().get_node_id(), dead_nodes)
+        self._silence = SilenceWatch(home, dead_nodes)
 
     def submit(self, chunk: Chunk) -> None:
         """Start a Ray task.
@@ -381,7 +383,7 @@ class RayEngine:
         return list(ray.wait(refs, num_returns=len(refs), timeout=timeout)[1])
 
     def collect(self) -> tuple[Iterable[Report], StageTimings]:
-        """Return what has come to the actor since the last call; nothing before the actor is started."""
+        """Return what has come to the actor, or into the folder, since the last call."""
         timings = self._read()
         unread, self.answered = self._live.take_unread()
         return unread, timings
@@ -389,12 +391,12 @@ class RayEngine:
     def _read(self) -> StageTimings:
         return {} if self._death() else self._live.read()
 
-    def _hear(self, reports: Sequence[Report]) -> None:
+    def _hear(self, reports: Sequence[Report], from_all: bool) -> None:
         self._demand.begun(reports)
         if self._overdue is not None:
             self._overdue.hear(reports)
         if self._silence is not None:
-            self._silence.hear(reports)
+            self._silence.hear(reports, from_all=from_all)
 
     @property
     def trouble(self) -> str:

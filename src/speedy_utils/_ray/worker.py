@@ -30,9 +30,10 @@ from .._interrupts import note_interrupts
 from .._validation import first_line
 from .._worker import context
 from .._worker.channel.children import Children
+from .._worker.channel.flusher import Sink
 from .._worker.joining import children_counted
 from ..errors import NotSharedError
-from .client import ActorSink, worker_address, worker_node
+from .client import worker_address, worker_node
 from .logs import log_sizes, whole_lines
 from .own_tasks import set_progress_context
 from .tasks.overdue import note_file
@@ -77,7 +78,7 @@ class _Shared(NamedTuple):
 
     function: Callable[..., Any]
     kwargs: Mapping[str, Any]
-    sink: ActorSink
+    sink: Sink
     surroundings: Surroundings
     settings: TaskSettings
     retries: RetryPolicy

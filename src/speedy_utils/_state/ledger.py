@@ -258,7 +258,7 @@ class Ledger:
             if task in self._committed:
                 continue
             live = self._live.get(task)
-            if live is not None and _order(report) <= _order(live.report):
+            if live is not None and order_of(report) <= order_of(live.report):
                 continue
             self._replace({} if live is None else live.report.all_counts(), report.all_counts())
             self._version += 1
@@ -364,7 +364,8 @@ class Ledger:
             del self._sums[key]  # there would be more and more of them
 
 
-def _order(report: Report) -> tuple[int, int]:
+def order_of(report: Report) -> tuple[int, int]:
+    """Return what orders the reports of a task: the largest one counts."""
     return report.attempt, report.reading
 
 

@@ -147,12 +147,18 @@ class SilenceWatch:
         """Return the seconds since the last reading."""
         return self._clock() - self._read_at
 
-    def hear(self, reports: Iterable[Report]) -> None:
-        """Note a reading of the channel: which tasks were heard of since the last one."""
+    def hear(self, reports: Iterable[Report], *, from_all: bool = True) -> None:
+        """Note a reading: which tasks were heard of since the last one.
+
+        Args:
+            reports: What was read.
+            from_all: Whether all workers could be heard; else those that were not are not called silent.
+        """
         with self._lock:
-            now = self._clock()
-            self._now += min(now - self._read_at, MAX_PAUSE_S)
-            self._read_at = now
+            if from_all:
+                now = self._clock()
+                self._now += min(now - self._read_at, MAX_PAUSE_S)
+                self._read_at = now
             for report in reports:
                 task = self._tasks.get(report.task)
                 if task is not None and task.attempt == report.attempt:  # those of earlier ones may come late

@@ -1,37 +1,42 @@
-"""What the tasks of a run have counted so far, merged by actors and read from there."""
+"""What the tasks of a run have counted so far, read from a folder and from the actors that merge it."""
 
 from __future__ import annotations
 
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from ..._state.ledger import Report, Task
-from ..._state.timings import StageTimings
+from ..._state.ledger import Report, Task, order_of
+from ..._state.timings import StageClock, StageTimings
+from ..._worker.channel.flusher import Sink
 from ..actor import start_actor
 from ..client import ActorName, ActorReader, locate_attempts
 from ..relay import plan_relays, start_relays
+from .nearby import NearbyFolder
 
 ACTOR_START_TIMEOUT_S = 10.0
 """Seconds that the end of a run waits for actors that are still starting."""
 
 
 class LiveCounts:
-    """The actors of one run.
+    """The folder and the actors of one run.
 
     Args:
         workers: How many workers it has.
-        hear: Called with what each answer of the first actor has brought.
+        hear: Called with what each reading has brought, and whether all workers could be heard by it.
 
     Attributes:
         sinks: Where workers send what they count, each to any of them.
         started: Whether the actors were started.
     """
 
-    def __init__(self, workers: int, hear: Callable[[Sequence[Report]], None]) -> None:
+    def __init__(self, workers: int, hear: Callable[[Sequence[Report], bool], None]) -> None:
         self._name = ActorName(f"speedy_utils-{uuid.uuid4().hex}")
+        self.sinks: Sequence[Sink]
         self._relays, self.sinks = plan_relays(self._name, workers)
+        self._nearby: NearbyFolder | None = None
         self._hear = hear
         self._actors: list[Any] = []
         self._ready: list[Any] = []
@@ -39,8 +44,18 @@ class LiveCounts:
         self._lock = threading.Lock()
         self._unread: dict[Task, Report] = {}
         self._handed_back: dict[tuple[Task, int], int] = {}
-        self._answers = 0
+        self._in_folder = self._by_actor = self._heard_all = False
         self.started = False
+
+    def open_folder(self, home: str) -> None:
+        """Make the folder for workers of the driver's node; without one they use the actors too.
+
+        Args:
+            home: Ray's id of that node.
+        """
+        with suppress(OSError):
+            self._nearby = NearbyFolder(home)
+            self.sinks = [self._nearby.sink(each) for each in self.sinks]
 
     def start(self) -> None:
         """Start the actors."""
@@ -53,26 +68,41 @@ class LiveCounts:
     def read(self) -> StageTimings:
         """Read what has changed, for the bar and for what is known of silent workers."""
         with self._lock:
-            if self._reader is None:
+            clock = StageClock(lambda: 0.0)
+            reports: list[Report] = []
+            heard_all = False
+            if self._reader is not None:
+                answers = self._reader.answers
+                found, timings = self._reader.collect()
+                reports += found
+                clock.merge(timings)
+                heard_all = self._reader.answers > answers
+                self._by_actor = self._by_actor or bool(reports)
+            if self._nearby is not None:  # last, as the actor may take a moment
+                found, timings = self._nearby.collect()
+                reports += found
+                clock.merge(timings)
+                self._in_folder = self._in_folder or bool(found)
+                # On a Ray of one node the actor, which may not be there yet, has nothing to tell.
+                heard_all = heard_all or (self._in_folder and not self._by_actor)
+            elif self._reader is None:
                 return {}
-            answers = self._reader.answers
-            found, timings = self._reader.collect()
-            if self._reader.answers > answers:
-                reports = list(found)
-                self._hear(reports)
-                self._unread.update((each.task, each) for each in reports)
-                self._handed_back.update(
-                    ((each.task, each.attempt), each.kept) for each in reports if each.kept
-                )
-        return timings
+            self._heard_all = self._heard_all or heard_all
+            self._hear(reports, heard_all)
+            for each in reports:
+                unread = self._unread.get(each.task)
+                if unread is None or order_of(each) > order_of(unread):
+                    self._unread[each.task] = each
+                if each.kept:
+                    self._handed_back[each.task, each.attempt] = each.kept
+        return clock.timings()
 
     def take_unread(self) -> tuple[Iterable[Report], bool]:
-        """Return the reports that were read since the last call, and whether the actor has answered since."""
+        """Return what was read since the last call, and whether all workers could be heard meanwhile."""
         with self._lock:
             unread, self._unread = self._unread, {}
-            answers = 0 if self._reader is None else self._reader.answers
-            answered, self._answers = answers > self._answers, answers
-        return unread.values(), answered
+            heard_all, self._heard_all = self._heard_all, False
+        return unread.values(), heard_all
 
     def take_handed_back(self) -> Mapping[tuple[Task, int], int]:
         """Return how many tasks each chunk keeps that has now handed back others since the last call."""
@@ -82,7 +112,10 @@ class LiveCounts:
 
     def locate(self, attempts: Mapping[Task, int]) -> dict[Task, str]:
         """Return the addresses of the processes that some attempts ran in, as far as they are known."""
-        return locate_attempts(self._actors, attempts)
+        known = {} if self._nearby is None else self._nearby.locate(attempts)
+        if unknown := {task: attempt for task, attempt in attempts.items() if task not in known}:
+            known |= locate_attempts(self._actors, unknown)
+        return known
 
     def forget(self, task: Task) -> None:
         """Let the actor forget a task that has ended for good."""
@@ -108,5 +141,7 @@ class LiveCounts:
                 ray.kill(actor)
 
     def release(self) -> None:
-        """Drop the handles of the actors."""
+        """Drop the handles of the actors, and remove the folder."""
         self._actors, self._ready = [], []
+        if self._nearby is not None:
+            self._nearby.close()

@@ -11,7 +11,7 @@ import os
 import random
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,23 +139,22 @@ def test_random_calls_on_ray_are_counted_exactly(
     ray.cloudpickle.register_pickle_by_value(foreign_work)
 
     class Actor:
-        def play(self, call: Call) -> int | None:
-            return foreign_work.caught(foreign_work.play, call)
+        def play(self, call: Call) -> int:
+            return foreign_work.play(call)
 
     rand = random.Random(seed)
     styles = ["loop", "report", "stage", "bar", "nothing"]
     calls = draw(rand, tmp_path, styles, ["return", "return", "raise", "die once"])
     with tracking(progress=recorder) as run:
         if seed % 2:
-            task = ray.remote(max_retries=-1)(
-                partial(foreign_work.caught, run.bind(foreign_work.play)).__call__
-            )
+            task = ray.remote(max_retries=-1)(run.bind(foreign_work.play))
             refs = [task.remote(call) for call in calls]
         else:
             kind = run.bind(ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)(Actor))
             actors = [kind.remote() for _ in range(2)]
             refs = [actors[number % 2].play.remote(call) for number, call in enumerate(calls)]
-        ray.get(refs)
+        for call, ref in zip(calls, refs, strict=True):
+            with pytest.raises(ValueError, match="planned") if call.end == "raise" else nullcontext():
+                assert ray.get(ref) == call.n
         assert run.snapshot().done == sum(call.items() for call in calls)
-    last = recorder.last
-    assert last.done == sum(call.items() for call in calls)
+    assert recorder.last.done == sum(call.items() for call in calls)

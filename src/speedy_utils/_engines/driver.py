@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 from .._display.format import format_quantity
@@ -22,21 +17,14 @@ from .._validation import shorten
 from ..errors import TaskError
 from .base import Engine
 from .chunk_sizes import ChunkSizes
-from .payload.refs import is_ref
-from .payload.shipment import PLAIN_TYPES
 from .payload.unsent import UnsentItemError
 from .task import Chunk, ChunkOutcome, Failure, Outcome
+from .task_queue import Tasks
 
 logger = logging.getLogger("speedy_utils")
 
 HANDED_BACK_INTERVAL_S = 0.1
 """Seconds between two looks at what late chunks have handed back, if a worker has nothing to do."""
-
-READING_S = 0.05
-"""Seconds after which no more items are read for a chunk."""
-
-PARTS = 16
-"""Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
 
 MAX_PAUSE_S = 0.5
 """Seconds after which a wait for tasks that are to start again is over, so that it can be interrupted."""
@@ -111,122 +99,6 @@ def drive(
         raise
     finally:
         engine.close()
-
-
-class Tasks:
-    """The tasks that were not started yet, or are to start again.
-
-    Args:
-        items: The items of all tasks.
-        totals: The numbers of their items.
-        sizes: How many travel together.
-    """
-
-    def __init__(self, items: Iterable[Any], totals: Sequence[int] | None, sizes: ChunkSizes) -> None:
-        self.sizes = sizes
-        # A sequence may have its own notion of iterating, which need not even end.
-        self._items: Iterator[Any]
-        if isinstance(items, Sequence):
-            self._items = map(items.__getitem__, range(len(items)))
-        else:
-            self._items = iter(items)
-        self._totals = totals
-        self._read = 0
-        self._left = len(items) if isinstance(items, Sized) else None
-        self._again: list[tuple[Chunk, Failure | None]] = []
-        self._later: list[tuple[float, int, Chunk]] = []  # a heap, by when they are due
-        self._order = itertools.count()
-        # What was read, or handed back; each with the items that have not been started.
-        self._waiting: list[tuple[Chunk, deque[Any]]] = []
-
-    def next(self, workers: int) -> tuple[Chunk, Failure | None] | None:
-        """Return the next chunk to start, with the failure after which it starts again; None for none.
-
-        Args:
-            workers: How many workers there are.
-        """
-        if self._again:
-            return self._again.pop()
-        if self._later and self._later[0][0] <= time.monotonic():
-            return heapq.heappop(self._later)[2], None
-        size = self.sizes.next(self._left, workers)
-        if not self._waiting:
-            items = self._read_items(size)
-            if not items:
-                return None
-            self._waiting.append((Chunk(self._read, 1, ()), items))
-            self._read += len(items)
-        chunk, items = self._waiting.pop()
-        # The value of a reference comes with the task, as an argument of its own.
-        plain = next((at for at, item in enumerate(islice(items, size)) if _is_reference(item)), size) or 1
-        taken = [items.popleft() for _ in range(min(plain, len(items)))]
-        if items:
-            self._waiting.append((replace(chunk, task=chunk.task + len(taken)), items))
-        if self._left is not None:
-            self._left -= len(taken)
-        return self._chunk(chunk, chunk.task, taken), None
-
-    def _read_items(self, size: int) -> deque[Any]:
-        """Read the items of a chunk; fewer if that takes long, as it may read files and workers wait."""
-        if self.sizes.most_seconds is None:  # as many as were asked for
-            return deque(islice(self._items, size))
-        items, until = deque(islice(self._items, 1)), time.monotonic() + READING_S
-        while len(items) < size and time.monotonic() < until:
-            more = [*islice(self._items, min(len(items), size - len(items)))]
-            if not more:
-                break
-            items += more
-        return items
-
-    def start_again(self, chunk: Chunk, place: int, failure: Failure) -> None:
-        """Let one task of a chunk start again, by itself, before new ones, or once it is due."""
-        again = replace(
-            chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + bool(failure.unsuited_node)
-        )
-        alone = self._chunk(again, chunk.task + place, chunk.items[place : place + 1])
-        if failure.retry_in is None:
-            self._again.append((alone, failure))
-        else:
-            due = time.monotonic() + failure.retry_in
-            heapq.heappush(self._later, (due, next(self._order), alone))
-
-    def waiting(self) -> int:
-        """Return how many tasks wait until they are due."""
-        return len(self._later)
-
-    def due_in(self) -> float | None:
-        """Return the seconds until the next of them is due; None if there are none."""
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-
-    def split(self, chunk: Chunk, place: int = 0) -> None:
-        """Let the tasks of a lost chunk start again from a place on, in smaller chunks.
-
-        Which of them has ended the worker is not known, so the attempt counts for none of them.
-        """
-        again = replace(chunk, attempt=chunk.attempt + 1, uncounted=chunk.uncounted + 1)
-        items = chunk.items[place:]
-        size = -(-len(items) // PARTS)
-        for start in reversed(range(0, len(items), max(1, size))):
-            part = self._chunk(again, chunk.task + place + start, items[start : start + size])
-            self._again.append((part, None))
-
-    def hand_back(self, chunk: Chunk, place: int) -> None:
-        """Let the tasks of a chunk that have not begun be started next, from a place on."""
-        self._waiting.append((replace(chunk, task=chunk.task + place), deque(chunk.items[place:])))
-        if self._left is not None:
-            self._left += len(chunk.items) - place
-
-    def part(self, chunk: Chunk, place: int, stop: int) -> Chunk:
-        """Return the tasks of a chunk from a place to another."""
-        return self._chunk(chunk, chunk.task + place, chunk.items[place:stop])
-
-    def _chunk(self, like: Chunk, first: int, items: Sequence[Any]) -> Chunk:
-        totals = None if self._totals is None else self._totals[first : first + len(items)]
-        return replace(like, task=first, items=items, totals=totals)
-
-
-def _is_reference(item: Any) -> bool:
-    return type(item) not in PLAIN_TYPES and is_ref(item)
 
 
 class Driver:

@@ -10,7 +10,8 @@ from typing import Any
 from ..._run.run import Run
 from ..base import Engine
 from ..chunk_sizes import ChunkSizes
-from ..driver import Driver, Ended, Tasks
+from ..driver import Driver, Ended
+from ..task_queue import Tasks
 from .read_ahead import ReadAhead
 
 CHUNKS_AHEAD = 4

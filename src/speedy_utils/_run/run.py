@@ -280,7 +280,7 @@ class Run:
                 for each in reports
             ]
             for report in reports:
-                self._stages.observe(report.task, report.all_counts())
+                self._stages.observe(report.task, report.reported_counts())
             self._ledger.merge(reports)
             if self._open_ended:
                 self._close_final(reports)

@@ -176,6 +176,10 @@ class Report(NamedTuple):
         """Return what the whole chunk has counted so far."""
         return added(self.counts, self.before) if self.before else self.counts
 
+    def reported_counts(self) -> Mapping[Key, Count]:
+        """Return the same without items of no stage of finished tasks: their totals may be among these."""
+        return {**self.all_counts(), RUN_ITEMS: self.counts.get(RUN_ITEMS, 0)} if self.before else self.counts
+
 
 def added(counts: Mapping[Key, Count], more: Mapping[Key, Count]) -> dict[Key, Count]:
     """Return the sums of two counts."""

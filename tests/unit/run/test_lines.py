@@ -5,6 +5,7 @@ from __future__ import annotations
 from speedy_utils._display.base import NullDisplay
 from speedy_utils._run.feed import LocalFeed
 from speedy_utils._run.run import Run
+from speedy_utils._worker.chunk_reporter import ChunkReporter
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock
 
@@ -42,3 +43,20 @@ def test_a_shared_line_has_the_time_that_is_left() -> None:
     assert line.eta is not None
     assert 75 < line.eta < 85
     assert [stage.name for stage in snapshot.stages] == [f"shard-{task}" for task in range(4)]
+
+
+def test_the_total_of_a_finished_task_is_no_count_of_the_runs_own() -> None:
+    """A chunk counts it for the run; tasks that count for stages alone get no line for the run by that."""
+    clock = FakeClock()
+    feed = LocalFeed()
+    run = Run("Run", 20, tasks=2, display=NullDisplay(), feed=feed, clock=clock)
+    run.attempt_chunk(0, 1, [None] * 2, [10, 10])
+    chunk = ChunkReporter(lambda total: Reporter(0, total=total, clock=clock), [10, 10])
+    feed.add(chunk)
+    for _ in range(2):
+        chunk.current.mark_started("Read")
+        chunk.current.stage("Read").n += 10
+        chunk.next(chunk.current.raw_counts())
+        snapshot = run.snapshot()
+        assert [line.name for line in snapshot.lines] == ["Read"]
+    assert snapshot.done == 20

@@ -12,7 +12,7 @@ import pytest
 from support.backends import AT_ONCE
 from support.recorder import Recorder
 
-from speedy_utils import TaskError, multi_process, report_progress
+from speedy_utils import ProgressActor, TaskError, multi_process, report_progress, set_progress_context
 
 
 def test_a_chunk_runs_in_one_worker_one_item_after_another(
@@ -40,6 +40,22 @@ def test_a_chunk_runs_in_one_worker_one_item_after_another(
         assert len({pid for i, pid, _ in results if start <= i < start + 5}) == 1
     last = recorder.last
     assert (last.done, last.total, last.tasks_done, last.tasks_failed) == (46, 46, 22, 1)
+
+
+@pytest.mark.parametrize("unbinds", [True, False])
+def test_a_binding_ends_with_its_item(backend: str, recorder: Recorder, unbinds: bool) -> None:
+    """An item may bind its thread to something else: the next one of the chunk counts for itself again."""
+
+    def task(i: int, unbinds: bool) -> None:
+        report_progress(3)
+        context = set_progress_context(ProgressActor())
+        report_progress(1000)
+        if unbinds:
+            context.close()
+
+    options: Any = {"backend": backend, "num_workers": 1, "progress": recorder}
+    multi_process(task, range(6), chunksize=6, unbinds=unbinds, **options)
+    assert (recorder.last.done, recorder.last.tasks_done) == (18, 6)
 
 
 @pytest.mark.parametrize("chunksize", [None, 1, 100])

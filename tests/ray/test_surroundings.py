@@ -107,7 +107,7 @@ def test_a_worker_without_this_package_says_what_to_do(
     files = {
         "__init__.py": package,
         "_ray/__init__.py": "",
-        "_ray/worker.py": "run_shared_attempt = None",
+        "_ray/worker.py": "run_shared_chunk = None",
     }
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from .._worker.channel.children import Children
 from .._worker.channel.flusher import Sink
 from .._worker.chunk_reporter import ChunkReporter
 from .._worker.context import counting, forget, registered
+from .._worker.context import current as counted_here
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
 from ..errors import ShardError
@@ -269,9 +270,9 @@ def _run_tasks(
     in_caller: bool,
 ) -> bool:
     """Run tasks until one has failed or counted something that must be read; return whether to stop there."""
-    values, current = outcome.values, reporter.current
+    values, current, own = outcome.values, reporter.current, reporter.current.own
     take, deadline, timeout = reporter.left.popleft, reporter.deadline, settings.task_timeout
-    with counting(current.own):
+    with counting(own):
         try:
             with capturing_tqdm() if settings.adopt_tqdm else nullcontext():
                 while True:
@@ -279,8 +280,11 @@ def _run_tasks(
                         item = take()
                     except IndexError:
                         return False
-                    if renew is not None and values:
-                        renew()
+                    if values:
+                        if renew is not None:
+                            renew()
+                        if counted_here.get() is not own:  # the call before has left this thread bound
+                            counted_here.set(own)
                     plain = type(item) in PLAIN_TYPES
                     if timeout is not None:
                         if note is not None:

@@ -97,9 +97,7 @@ def set_progress_context(actor: Any) -> ProgressContext:
         4
     """
     last = _thread_state.context
-    if last is not None:
-        last.close()
-    _thread_state.context = None
+    unbind_thread()
     if actor is None:
         return ProgressContext(Reporter(""), None)
     sink = ActorSink(actor)
@@ -115,6 +113,13 @@ def set_progress_context(actor: Any) -> ProgressContext:
 
 
 set_progress_context.__module__ = "speedy_utils"
+
+
+def unbind_thread() -> None:
+    """End what this thread was bound to last. Idempotent."""
+    if (last := _thread_state.context) is not None:
+        last.close()
+        _thread_state.context = None
 
 
 class UserBarDisplay:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -35,7 +36,7 @@ from .._worker.joining import children_counted
 from ..errors import NotSharedError
 from .client import worker_address, worker_node
 from .logs import log_sizes, whole_lines
-from .own_tasks import set_progress_context
+from .own_tasks import unbind_thread
 from .tasks.overdue import note_file
 
 STORED_BYTES_PER_S = 20_000_000
@@ -146,7 +147,7 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
         return unread("func or what it needs", error)
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
-    set_progress_context(None)
+    unbind_thread()
     settings = shared.settings
     children = _children()
     surrounded = shared.surroundings.applied()
@@ -168,11 +169,16 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
             reporter = chunk_reporter(task, attempt, len(items), totals, settings, children)
             work = shared.function, items, shared.kwargs
             outcome, limited = ChunkOutcome(), settings.task_timeout is not None
+
+            def begin_next() -> None:
+                renew()
+                unbind_thread()
+
             try:
                 with signalling_main_thread() if limited else nullcontext():
                     run_chunk(
                         *(*work, reporter, settings, shared.sink, outcome),
-                        renew=renew,
+                        renew=begin_next,
                         retries=shared.retries,
                         note=shared.note,
                     )
@@ -196,7 +202,10 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
 @cache
 def _children() -> Children | None:
     """Return what processes count that tasks start in this worker."""
-    children = Children.if_possible()
+    # In the folder that Ray has for its session, as it may end a worker without a word.
+    session = getattr(ray._private.worker, "_global_node", None)
+    name = f"speedy_utils-children-{os.getpid()}"
+    children = Children.if_possible(session and Path(session.get_session_dir_path(), name))
     if children is not None:
         atexit.register(children.close)
     return children

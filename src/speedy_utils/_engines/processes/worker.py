@@ -151,9 +151,10 @@ def run_worker(ends: Ends, shared: Shared) -> None:
             inherit(shared.items)
         else:
             begin_run()
+        # It imports modules, in which an interrupt would be printed.
+        children = Children.if_possible(Path(shared.folder, f"children-{os.getpid()}"))
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        children = Children.if_possible(Path(shared.folder, f"children-{os.getpid()}"))
         try:
             for order in _orders(ends.tasks):
                 if _run(order, shared, ends.tasks, children):

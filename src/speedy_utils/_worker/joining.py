@@ -30,7 +30,7 @@ from .channel.children import Children
 from .channel.flusher import Sink
 from .channel.state_file import RUN
 from .channel.writer import FolderSink
-from .process import in_ray_worker, is_users_handler
+from .process import in_ray_worker, is_users_handler, repeat_signal
 from .reporter import Reporter
 from .tally import Tally
 
@@ -359,6 +359,7 @@ def _send_at_end(counts: ProcessCounts) -> None:
     main = threading.current_thread() is threading.main_thread()
     if main and not is_users_handler(signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, _end)
+        repeat_signal(signal.SIGTERM, _end)
 
 
 def _finish(counts: ProcessCounts) -> None:
@@ -373,6 +374,7 @@ def _finish(counts: ProcessCounts) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
     """Write the last states, and end this process by the signal as if it had no handler."""
+    signal.signal(number, signal.SIG_IGN)  # it may come again
     here = [counts for (_, task), counts in _process.joined.items() if not task]
 
     def send() -> None:

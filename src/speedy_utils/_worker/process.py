@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from .._interrupts import after_fork_in_child
 
@@ -105,6 +106,63 @@ def reset_sigterm_in_children(when: Callable[[], bool]) -> None:
 
     os.register_at_fork(before=before, after_in_parent=after)
     after_fork_in_child(after_in_child)
+
+
+REPEAT_INTERVAL_S = 0.1
+"""Seconds after which a signal is sent again, while its handler has not run."""
+
+_wakeup: tuple[int, ...] = ()
+
+
+def repeat_signal(number: int, handler: Callable[[int, FrameType | None], object]) -> None:
+    """Let a signal reach its handler also if the main thread waits in C, and was about to as it came.
+
+    Python only notes a signal; the handler runs in the main thread, once that is in Python code again. A call
+    of C that had not quite begun to wait, such as that for the lock of a pool's queue, is interrupted by
+    none but a further signal: so it is sent again, until the handler is another one. To be called in the
+    main thread. Does nothing on Windows, or where something else listens for signals already.
+
+    Args:
+        number: The signal.
+        handler: Its handler, which has to set another one as it starts.
+    """
+    global _wakeup
+    if not hasattr(signal, "pthread_kill"):
+        return
+    came, noted = os.pipe()
+    os.set_blocking(noted, False)
+    if (other := signal.set_wakeup_fd(noted, warn_on_full_buffer=False)) != -1:
+        signal.set_wakeup_fd(other)
+        os.close(came)
+        os.close(noted)
+        return
+    _wakeup = came, noted
+    main = threading.get_ident()
+
+    def repeat() -> None:
+        while number not in os.read(came, 512):
+            pass
+        pause = threading.Event()
+        while signal.getsignal(number) is handler:
+            pause.wait(REPEAT_INTERVAL_S)
+            if signal.getsignal(number) is handler:
+                signal.pthread_kill(main, number)
+
+    threading.Thread(target=repeat, name="speedy_utils-signals", daemon=True).start()
+
+
+def _close_wakeup() -> None:
+    """Let a forked child write into no pipe of its parent's."""
+    global _wakeup
+    if _wakeup:
+        if (other := signal.set_wakeup_fd(-1)) != _wakeup[1]:
+            signal.set_wakeup_fd(other)
+        for end in _wakeup:
+            os.close(end)
+        _wakeup = ()
+
+
+after_fork_in_child(_close_wakeup)
 
 
 def is_users_handler(handler: object) -> bool:

@@ -54,6 +54,39 @@ def test_spawned_child_knows_whether_a_task_has_started_it(in_a_task: bool) -> N
         assert found.result(240) == (True, in_a_task)
 
 
+LATE = """
+import os, signal, sys, threading
+from speedy_utils._worker.process import repeat_signal
+def end(number, frame):
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+signal.signal(signal.SIGTERM, end)
+repeat_signal(signal.SIGTERM, end)
+if pid := os.fork():
+    os.waitpid(pid, 0)  # a child that ends by the signal writes into no pipe of this process's
+else:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+print("goes on", flush=True)
+main, ends = threading.get_native_id(), os.pipe()
+def send():
+    pause = threading.Event()
+    while not open(f"/proc/self/task/{main}/syscall").read().startswith("0 "):  # it reads
+        pause.wait(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    pause.wait()
+threading.Thread(target=send, daemon=True).start()
+os.read(ends[0], 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what a thread does in the kernel")
+def test_a_signal_that_came_as_the_main_thread_began_to_wait_ends_it(tmp_path: Path) -> None:
+    """A signal that interrupts no call of C is sent again: its handler runs, in this process alone."""
+    done = run_program(tmp_path / "program.py", LATE)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "goes on\n", "")
+
+
 def as_rays(signum: int, frame: object) -> None:
     """Handle a signal as Ray does."""
     raise SystemExit(1)

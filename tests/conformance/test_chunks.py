@@ -50,7 +50,7 @@ def test_a_binding_ends_with_its_item(backend: str, recorder: Recorder, unbinds:
         report_progress(3)
         context = set_progress_context(ProgressActor())
         report_progress(1000)
-        if unbinds:
+        if unbinds or i == 5:  # none is left for other tests
             context.close()
 
     options: Any = {"backend": backend, "num_workers": 1, "progress": recorder}

@@ -110,7 +110,8 @@ def test_shards_are_cut_where_they_are_needed(in_memory: Dataset, tmp_path: Path
     assert len(shards) == 3
     assert repr(list(shards)) == repr(list(shards[:])) == str([*map(str, specs[1:])]).replace("'", "")
     sent = pickle.dumps(shards[0])
-    assert len(sent) < in_memory.data.nbytes / 3
+    # A quarter of the rows. Older versions of datasets pickle a table in memory twice.
+    assert len(sent) < in_memory.data.nbytes * 0.6
     for shard in (shards[0], pickle.loads(sent)):
         assert shard.dataset()["id"][:] == list(range(specs[1].start, specs[1].stop))
     assert shards[0].folder == tmp_path / "1"

@@ -6,7 +6,9 @@ own rows: memory-mapped data travels as file names, data in memory as a copy of 
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -197,7 +199,7 @@ class ShardTask:
 
     def dataset(self) -> Dataset:
         """Return the rows of the shard."""
-        return self.rows if self.is_cut else cut_shard(self.rows, self.spec, travels=False)
+        return self.rows if self.is_cut else cut_shard(self.rows, self.spec, travels=_pickles_whole_tables())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows of the shard alone."""
@@ -314,6 +316,18 @@ def resolve_dataset(dataset: object) -> Dataset:
     raise TypeError(
         f"dataset must be a datasets.Dataset or the path of a saved one, not {_describe(dataset)}"
     )
+
+
+@functools.cache
+def _pickles_whole_tables() -> bool:
+    """Return whether a slice in memory is pickled with all rows, as older versions of datasets do.
+
+    A task may send its shard on, as ``shard.map(f, num_proc=2)`` does.
+    """
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"row": [0] * 10_000}).data
+    return bool(len(pickle.dumps(rows.slice(0, 1))) > rows.nbytes / 2)
 
 
 @keeping_ctrl_c()

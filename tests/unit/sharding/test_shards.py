@@ -105,13 +105,12 @@ def test_a_shard_ships_what_it_needs(
 
 def test_shards_are_cut_where_they_are_needed(in_memory: Dataset, tmp_path: Path) -> None:
     """The sequence of shards has each with its folder, named as errors name it; its rows alone travel."""
-    specs = plan_shards(ROWS, 4)
-    shards = LazyShards(in_memory, specs[1:], lambda spec: tmp_path / str(spec.index), 4)
-    assert len(shards) == 3
+    specs = plan_shards(ROWS, 8)
+    shards = LazyShards(in_memory, specs[1:], lambda spec: tmp_path / str(spec.index), 8)
+    assert len(shards) == 7
     assert repr(list(shards)) == repr(list(shards[:])) == str([*map(str, specs[1:])]).replace("'", "")
     sent = pickle.dumps(shards[0])
-    # A quarter of the rows. Older versions of datasets pickle a table in memory twice.
-    assert len(sent) < in_memory.data.nbytes * 0.6
+    assert len(sent) < in_memory.data.nbytes / 3  # older versions of datasets pickle a table in memory twice
     for shard in (shards[0], pickle.loads(sent)):
         assert shard.dataset()["id"][:] == list(range(specs[1].start, specs[1].stop))
     assert shards[0].folder == tmp_path / "1"

@@ -6,7 +6,8 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from support.recorder import Recorder
@@ -26,6 +27,15 @@ def wait_in_c() -> None:
         pass
 
 
+def hang_in_loop() -> Awaitable[None]:
+    """Never give the interpreter back, in a coroutine."""
+
+    async def hang() -> None:
+        hang_in_c()
+
+    return hang()
+
+
 def stop() -> None:
     """Be stopped, as by a debugger."""
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -36,6 +46,7 @@ def stop() -> None:
     ("backend", "hang"),
     [
         ("processes", hang_in_c),
+        ("processes", hang_in_loop),
         ("processes", wait_in_c),
         ("processes", stop),
         pytest.param("ray", hang_in_c, marks=pytest.mark.ray),
@@ -45,14 +56,15 @@ def stop() -> None:
     indirect=["backend"],
 )
 def test_a_process_that_can_not_be_interrupted_is_killed(
-    backend: str, recorder: Recorder, here: Callable[[float], float], hang: Callable[[], None]
+    backend: str, recorder: Recorder, here: Callable[[float], float], hang: Callable[[], Any]
 ) -> None:
-    """Its task fails with a TimeoutError within seconds; the tasks that travelled with it run again."""
+    """Its task fails with a TimeoutError within seconds, which says where it stood unless it was stopped.
 
-    def call(item: int) -> int:
-        if item == 4:
-            hang()
-        return item
+    The tasks that travelled with it run again.
+    """
+
+    def call(item: int) -> Any:
+        return hang() if item == 4 else item
 
     begun = time.monotonic()
     results = multi_process(
@@ -67,5 +79,7 @@ def test_a_process_that_can_not_be_interrupted_is_killed(
     assert time.monotonic() - begun < here(12)
     error = results.pop(4)
     assert type(error.__cause__) is TimeoutError
+    known = f'and stood in File "{__file__}", line ' if hang is not stop else "where it stood is not known"
+    assert known in str(error.__cause__)
     assert results == [*range(4), *range(5, 12)]
     assert (recorder.last.tasks_done, recorder.last.tasks_failed) == (11, 1)

@@ -96,8 +96,6 @@ def chunk_reporter(
         settings: What holds for all tasks of the run.
         children: What processes count that the tasks start; None if they count nothing.
     """
-    # Earlier than stacks are needed, as reports of tasks that don't move are rare.
-    limits = [each / 2 for each in (settings.stall_after, settings.task_timeout) if each is not None]
 
     def make(total: int | None) -> Reporter:
         reporter = Reporter(
@@ -105,7 +103,8 @@ def chunk_reporter(
             attempt,
             total=total,
             total_is_rows=settings.total_is_rows,
-            stack_after=min(limits, default=None),
+            # Earlier than stacks are needed, as reports of tasks that don't move are rare.
+            stack_after=settings.stall_after and settings.stall_after / 2,
         )
         reporter.children = children
         return reporter

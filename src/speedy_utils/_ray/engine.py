@@ -393,8 +393,6 @@ class RayEngine:
 
     def _hear(self, reports: Sequence[Report], from_all: bool) -> None:
         self._demand.begun(reports)
-        if self._overdue is not None:
-            self._overdue.hear(reports)
         if self._silence is not None:
             self._silence.hear(reports, from_all=from_all)
 

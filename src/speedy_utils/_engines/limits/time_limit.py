@@ -210,9 +210,7 @@ def timeout_error(seconds: float, stack: str) -> TimeoutError:
     """
     where = f", and stood in {stack.rpartition(chr(10))[2].strip()}"
     if not stack:
-        where = (
-            "; where it stood is not known: its process was stopped, or in C code that holds the interpreter"
-        )
+        where = "; where it stood is not known: its process answered no signal, as one that is stopped"
     return TimeoutError(f"it ran for longer than task_timeout={seconds:g} seconds{where}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +22,7 @@ from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
 from ..environment.thread_limits import ThreadLimits
-from ..limits.task_note import TaskNote, read_note
-from ..limits.time_limit import GRACE_S
+from ..limits.task_note import KILL_GRACE_S, TaskNote, read_note, stacks_of
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
 from ..payload.shipment import Packed, Shipment, is_plain, pack_item
@@ -37,9 +35,6 @@ from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
 from .starting import start_context, start_method
 from .worker import Ends, Order, ProcessPickler, Shared, note_path
-
-KILL_GRACE_S = GRACE_S + 0.5
-"""Seconds after the limit of a task in which its worker may end it, before it is killed."""
 
 CANCEL_GRACE_S = 1.5
 """Seconds in which a cancelled attempt may end before its worker is killed."""
@@ -151,7 +146,8 @@ class ProcessEngine:
 
     def _end_overdue(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """Kill the workers whose tasks did not end at their limit: stopped, or in a call without an end."""
-        ended, now, limit = [], time.monotonic(), self._limit()
+        overdue: dict[Worker, TaskNote] = {}
+        now, limit = time.monotonic(), self._limit()
         for worker in [each for each, due in self._due.items() if now >= due]:
             chunk, note = self._chunks[worker], self._note_of(worker)
             if (
@@ -160,29 +156,32 @@ class ProcessEngine:
                 or (note.task, note.attempt) != (chunk.task, chunk.attempt)
             ):
                 self._due[worker] = now + limit - (0.0 if note is None else min(note.seconds, limit))
-                continue
-            del self._chunks[worker]
-            stack = next((each.stack for each in self._last_reports() if each.task == chunk.task), "")
+            else:
+                overdue[worker] = note
+        if not overdue:
+            return []
+        stacks = stacks_of({worker.pid: self._note_path(worker) for worker in overdue})
+        ended, timeout = [], self._work.settings.task_timeout or 0.0
+        for worker, note in overdue.items():
+            chunk, stack = self._chunks.pop(worker), stacks.get(worker.pid, "")
             self._lost(worker, kill=True)
-            failure = timeout_failure(
-                self._work.settings.task_timeout or 0.0, stack, self._work.retries, chunk.attempt
-            )
+            failure = timeout_failure(timeout, stack, self._work.retries, chunk.attempt)
             ended.append((chunk, ChunkOutcome(failure=failure, stuck=note.place)))
         return ended
 
     def _note_of(self, worker: Worker) -> TaskNote | None:
         with suppress(OSError):
-            return read_note(Path(note_path(str(self._folder.path), worker.pid)).read_text())
+            return read_note(self._note_path(worker).read_text())
         return None
+
+    def _note_path(self, worker: Worker) -> Path:
+        return Path(note_path(str(self._folder.path), worker.pid))
 
     def _reap(self, worker: Worker) -> None:
         """Forget a process that is gone, and what it has noted."""
         worker.reap()
         with suppress(OSError):  # it has noted nothing
-            os.unlink(note_path(str(self._folder.path), worker.pid))
-
-    def _last_reports(self) -> Iterable[Report]:
-        return FolderReader(self._folder.path, self._folder.run).collect()[0]
+            self._note_path(worker).unlink()
 
     def _ready(self, timeout: float | None) -> set[Any]:
         return set(wait([end for each in self._chunks for end in (each.connection, each.death)], timeout))

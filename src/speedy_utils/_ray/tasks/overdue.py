@@ -10,20 +10,16 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._engines.limits.retries import RetryPolicy
-from ..._engines.limits.task_note import NoteFile, read_note
-from ..._engines.limits.time_limit import GRACE_S
+from ..._engines.limits.task_note import KILL_GRACE_S, NoteFile, TaskNote, read_note, stacks_of
 from ..._engines.task import Chunk, ChunkOutcome, TaskSettings, timeout_failure
-from ..._state.ledger import Report, Task
-
-KILL_GRACE_S = GRACE_S + 0.5
-"""Seconds after the limit of a task in which its worker may end it, before it is killed."""
+from ..._state.ledger import Task
 
 ANSWER_TIMEOUT_S = 3.0
 """Seconds that the nodes have to say whether they have killed the worker of a chunk that is lost."""
@@ -50,18 +46,14 @@ class Found(NamedTuple):
     """A task that a worker runs.
 
     Attributes:
-        task: The first task of its chunk.
-        attempt: The number of the attempts.
-        place: The place of the task in the chunk.
-        seconds: How long ago it has begun.
-        killed: Whether its worker was killed for that.
+        note: Which.
+        killed: Whether its worker was killed for it.
+        stack: Where it stood then, as lines of a traceback; empty if that is not known.
     """
 
-    task: int
-    attempt: int
-    place: int
-    seconds: float
-    killed: bool
+    note: TaskNote
+    killed: bool = False
+    stack: str = ""
 
 
 Look = Callable[[float], "list[Found] | None"]
@@ -71,7 +63,7 @@ Look = Callable[[float], "list[Found] | None"]
 class OverdueChunks:
     """Ends the chunks of a run whose tasks have gone on for longer than their limit allows.
 
-    The driver's thread calls its methods; :meth:`hear` is for any.
+    The driver's thread calls its methods.
 
     Args:
         settings: What holds for all tasks; with a ``task_timeout``.
@@ -96,20 +88,13 @@ class OverdueChunks:
         self._limit = self._timeout + KILL_GRACE_S
         self._look, self._clock = look, clock
         self._due: dict[tuple[Task, int], float] = {}  # when a task of a chunk may be over its limit
-        self._stacks: dict[tuple[Task, int], str] = {}
         self._looking: Look | None = None
         self._looked_at = 0.0
-        self._killed: dict[tuple[Task, int], int] = {}  # the places of the tasks that are
+        self._killed: dict[tuple[Task, int], Found] = {}
 
     def start(self, chunk: Chunk) -> None:
         """Note that a chunk is handed to Ray."""
         self._due[chunk.task, chunk.attempt] = self._clock() + self._limit
-
-    def hear(self, reports: Iterable[Report]) -> None:
-        """Note where the tasks stood that have not moved for some time."""
-        for report in reports:
-            if report.stack and (report.task, report.attempt) in self._due:
-                self._stacks[report.task, report.attempt] = report.stack
 
     def look(self) -> None:
         """Let the workers be killed of chunks that are due."""
@@ -123,24 +108,24 @@ class OverdueChunks:
         key = chunk.task, chunk.attempt
         if lost := outcome.failure is not None and outcome.failure.worker_lost and not outcome.values:
             self._read(ANSWER_TIMEOUT_S)
-        stack, place = self._stacks.pop(key, ""), self._killed.pop(key, None)
+        killed = self._killed.pop(key, None)
         self._due.pop(key, None)
-        if not lost or place is None:
+        if not lost or killed is None:
             return outcome
-        failure = timeout_failure(self._timeout, stack, self._retries, chunk.attempt)
-        return ChunkOutcome(failure=failure, stuck=place)
+        failure = timeout_failure(self._timeout, killed.stack, self._retries, chunk.attempt)
+        return ChunkOutcome(failure=failure, stuck=killed.note.place)
 
     def _read(self, timeout: float) -> None:
         if self._looking is None or (found := self._looking(timeout)) is None:
             return
         self._looking = None
-        tasks: dict[tuple[Task, int], Found] = {(each.task, each.attempt): each for each in found}
+        tasks: dict[tuple[Task, int], Found] = {(each.note.task, each.note.attempt): each for each in found}
         for key, due in self._due.items():
             each = tasks.get(key)
             if each is not None and each.killed:
-                self._killed[key] = each.place
+                self._killed[key] = each
             # What had not begun by then can't be over its limit before that time and the limit have passed.
-            begun = self._looked_at - (0.0 if each is None else each.seconds)
+            begun = self._looked_at - (0.0 if each is None else each.note.seconds)
             self._due[key] = max(due, begun + self._limit)
 
 
@@ -174,7 +159,7 @@ def look_on_nodes(name: str, limit: float) -> Look:
             return None
         for ref in ready:
             with suppress(ray.exceptions.RayError):  # its node is lost
-                tasks.extend(Found(*each) for each in ray.get(ref))
+                tasks.extend(ray.get(ref))
         return tasks
 
     return found
@@ -187,22 +172,28 @@ def kill_overdue(name: str, limit: float) -> list[Found]:
         name: What their notes are called.
         limit: The seconds that a task may take.
     """
-    found = []
-    for process, text in notes(name):
-        if (note := read_note(text)) is not None:
-            if overdue := note.seconds >= limit:
-                with suppress(OSError):  # it has ended
-                    os.kill(process, signal.SIGKILL)
-            found.append(Found(*note, overdue))
+    found, overdue = [], {}
+    for process, path in notes(name):
+        with suppress(OSError):  # it has ended
+            if (note := read_note(path.read_text())) is not None:
+                if note.seconds < limit:
+                    found.append(Found(note))
+                else:
+                    overdue[process] = note, path
+    stacks = stacks_of({process: path for process, (_, path) in overdue.items()}) if overdue else {}
+    for process, (note, _) in overdue.items():
+        with suppress(OSError):  # as above
+            os.kill(process, signal.SIGKILL)
+        found.append(Found(note, killed=True, stack=stacks.get(process, "")))
     return found
 
 
-def notes(name: str) -> Iterator[tuple[int, str]]:
-    """Yield the notes of this machine that are called so, each with the number of a process."""
+def notes(name: str) -> Iterator[tuple[int, Path]]:
+    """Yield where the notes of this machine are that are called so, each with the number of a process."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
             if not (folder / "cmdline").read_bytes().startswith(b"ray::"):
                 continue
             for link in (folder / "fd").iterdir():
-                if os.readlink(link) == _FILE.format(name) and (note := link.read_text()):
-                    yield int(folder.name), note
+                if os.readlink(link) == _FILE.format(name):
+                    yield int(folder.name), link

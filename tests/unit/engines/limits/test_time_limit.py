@@ -187,8 +187,8 @@ def test_what_can_not_be_ended_is_said_once(monkeypatch: pytest.MonkeyPatch, giv
 def test_the_error_of_a_process_that_says_nothing_names_no_place() -> None:
     """Where no stack is known, the error still says which limit was passed."""
     assert str(timeout_error(2.0, "")) == (
-        "it ran for longer than task_timeout=2 seconds; where it stood is not known: its process was "
-        "stopped, or in C code that holds the interpreter"
+        "it ran for longer than task_timeout=2 seconds; where it stood is not known: its process "
+        "answered no signal, as one that is stopped"
     )
     stack = 'File "/a.py", line 1, in f\nFile "/a.py", line 7, in g'
     assert str(timeout_error(2.5, stack)).endswith('=2.5 seconds, and stood in File "/a.py", line 7, in g')

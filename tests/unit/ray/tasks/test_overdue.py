@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from speedy_utils._engines.limits.retries import RetryPolicy
-from speedy_utils._engines.limits.task_note import read_note
+from speedy_utils._engines.limits.task_note import TaskNote, read_note
 from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, TaskSettings
 from speedy_utils._ray.tasks.overdue import Found, OverdueChunks, note_file
-from speedy_utils._state.ledger import Report
 
 LOST = ChunkOutcome(failure=Failure("it died", worker_lost=True))
 
@@ -52,7 +51,7 @@ def test_a_chunk_that_has_begun_is_due_when_its_own_time_is_over() -> None:
     nodes = Nodes()
     chunks = nodes.chunks()
     chunks.start(Chunk(0, 1, [0]))
-    nodes.now, nodes.found = 3.5, [Found(0, 1, 0, 1.0, killed=False)]
+    nodes.now, nodes.found = 3.5, [Found(TaskNote(0, 1, 0, 1.0))]
     chunks.look()
     for tenth in range(36, 80):
         nodes.now = tenth / 10
@@ -61,14 +60,14 @@ def test_a_chunk_that_has_begun_is_due_when_its_own_time_is_over() -> None:
 
 
 def test_a_lost_chunk_whose_worker_was_killed_has_a_timeout() -> None:
-    """It says where it stood, as far as a report has said so, and may be worth another attempt."""
+    """It says where it stood, as far as its worker has, and may be worth another attempt."""
     nodes = Nodes()
     chunks = nodes.chunks()
     chunk, other = Chunk(0, 1, [0, 1]), Chunk(2, 1, [2, 3])
     chunks.start(chunk)
     chunks.start(other)
-    chunks.hear([Report(0, 1, 1, {}, stack='File "a.py", line 1, in f')])
-    nodes.now, nodes.found = 4.0, [Found(0, 1, 1, 4.0, killed=True), Found(2, 1, 0, 1.0, killed=False)]
+    stood = Found(TaskNote(0, 1, 1, 4.0), killed=True, stack='File "a.py", line 1, in f')
+    nodes.now, nodes.found = 4.0, [stood, Found(TaskNote(2, 1, 0, 1.0))]
     chunks.look()
     outcome = chunks.end(chunk, LOST)
     failure = outcome.failure
@@ -86,7 +85,7 @@ def test_a_chunk_that_has_ended_by_itself_keeps_its_outcome() -> None:
     chunks = nodes.chunks()
     chunk = Chunk(0, 1, [0])
     chunks.start(chunk)
-    nodes.now, nodes.found = 4.0, [Found(0, 1, 0, 4.0, killed=True)]
+    nodes.now, nodes.found = 4.0, [Found(TaskNote(0, 1, 0, 4.0), killed=True)]
     chunks.look()
     done = ChunkOutcome([7])
     assert chunks.end(chunk, done) is done

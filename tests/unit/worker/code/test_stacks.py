@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from support.waiting import wait_until
 
 from speedy_utils._engines.task import TaskSettings, run_chunk
 from speedy_utils._worker.chunk_reporter import ChunkReporter
-from speedy_utils._worker.code.stacks import MAX_FRAMES, stack_of
+from speedy_utils._worker.code.stacks import MAX_FRAMES, dumped_stack, stack_of
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock
 
@@ -93,6 +95,15 @@ def test_of_a_coroutine_it_is_where_it_awaits_or_what_blocks_the_loop(
     """The worker's own thread only waits for it."""
     with at_work(function) as thread:
         assert wait_until(lambda: names(stack_of(thread)) == place)
+
+
+def test_a_written_stack_has_the_names_that_the_files_have(tmp_path: Path) -> None:
+    """It is written for any terminal, and so in ASCII."""
+    file = tmp_path / "stacks"
+    space: dict[str, Any] = {"file": file.open("w"), "dump": faulthandler.dump_traceback}
+    with space["file"]:
+        exec(compile("def täglich():\n    dump(file)\ntäglich()", "/home/jürgen/😀.py", "exec"), space)
+    assert 'File "/home/jürgen/😀.py", line 2, in täglich' in dumped_stack(file.read_text()).splitlines()
 
 
 def test_reports_have_a_stack_once_the_task_has_not_moved_for_a_while() -> None:

@@ -40,12 +40,12 @@ if __name__ == "__main__":
 """
 
 
-def run_by(script: Path) -> list[str]:
-    """Return the processes of a program, its forked workers too."""
+def running_in(folder: Path) -> list[str]:
+    """Return the processes that work in a folder: a program's workers too, and those of its Ray."""
     found = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
+    for each in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):  # it has ended
-            if str(script).encode() in each.read_bytes().split(b"\0"):
+            if each.readlink() == folder:
                 found.append(each.parent.name)
     return found
 
@@ -68,7 +68,7 @@ def test_a_killed_program_pays_for_no_call_twice(
         program.send_signal(signal.SIGKILL)
         program.communicate(timeout=60)
     assert program.returncode == -signal.SIGKILL
-    until(lambda: not run_by(script))  # a worker may end a call just after its program was killed
+    until(lambda: not running_in(tmp_path))  # workers may end calls just after their program was killed
     before = len(calls())
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=300, **options)
     assert (done.returncode, done.stdout) == (0, "all answers\n"), done.stderr[-2000:]

@@ -1,15 +1,24 @@
-"""Large data in items: a forked worker has it already, and slices travel without the rest of their table.
+"""How large data gets to another process: a forked worker has it already, and else it is copied once.
 
-Arrow pickles the whole buffers that a slice points into, so each of ten shards of an in-memory dataset would
-bring all rows. Its stream format holds the rows of the slice alone.
+- Arrow pickles the whole buffers that a slice points into, so each of ten shards of an in-memory dataset
+  would bring all rows. Its stream format holds the rows of the slice alone.
+- The memory of arrays and tables is no part of the pickle of what is sent. It follows, from where it lies to
+  where it is going to lie.
+- What all tasks share is in a file of the run's folder, which workers map: they have it once together.
 """
 
 from __future__ import annotations
 
 import copy
+import mmap
+import os
+import pickle
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..task import Arguments
 
@@ -18,6 +27,18 @@ MIN_SAVED_BYTES = 100_000
 
 MIN_INHERITED_BYTES = 50_000
 """The size of data that is inherited: what is smaller travels as fast."""
+
+MIN_APART_BYTES = 64_000
+"""The size of memory that follows a pickle: what is smaller is copied into it as fast."""
+
+MIN_MAPPED_BYTES = 1_000_000
+"""The size of memory that is mapped by all workers."""
+
+_ALIGNMENT = 64
+"""Where memory begins in the file: at multiples of these bytes, as Arrow has it."""
+
+_MOST_AT_ONCE = 1 << 30
+"""Bytes that are read or written by one call: macOS refuses 2 GB."""
 
 MAX_PARTS = 100
 """How many values an item may have for data to be looked for among them."""
@@ -111,3 +132,119 @@ def read_slice(data: Any, is_batch: bool) -> Any:
     # A table without rows has no batch.
     columns = [column.combine_chunks() for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
+
+
+class _Sizes(tuple[int, ...]):
+    """The bytes of the parts of memory that follow the next message."""
+
+    __slots__ = ()
+
+
+def send(connection: Connection, value: Any) -> None:
+    """Send a value. The memory of its arrays is not copied for that."""
+    apart: list[memoryview] = []
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        if (memory := memoryview(buffer)).nbytes < MIN_APART_BYTES or not memory.contiguous:
+            return True
+        apart.append(buffer.raw())
+        return False
+
+    message = pickle.dumps(value, protocol=5, buffer_callback=is_small)
+    if apart:
+        connection.send_bytes(pickle.dumps(_Sizes(each.nbytes for each in apart)))
+    connection.send_bytes(message)
+    for memory in apart:
+        _send_memory(connection, memory)
+
+
+def receive(connection: Connection) -> Any:
+    """Return the next value that the other side has sent.
+
+    Raises:
+        EOFError: It has closed its end, or died.
+        OSError: As above.
+    """
+    value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the run's own
+    if type(value) is not _Sizes:
+        return value
+    message = connection.recv_bytes()
+    buffers = [_receive_memory(connection, size) for size in value]
+    return pickle.loads(message, buffers=buffers)  # noqa: S301 - as above
+
+
+def _send_memory(connection: Connection, memory: memoryview) -> None:
+    if not hasattr(os, "readv"):  # Windows, where it is no file
+        connection.send_bytes(memory)
+        return
+    while memory.nbytes:
+        memory = memory[os.write(connection.fileno(), memory[:_MOST_AT_ONCE]) :]
+
+
+def _receive_memory(connection: Connection, size: int) -> Any:
+    # Numpy's is not filled with zeros, which would take longer than what comes.
+    empty = getattr(sys.modules.get("numpy"), "empty", None)
+    memory = memoryview(bytearray(size) if empty is None else empty(size, "u1"))
+    if not hasattr(os, "readv"):  # as above
+        connection.recv_bytes_into(memory)
+        return memory
+    left = memory
+    while left.nbytes:
+        count = os.readv(connection.fileno(), [left[:_MOST_AT_ONCE]])
+        if not count:
+            raise EOFError
+        left = left[count:]
+    return memory
+
+
+class Mapped(NamedTuple):
+    """A pickle whose large memory is in a file.
+
+    Attributes:
+        data: The pickle.
+        path: The file.
+        parts: Where each part of its memory begins there, and its size; empty if the pickle has all.
+    """
+
+    data: bytes
+    path: str = ""
+    parts: tuple[tuple[int, int], ...] = ()
+
+    def load(self) -> Any:
+        """Return the value. A process that writes to its memory changes a copy of its own."""
+        if not self.parts:
+            return pickle.loads(self.data)  # noqa: S301 - the run's own
+        with open(self.path, "rb") as file:
+            memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        buffers = [memory[start : start + size] for start, size in self.parts]
+        return pickle.loads(self.data, buffers=buffers)  # noqa: S301 - as above
+
+
+NOTHING = Mapped(b"")
+"""What is not pickled, as it is inherited."""
+
+
+def pickle_mapped(value: Any, path: Path) -> Mapped:
+    """Pickle a value, with its large memory in a file if there is room.
+
+    Args:
+        value: The value.
+        path: The file to be made. It takes half of the room that is left there at most.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    parts, end = [], 0
+    for buffer in buffers:
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = start + memoryview(buffer).nbytes
+        parts.append((start, end - start))
+    try:
+        if MIN_MAPPED_BYTES <= end <= shutil.disk_usage(path.parent).free // 2:
+            with path.open("wb") as file:
+                for (start, _), buffer in zip(parts, buffers, strict=True):
+                    file.seek(start)
+                    file.write(buffer.raw())
+            return Mapped(data, str(path), tuple(parts))
+    except (OSError, BufferError):  # there is less room than it said, or memory with gaps
+        path.unlink(missing_ok=True)
+    return Mapped(pickle.dumps(value, protocol=5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -29,7 +28,7 @@ from ..payload.shipment import Packed, Shipment, is_plain, pack_item
 from ..payload.unsent import sending, unsent_item
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
 from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of, timeout_failure
-from .data import inherited_places
+from .data import inherited_places, pickle_mapped
 from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
@@ -315,6 +314,5 @@ class ProcessEngine:
             kwargs = self._shipment.define(arguments)
         with sending("retry_on or retry_wait", self._work.retries, ProcessPickler):
             retries = self._shipment.define(self._work.retries)
-        # By itself, multiprocessing would take another protocol.
-        packed = pickle.dumps((function, kwargs, retries), protocol=5)
+        packed = pickle_mapped((function, kwargs, retries), self._folder.path / "shared")
         return Shared(*(str(self._folder.path), self._work.settings, self._surroundings()), packed=packed)

@@ -17,9 +17,10 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from ..payload.results import Sent
+from .data import receive, send
 from .output import WorkerOutput
 from .starting import starting
-from .worker import Ends, Order, Shared, receive, run_worker, send
+from .worker import Ends, Order, Shared, run_worker
 
 EXIT_TIMEOUT_S = 2.0
 """Seconds in which a worker without a chunk ends once its connection is closed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -37,7 +36,7 @@ from ..payload.results import pack_outcome, sent_size, unread
 from ..payload.shipment import Packed
 from ..per_worker import close_instance, make_instance
 from ..task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
-from .data import Place, inherit, inherited, reduce_slice
+from .data import NOTHING, Mapped, Place, inherit, inherited, receive, reduce_slice, send
 
 _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 
@@ -94,7 +93,7 @@ class Shared:
     surroundings: Surroundings
     inherited: tuple[Callable[..., Any], Mapping[str, Any], RetryPolicy] | None = None
     items: Sequence[Any] = ()
-    packed: bytes = b""
+    packed: Mapped = NOTHING
 
 
 class Ends(NamedTuple):
@@ -167,21 +166,6 @@ def run_worker(ends: Ends, shared: Shared) -> None:
         pass
 
 
-def send(connection: Connection, value: Any) -> None:
-    """Send a value; its arrays are copied once."""
-    connection.send_bytes(pickle.dumps(value, protocol=5))
-
-
-def receive(connection: Connection) -> Any:
-    """Return the next value that the other side has sent.
-
-    Raises:
-        EOFError: It has closed its end, or died.
-        OSError: As above.
-    """
-    return pickle.loads(connection.recv_bytes())  # noqa: S301 - the run's own
-
-
 def address() -> str:
     """Return where this process runs, for an error message: ``"host-1, process 4711"``."""
     return f"{socket.gethostname()}, process {os.getpid()}"
@@ -251,7 +235,7 @@ def _loaded(shared: Shared) -> tuple[Any, Any, RetryPolicy]:
     """Return the function, its arguments and which exceptions are retried, read when first needed."""
     if shared.inherited is not None:
         return shared.inherited
-    function, kwargs, retries = pickle.loads(shared.packed)  # noqa: S301 - the run's own
+    function, kwargs, retries = shared.packed.load()
     return function.load(), kwargs.load(), retries.load()
 
 

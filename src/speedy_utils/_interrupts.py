@@ -37,6 +37,8 @@ so never within one call of a C function, and at the latest when that returns.
   tqdm's own code may have been interrupted while it held it. And that wait is a short one, as there are
   other locks.
 - A second Ctrl-C ends each wait of the cleanup: for tasks to end by themselves, and for the last reading.
+- An iterator over results can't see why it is dropped, and what is raised in a ``__del__`` is only printed:
+  see ``_engines.streaming.dropped``.
 
 **SIGTERM.** A run in the main thread of a program that has no handler for it raises ``Terminated``
 (:func:`ending_on_sigterm`), which goes the way of Ctrl-C: tasks are stopped, the last lines are drawn, and
@@ -194,6 +196,11 @@ _terminated = 0
 """How many SIGTERM have come that a run handled."""
 
 
+def terminated() -> int:
+    """Return how many SIGTERM have come that a run handled."""
+    return _terminated
+
+
 def _raise_terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
     global _terminated
     if os.getpid() != _handled_in:  # in a forked child
@@ -230,7 +237,7 @@ def ending_on_sigterm() -> Iterator[None]:
             raise Terminated from error
         raise
     finally:
-        with suppress(Terminated):  # raised before the handler was changed
+        with suppress(Terminated, ValueError):  # raised before it was changed; or this is another thread
             if (
                 signal.getsignal(signal.SIGTERM) is _raise_terminated
             ):  # neither the program nor Ray has set one

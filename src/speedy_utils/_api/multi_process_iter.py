@@ -15,6 +15,7 @@ from .._display.format import format_quantity
 from .._engines.limits.retries import RetryOn, RetryWait
 from .._engines.payload.refs import plain_function, shared_arguments
 from .._engines.per_worker import called_with_items, per_worker
+from .._engines.streaming.dropped import ResultIterator, counting_interrupts
 from .._engines.streaming.stream import stream
 from .._engines.task import Arguments
 from .._engines.worker_logs import WorkerLogs
@@ -60,7 +61,7 @@ def multi_process_iter(
 
     The arguments are checked at the call, and work starts when the first result is asked for. A thread reads
     the items meanwhile. A loop that ends early, by ``break`` or ``close()``, waits for the tasks that run,
-    and the bar ends at what was done.
+    and the bar ends at what was done. Ctrl-C, also in the code of the loop, stops them.
 
     Args:
         func: Called as ``func(item, **func_kwargs)``.
@@ -149,7 +150,7 @@ def multi_process_iter(
         raises=on_error == "raise",
     )
     _unfinished.add(results)
-    return results
+    return ResultIterator(results)
 
 
 logger = logging.getLogger("speedy_utils")
@@ -228,13 +229,14 @@ def _results(
         poll_interval=options.poll_interval,
         stall_after=options.stall_after,
     )
-    with options.ending_on_sigterm(), run:
+    with counting_interrupts() as interrupts, options.ending_on_sigterm(), run:
         count = yield from stream(
             *(engine, run, items),
             max_retries=options.max_retries,
             sizes=sizes,
             ordered=ordered,
             raises=raises,
+            interrupts=interrupts,
         )
         if tasks is not None and count != tasks:
             logger.warning("there were %s items, and total_items says %s", f"{count:,}", f"{tasks:,}")

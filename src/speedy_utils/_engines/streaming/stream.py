@@ -12,6 +12,7 @@ from ..base import Engine
 from ..chunk_sizes import ChunkSizes
 from ..driver import Driver, Ended
 from ..task_queue import Tasks
+from .dropped import Interrupts
 from .read_ahead import ReadAhead
 
 CHUNKS_AHEAD = 4
@@ -30,10 +31,12 @@ def stream(
     sizes: ChunkSizes,
     ordered: bool,
     raises: bool,
+    interrupts: Interrupts,
 ) -> Generator[Any, None, int]:
     """Run a task for each item, and yield what it returned.
 
-    It works while the next result is asked for. If no more are, tasks that run are waited for.
+    It works while the next result is asked for. If no more are, tasks that run are waited for, unless Ctrl-C
+    has ended the loop that asked.
 
     Args:
         engine: Runs them. It is started and, whatever happens, closed.
@@ -43,6 +46,7 @@ def stream(
         sizes: How many tasks travel together.
         ordered: Whether results are yielded in the order of the items, and not as they come.
         raises: Whether the error of a task that fails is raised, and not yielded.
+        interrupts: What has interrupted the program, also in the code of the loop.
 
     Returns:
         How many items there were.
@@ -52,6 +56,7 @@ def stream(
     """
     source, results = ReadAhead(items), _Results(ordered=ordered, raises=raises)
     driver = Driver(engine, run, Tasks(source, None, sizes), results.add, max_retries)
+    interrupted, cancels = interrupts.count, True
     try:
         engine.start()
         source.start()
@@ -66,7 +71,7 @@ def stream(
                 break
             else:
                 source.wait()
-            looked_at = time.monotonic()
+            looked_at, interrupted = time.monotonic(), interrupts.count
             for value in results.ready():
                 yield value
                 # The next result may be asked for much later: workers that are free get their next tasks.
@@ -76,16 +81,19 @@ def stream(
                         driver.end_chunks()
                     looked_at = time.monotonic()
         source.raise_error()
-    except GeneratorExit:  # what is in hand is waited for
-        results.drop()
-        driver.stop()
-        while driver.start_chunks():
-            driver.wait()
-            driver.end_chunks()
-        raise
-    except BaseException:  # Ctrl-C too: no task may go on without its run
-        run.enter("stopping")
-        driver.keep(engine.cancel())
+    except BaseException as error:
+        try:
+            results.drop()
+            if isinstance(error, GeneratorExit) and interrupts.count == interrupted:
+                driver.stop()
+                while driver.start_chunks():
+                    driver.wait()
+                    driver.end_chunks()
+                cancels = False
+        finally:
+            if cancels:  # no task may go on without its run
+                run.enter("stopping")
+                driver.keep(engine.cancel())
         raise
     finally:
         source.close()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copyreg
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, TracebackType
 from typing import Any
 
 import wrapt
@@ -17,27 +16,69 @@ from .._state.ledger import RUN_ITEMS, Count, Key, Metric
 from .._state.stages import Stages
 from .._validation import shorten
 from .._worker.channel.calls import ProcessCounts
-from .._worker.context import current, registered
+from .._worker.context import activate, current, forget
 from .._worker.joining import RunAddress, counts_for, on_actor, warn_once
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter
 from .decorator import called_function, factory_for, find_factory
-from .tqdm.capture import capturing_tqdm, stop_capturing
+from .tqdm.capture import start_capturing, stop_capturing
 from .tracked_call import Total, TrackedSpec
 
 
 class BoundCall:
-    """A bound call that is running.
+    """A bound call that counts while it runs: a block, which gets None if the call is a part of another.
 
     Args:
-        reporter: Counts what is reported in it.
+        spec: What is called.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
     """
 
-    __slots__ = ("tally", "yielded")
+    __slots__ = ("_args", "_counts", "_kwargs", "_spec", "tally", "yielded")
 
-    def __init__(self, reporter: Reporter) -> None:
-        self.tally = reporter.own
+    def __init__(self, spec: BoundSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._spec, self._args, self._kwargs = spec, args, kwargs
+        self._counts: ProcessCounts | None = None
         self.yielded = 0
+
+    def __enter__(self) -> BoundCall | None:
+        run, outer = self._spec.run, current.get()
+        if outer is not None and not outer.reporter.of_process:
+            return None
+        counts = _counts_for(run)
+        if counts is None:
+            return None
+        reporter = run.reporter(total=self._spec.items(self._args, self._kwargs))
+        self.tally, self._counts = reporter.own, counts
+        try:
+            counts.add(reporter)
+            activate(reporter)
+            if run.adopt_tqdm:
+                start_capturing(reporter)
+        except BaseException as error:  # Ctrl-C: the call won't begin
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        counts, self._counts = self._counts, None
+        if counts is None:
+            return
+        reporter = self.tally.reporter
+        try:
+            stop_capturing(reporter)
+        finally:
+            forget(reporter)
+            counts.failed = counts.failed or kind is not None
+            try:
+                counts.finish(reporter, _final_counts(reporter, returned=kind is None))
+            except OSError as failure:
+                warn_once(
+                    f"what is counted in this process can't be sent to its run ({type(failure).__name__}: "
+                    f"{failure}); its work goes on"
+                )
 
 
 class BoundSpec(TrackedSpec):
@@ -56,43 +97,9 @@ class BoundSpec(TrackedSpec):
     def __reduce__(self) -> tuple[Any, ...]:
         return BoundSpec, (self.function, self.total, on_actor(self.run))
 
-    @contextmanager
-    def count(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        yields: bool = False,  # noqa: ARG002 - what it yields is no item by itself
-    ) -> Iterator[BoundCall | None]:
-        """Count a call while the block runs. The block gets None if the call is a part of another."""
-        outer = current.get()
-        if outer is not None and not outer.reporter.of_process:
-            yield None
-            return
-        counts = _counts_for(self.run)
-        if counts is None:
-            yield None
-            return
-        reporter = self.run.reporter(total=self.items(args, kwargs))
-        counts.add(reporter)
-        returned = False
-        try:
-            with registered(reporter), self._capturing(reporter):
-                yield BoundCall(reporter)
-            returned = True
-        finally:
-            stop_capturing(reporter)  # once more, see _interrupts
-            counts.failed = counts.failed or not returned
-            try:
-                counts.finish(reporter, _final_counts(reporter, returned=returned))
-            except OSError as error:
-                warn_once(
-                    f"what is counted in this process can't be sent to its run ({type(error).__name__}: "
-                    f"{error}); its work goes on"
-                )
-
-    def _capturing(self, reporter: Reporter) -> AbstractContextManager[None]:
-        return capturing_tqdm(reporter.own) if self.run.adopt_tqdm else nullcontext()
+    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, yields: bool = False) -> BoundCall:  # noqa: ARG002 - what it yields is no item by itself
+        """Return a block that counts a call."""
+        return BoundCall(self, args, kwargs)
 
 
 def _final_counts(reporter: Reporter, *, returned: bool) -> Mapping[Key, Count]:

@@ -161,11 +161,7 @@ def factory_for(function: Callable[..., Any]) -> _Factory:
 
 def find_factory(function: Any) -> _Factory:
     """Return what makes a counted function of the same kind, of any callable."""
-    if is_async_generator_function(function):
-        return _count_async_generators
-    if is_coroutine_function(function):
-        return _count_coroutines
-    return _count_generators if is_generator_function(function) else _count_calls
+    return factory_for(called_function(function))
 
 
 class _BoundTracked(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # generic in stubs only

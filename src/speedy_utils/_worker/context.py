@@ -72,7 +72,7 @@ def registered(reporter: AnyReporter, sink: Sink | None = None) -> Iterator[None
         reporter: The reporter of a task.
         sink: Where its counts are sent while it works; None if a feed of this process reads them.
     """
-    _activate(reporter)
+    activate(reporter)
     if sink is not None:
         flusher.add(reporter, sink)
     try:
@@ -92,7 +92,7 @@ def forget(reporter: AnyReporter) -> None:
 
 def bind(reporter: AnyReporter, sink: Sink) -> None:
     """Let this thread count for a reporter, and send what it counts, until :func:`unbind`."""
-    _activate(reporter)
+    activate(reporter)
     current.set(reporter.own)
     flusher.add(reporter, sink)
 
@@ -105,7 +105,8 @@ def unbind(reporter: AnyReporter) -> None:
     flusher.remove(reporter, last=True)
 
 
-def _activate(reporter: AnyReporter) -> None:
+def activate(reporter: AnyReporter) -> None:
+    """Let threads without a context of their own find a reporter, until :func:`forget`."""
     reporter.thread = threading.get_ident()
     _active[reporter] = None
     mark_children(of_tasks=True)

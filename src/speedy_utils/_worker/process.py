@@ -13,14 +13,20 @@ from types import FrameType
 from .._interrupts import after_fork_in_child
 
 _forked = False
+_pid = os.getpid()
 
 
 def _note_fork() -> None:
-    global _forked
-    _forked = True
+    global _forked, _pid
+    _forked, _pid = True, os.getpid()
 
 
 after_fork_in_child(_note_fork)
+
+
+def process_id() -> int:
+    """Return the number of this process, without a call of the system as ``os.getpid`` makes it."""
+    return _pid
 
 
 def is_child_process() -> bool:
@@ -54,15 +60,15 @@ def mark_children(*, of_tasks: bool) -> None:
     """
     config = getattr(multiprocessing.current_process(), "_config", {})
     if of_tasks:
-        config.setdefault(_TASK_MARK, os.getpid())
-    elif config.get(_TASK_MARK) == os.getpid():  # and not that of the process that has started this one
+        config.setdefault(_TASK_MARK, _pid)
+    elif config.get(_TASK_MARK) == _pid:  # and not that of the process that has started this one
         config.pop(_TASK_MARK, None)  # another thread may end its last task at the same moment
 
 
 def started_by_task() -> bool:
     """Return whether a task has started this process, or one of those that it comes from."""
     config = getattr(multiprocessing.current_process(), "_config", {})
-    return config.get(_TASK_MARK) not in (None, os.getpid())
+    return config.get(_TASK_MARK) not in (None, _pid)
 
 
 class _SignalMask(threading.local):

@@ -79,10 +79,14 @@ class _TaskBars:
 
     It is a part of the task's tally, so whatever reads the tally samples the bars first. It adds nothing
     itself: each bar counts for the tally of its stage.
+
+    Attributes:
+        outer: Restores the bars around the task.
     """
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.outer = _enclosing.set(())
         self.stage_limit = StageLimit(MAX_STAGES)
         self.enclosing: tuple[CapturedBar, ...] = ()
         self.open: dict[CapturedBar, bool] = {}  # each with whether it was made beside the task's own code
@@ -327,35 +331,39 @@ def capturing_tqdm(tally: Tally | None = None) -> Iterator[None]:
     Args:
         tally: What counts for the task; if it is None, what counts in this context.
     """
-    global _threads_belong_to_task
     tally = current.get() if tally is None else tally
     if tally is None or tally.reporter in _tasks:
         yield
         return
-    _threads_belong_to_task = _threads_belong_to_task or in_ray_worker()
-    task = _TaskBars()
-    token = _enclosing.set(())
-    tally.reporter.own.open(task, counts=False)
-    tally.reporter.capturing = True
-    _tasks[tally.reporter] = task
-    _patch_tqdm()
+    start_capturing(tally.reporter)
     try:
         yield
     finally:
         stop_capturing(tally.reporter)
-        # A generator may be closed in another context than it was started in. There is nothing to reset then.
-        with suppress(ValueError):
-            _enclosing.reset(token)
-        # Generators may end in another order than they began: these may be bars of one that ended.
-        _enclosing.set(tuple(captured for captured in _enclosing.get() if not captured.closed))
+
+
+def start_capturing(reporter: Reporter) -> None:
+    """Do what :func:`capturing_tqdm` does, until :func:`stop_capturing`."""
+    global _threads_belong_to_task
+    _threads_belong_to_task = _threads_belong_to_task or in_ray_worker()
+    task = _TaskBars()
+    reporter.own.open(task, counts=False)
+    reporter.capturing = True
+    _tasks[reporter] = task
+    _patch_tqdm()
 
 
 def stop_capturing(reporter: Reporter) -> None:
-    """End what :func:`capturing_tqdm` began for a task. Idempotent."""
+    """End what was begun for a task. Idempotent."""
     task = _tasks.pop(reporter, None)
     if task is not None:
         task.close()
         reporter.own.close(task, 0)
+        # A generator may be closed in another context than it was started in. There is nothing to reset then.
+        with suppress(ValueError):
+            _enclosing.reset(task.outer)
+        # Generators may end in another order than they began: these may be bars of one that ended.
+        _enclosing.set(tuple(captured for captured in _enclosing.get() if not captured.closed))
 
 
 def captured_here() -> bool:

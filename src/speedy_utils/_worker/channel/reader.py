@@ -32,11 +32,11 @@ class FolderReader:
     def __init__(self, folder: str | Path, run: str) -> None:
         self._folder, self._run = str(folder), run
         self._owner = _owner_of(self._folder)
-        self._seen: dict[str, tuple[int, int]] = {}  # by file: its inode and when it was changed
+        self._seen: dict[str, tuple[int, int, int]] = {}  # by file: its inode, its size, when it was changed
         self._warned = False
 
     def collect(self, *, everything: bool = False) -> tuple[Iterable[Report], StageTimings]:
-        """Return the reports of the files that were replaced since the last call, and the stages' timings.
+        """Return the reports of the files that have changed since the last call, and the stages' timings.
 
         Args:
             everything: Whether to read each file, also one that seems to be unchanged: the last reading of
@@ -66,7 +66,7 @@ class FolderReader:
     def _changed(self, *, everything: bool) -> Iterable[tuple[str, os.stat_result]]:
         """Return the names of the files to read, each with what it is."""
         before, changed = self._seen, []
-        seen: dict[str, tuple[int, int]] = {}
+        seen: dict[str, tuple[int, int, int]] = {}
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
@@ -75,7 +75,7 @@ class FolderReader:
                         continue
                     with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
-                        seen[name] = state = status.st_ino, status.st_mtime_ns
+                        seen[name] = state = status.st_ino, status.st_size, status.st_mtime_ns
                         if everything or before.get(name) != state:
                             changed.append((name, status))
         except FileNotFoundError:  # the run has ended

@@ -1,8 +1,11 @@
-"""What a state file holds: the state of one process that works for a run, as JSON.
+"""What a state file holds: the state of one process that works for a run, as a line of JSON.
 
     4711-1f2e3d4c.json  {"run": "9f86d081", "host": "node-1", "pid": 4711, "written": 1764450000.5,
                          "timings": [[null, 3.5, 0.25]],
                          "reports": [[7, 1, [[null, 0, "", 60]], 12, "", 0, null, 0]]}
+
+A later state is a further line, and the last line that is complete is the state of the process: a line
+without its end is still being written, or its writer was killed meanwhile.
 
 Each report has the fields of a ``Report`` but its location; its counts are lists of stage, metric, label and
 amount. What was counted is a state and no difference, so a late, torn or lost file costs freshness alone.
@@ -12,7 +15,6 @@ Nothing in a file is trusted: what is no state raises.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,7 @@ from typing import Any
 
 from ..._state.ledger import Count, Key, Location, Metric, Report
 from ..._state.timings import StageTimings
+from ..process import process_id
 
 RUN = "run"
 """The file that names the run of a folder: ``{"run": "9f86d081", "host": "node-1", "pid": 4711}``."""
@@ -45,7 +48,7 @@ _MAX_KEYS = 10_000
 
 
 def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> bytes:
-    """Return the state of this process as it is written.
+    """Return the state of this process as it is written: a line.
 
     Args:
         run: The id of the run.
@@ -55,7 +58,7 @@ def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> 
     state = {
         "run": run,
         "host": HOST,
-        "pid": os.getpid(),
+        "pid": process_id(),
         "written": time.time(),
         "timings": [(stage, *times) for stage, times in timings.items()],
         "reports": [
@@ -66,14 +69,14 @@ def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> 
             for task, attempt, counts, reading, _, stack, position, before, kept in reports
         ],
     }
-    return _encode(state).encode("ascii")
+    return _encode(state).encode("ascii") + b"\n"
 
 
 def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
-    """Return the reports and the timings of a state; nothing of that of another run.
+    """Return the reports and the timings of the last state in a file; nothing of that of another run.
 
     Args:
-        text: What was read.
+        text: What was read; a state that is the only one needs no end of its line.
         run: The id of the run.
 
     Raises:
@@ -82,7 +85,8 @@ def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
         KeyError: As above.
         RecursionError: As above.
     """
-    state = json.loads(text.decode("ascii"))
+    complete = text.rpartition(b"\n")[0] or text
+    state = json.loads(complete.rpartition(b"\n")[2].decode("ascii"))
     if state["run"] != run:
         return [], {}
     host, written = _text(state["host"]), _number(state["written"])

@@ -9,7 +9,7 @@ import pytest
 from speedy_utils._state.ledger import ENDED, RUN_ITEMS, Key, Ledger, Metric
 from speedy_utils._worker.channel.calls import ProcessCounts
 from speedy_utils._worker.channel.reader import FolderReader
-from speedy_utils._worker.channel.writer import FolderSink
+from speedy_utils._worker.channel.writer import MAX_APPENDED_BYTES, FolderSink
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils.testing import FakeClock
 
@@ -45,16 +45,13 @@ def test_a_finished_call_is_written_before_it_returns(tmp_path: Path, counts: Pr
 
 
 def test_finished_calls_are_summed_up(tmp_path: Path, counts: ProcessCounts) -> None:
-    """After a thousand calls the file is no larger than after one."""
-    sizes = []
-    for number in range(1_000):
+    """After a thousand calls the file is small: what they have counted, and a few states before that."""
+    for _ in range(1_000):
         reporter = Reporter("a")
         counts.add(reporter)
         counts.finish(reporter, {RUN_ITEMS: 1, Key("Parse", Metric.COUNTER, "tokens"): 0.5})
-        if number in (0, 999):
-            (path,) = tmp_path.iterdir()
-            sizes.append(path.stat().st_size)
-    assert sizes[1] < sizes[0] + 20
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_size <= MAX_APPENDED_BYTES
     assert read(tmp_path).sums[RUN_ITEMS] == 1_000
 
 

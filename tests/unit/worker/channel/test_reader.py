@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,19 @@ reports = st.builds(
 )
 
 
+@contextmanager
+def limited_file_size(most: int) -> Iterator[None]:
+    """Limit the size of the files that this process writes, in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
 def read(folder: Path) -> list[Report]:
     """Return what a new reader finds."""
     return list(FolderReader(folder, "r1").collect()[0])
@@ -51,13 +68,46 @@ def test_what_is_written_is_read(tmp_path: Path, sent: list[Report]) -> None:
 
 
 def test_only_what_has_changed_is_read_again(tmp_path: Path) -> None:
-    """A file that was not replaced since the last reading has no reports."""
+    """A file that has not changed since the last reading has no reports; one that has, the last state's."""
     reader, sink = FolderReader(tmp_path, "r1"), FolderSink(tmp_path, "r1")
+    for reading in range(1, 300, 2):  # long enough for the file to be replaced
+        sink.send([Report(0, 1, {}, reading=reading)], {})
+        sink.send([Report(0, 1, {}, reading=reading + 1)], {})
+        assert [report.reading for report in reader.collect()[0]] == [reading + 1]
+        assert reader.collect() == ([], {})
+
+
+def test_a_state_that_is_written_in_part_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one before it counts, also for good if the writer was killed meanwhile."""
+    FolderSink(tmp_path, "r1").send([Report(0, 1, {}, reading=1)], {})
+    (path,) = tmp_path.iterdir()
+    with path.open("ab") as file:
+        file.write(encode_state("r1", [Report(0, 1, {}, reading=2)], {})[:-1])
+    assert [report.reading for report in read(tmp_path)] == [1]
+    assert not caplog.records
+
+
+def test_what_is_written_after_a_part_of_a_state_counts(tmp_path: Path) -> None:
+    """A write that fails, such as on a full disk, leaves a part of a state, to which none is added."""
+    sink = FolderSink(tmp_path, "r1")
     sink.send([Report(0, 1, {}, reading=1)], {})
-    assert len(list(reader.collect()[0])) == 1
-    assert reader.collect() == ([], {})
+    (path,) = tmp_path.iterdir()
+    with limited_file_size(path.stat().st_size + 50), pytest.raises(OSError, match="File too large"):
+        sink.send([Report(0, 1, {}, reading=1)], {})
     sink.send([Report(0, 1, {}, reading=2)], {})
-    assert [report.reading for report in reader.collect()[0]] == [2]
+    assert [report.reading for report in read(tmp_path)] == [2]
+
+
+def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """What clears a folder of temporary files need not know of runs."""
+    sink = FolderSink(tmp_path, "r1")
+    for reading in (1, 2):
+        sink.send([Report(0, 1, {}, reading=reading)], {})
+        assert [report.reading for report in read(tmp_path)] == [reading]
+        for path in tmp_path.iterdir():
+            path.unlink()
 
 
 def test_timings_grow_older_in_the_file(tmp_path: Path) -> None:

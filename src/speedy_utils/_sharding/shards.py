@@ -6,9 +6,7 @@ own rows: memory-mapped data travels as file names, data in memory as a copy of 
 
 from __future__ import annotations
 
-import functools
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .._interrupts import delaying_ctrl_c, keeping_ctrl_c
 from .saved_dataset import in_parts, silence_datasets
+from .tables.slices import bytes_in_memory, compact, compact_in_pickles
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -199,7 +198,7 @@ class ShardTask:
 
     def dataset(self) -> Dataset:
         """Return the rows of the shard."""
-        return self.rows if self.is_cut else cut_shard(self.rows, self.spec, travels=_pickles_whole_tables())
+        return self.rows if self.is_cut else cut_shard(self.rows, self.spec, travels=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows of the shard alone."""
@@ -318,18 +317,6 @@ def resolve_dataset(dataset: object) -> Dataset:
     )
 
 
-@functools.cache
-def _pickles_whole_tables() -> bool:
-    """Return whether a slice in memory is pickled with all rows, as older versions of datasets do.
-
-    A task may send its shard on, as ``shard.map(f, num_proc=2)`` does.
-    """
-    from datasets import Dataset
-
-    rows = Dataset.from_dict({"row": [0] * 10_000}).data
-    return bool(len(pickle.dumps(rows.slice(0, 1))) > rows.nbytes / 2)
-
-
 @keeping_ctrl_c()
 def cut_shard(dataset: Dataset, spec: ShardSpec, *, travels: bool = True) -> Dataset:
     """Cut one shard out of a dataset, in a form that is cheap to pickle, if it travels.
@@ -341,7 +328,7 @@ def cut_shard(dataset: Dataset, spec: ShardSpec, *, travels: bool = True) -> Dat
     Args:
         dataset: The whole dataset.
         spec: Which rows.
-        travels: Whether it is going to be pickled: else no rows are copied that are in their order.
+        travels: Whether it is going to be pickled. Else rows in their order are copied only if it is.
 
     Returns:
         The shard.
@@ -352,13 +339,14 @@ def cut_shard(dataset: Dataset, spec: ShardSpec, *, travels: bool = True) -> Dat
     # Private: there is no public way to tell a dataset with an indices mapping from one without, and
     # the mapping is what makes a shard of a shuffled table carry the whole table.
     data, indices = shard.data, shard._indices
-    if indices is not None and _bytes_in_memory(data) > data.nbytes * len(shard) / max(1, data.num_rows):
+    if indices is not None and bytes_in_memory(data) > data.nbytes * len(shard) / max(1, data.num_rows):
         # Row by row the shard weighs less than the whole table under a mapping.
         data, indices = _gather_rows(shard), None
-    elif not travels or not (_bytes_in_memory(data) or (indices is not None and _bytes_in_memory(indices))):
+    elif not (bytes_in_memory(data) or (indices is not None and bytes_in_memory(indices))):
         return shard
     else:
-        data, indices = _compact(data), None if indices is None else _compact(indices)
+        form = compact if travels else compact_in_pickles
+        data, indices = form(data), None if indices is None else form(indices)
     slim = Dataset(
         data,
         info=shard.info,
@@ -392,44 +380,6 @@ def _describe(value: object) -> str:
     if callable(value) or isinstance(value, Iterator):
         return f"a {name}: make one with Dataset.from_generator(...)"
     return f"{value!r} of type {name}" if value is None or isinstance(value, (int, float)) else f"a {name}"
-
-
-def _blocks(table: Table) -> list[list[Any]]:
-    """Return the parts of a table, each either in memory or memory-mapped."""
-    from datasets.table import ConcatenationTable
-
-    return table.blocks if isinstance(table, ConcatenationTable) else [[table]]
-
-
-def _bytes_in_memory(table: Table) -> int:
-    """Return how many bytes of a table are in memory, and so travel with its pickle."""
-    from datasets.table import MemoryMappedTable
-
-    return sum(
-        part.nbytes for row in _blocks(table) for part in row if not isinstance(part, MemoryMappedTable)
-    )
-
-
-def _compact(table: Table) -> Table:
-    """Copy the parts in memory so that they hold their own rows and nothing else.
-
-    A slice shares the buffers of the table it comes from, and pickling it writes those whole. Arrow's
-    stream format cuts them to the slice.
-    """
-    import pyarrow as pa
-    from datasets.table import ConcatenationTable, InMemoryTable, MemoryMappedTable
-
-    def copy(part: Any) -> Any:
-        if isinstance(part, MemoryMappedTable):
-            return part
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, part.schema) as stream:
-            stream.write_table(part.table)
-        return InMemoryTable.from_buffer(sink.getvalue())
-
-    if isinstance(table, ConcatenationTable):
-        return ConcatenationTable.from_blocks([[copy(part) for part in row] for row in table.blocks])
-    return copy(table)
 
 
 def _gather_rows(shard: Dataset) -> Table:

@@ -19,6 +19,9 @@ from benchmarks.work import WORK, mark
 
 BATCH = 1_000
 
+CHUNK = 10_000
+"""Rows of a task where a pool is given indices."""
+
 Shard = Callable[[Any, str], str]
 
 
@@ -71,6 +74,26 @@ class Job:
             return path
 
         return shard
+
+    def chunk(self) -> Callable[[Any, int, int], list[str]]:
+        """A function of some rows of a dataset, which marks its first call in a process."""
+        function, marks, began = WORK[self.work], self.marks, []
+
+        def chunk(rows: Any, start: int, stop: int) -> list[str]:
+            if not began:
+                began.append(True)
+                mark(marks, "begin")
+            return [function(item["text"]) for item in rows.select(range(start, stop))]
+
+        return chunk
+
+    def save(self, chunks: Iterable[list[str]]) -> None:
+        """Make one dataset of what the chunks have become."""
+        from datasets import Dataset
+
+        text = [line for chunk in chunks for line in chunk]
+        mark(self.marks, "end")
+        Dataset.from_dict({"text": text}).save_to_disk(self.out)
 
     def yielding_shard(self, track: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
         """The same as a generator function; its end is that of the last row, as most are written by then."""
@@ -151,6 +174,27 @@ def _plain(batched: bool) -> Callable[[Job], None]:
     return run
 
 
+def _bounds(rows: Any) -> list[tuple[int, int]]:
+    return [(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
+
+
+def _mpire(job: Job) -> None:
+    """A pool of forks that have the dataset, and get the indices of rows."""
+    from mpire import WorkerPool
+
+    rows = job.dataset()
+    with WorkerPool(job.workers, start_method="fork", shared_objects=rows) as pool:
+        job.save(pool.map(job.chunk(), _bounds(rows)))
+
+
+def _joblib(job: Job) -> None:
+    """The same with the workers of joblib, which read the dataset from disk."""
+    from joblib import Parallel, delayed
+
+    rows, chunk = job.dataset(), job.chunk()
+    job.save(Parallel(job.workers)(delayed(chunk)(rows, *bounds) for bounds in _bounds(rows)))
+
+
 def _start_ray(cpus: int) -> None:
     import ray
 
@@ -173,6 +217,8 @@ VARIANTS: dict[str, Callable[[Job], None]] = {
     "datasets.map, batches": _map(True),
     "plain Ray tasks, rows": _plain(False),
     "plain Ray tasks, batches": _plain(True),
+    "mpire, rows": _mpire,
+    "joblib, rows": _joblib,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from .._engines.task import Failure, failure_of
+from .._engines.limits.failure import Failure, failure_of
 from .._interrupts import Terminated
 from .._state.ledger import Count, Key
 from ..errors import UNFINISHED, Interrupted, TaskError, tell_kept

@@ -17,8 +17,9 @@ from .._validation import shorten
 from ..errors import TaskError
 from .base import Engine
 from .chunk_sizes import ChunkSizes
+from .limits.failure import Failure
 from .payload.unsent import UnsentItemError
-from .task import Chunk, ChunkOutcome, Failure, Outcome
+from .task import Chunk, ChunkOutcome, Outcome
 from .task_queue import Tasks
 
 logger = logging.getLogger("speedy_utils")

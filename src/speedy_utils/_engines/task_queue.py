@@ -12,9 +12,10 @@ from itertools import islice
 from typing import Any
 
 from .chunk_sizes import ChunkSizes
+from .limits.failure import Failure
 from .payload.refs import is_ref
-from .payload.shipment import PLAIN_TYPES
-from .task import Chunk, Failure
+from .payload.shipment import is_plain
+from .task import Chunk
 
 READING_S = 0.05
 """Seconds after which no more items are read for a chunk."""
@@ -68,8 +69,9 @@ class Tasks:
             self._read += len(items)
         chunk, items = self._waiting.pop()
         # The value of a reference comes with the task, as an argument of its own.
-        plain = next((at for at, item in enumerate(islice(items, size)) if _is_reference(item)), size) or 1
-        taken = [items.popleft() for _ in range(min(plain, len(items)))]
+        if not is_plain(islice(items, size)):
+            size = next((at for at, item in enumerate(islice(items, size)) if is_ref(item)), size) or 1
+        taken = [items.popleft() for _ in range(min(size, len(items)))]
         if items:
             self._waiting.append((replace(chunk, task=chunk.task + len(taken)), items))
         if self._left is not None:
@@ -133,7 +135,3 @@ class Tasks:
     def _chunk(self, like: Chunk, first: int, items: Sequence[Any]) -> Chunk:
         totals = None if self._totals is None else self._totals[first : first + len(items)]
         return replace(like, task=first, items=items, totals=totals)
-
-
-def _is_reference(item: Any) -> bool:
-    return type(item) not in PLAIN_TYPES and is_ref(item)

@@ -213,7 +213,7 @@ def _passes(
         loop.total, loop.whole = _own_total(iterable, total, loop.batches, tally), tally.limit or 0
     # These are rows, so fewer of them are no batches.
     if loop.batches is not None or (tally.reporter.total_is_rows and is_dataset(iterable)):
-        tally.reporter.counts_a_part = True
+        tally.reporter.note_part()
     tally.open(loop)
     try:
         if batches is not None:
@@ -226,7 +226,7 @@ def _passes(
             yield from _counted(iterable, loop)
     except BaseException as error:  # the loop is left
         if isinstance(error, GeneratorExit):
-            tally.reporter.counts_a_part = True
+            tally.reporter.note_part()
         if place is not None:
             place.leave(sys._getframe().f_back)
         raise

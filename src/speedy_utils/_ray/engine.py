@@ -15,12 +15,13 @@ from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.environment.surroundings import Surroundings
 from .._engines.environment.thread_limits import ThreadLimits
+from .._engines.limits.failure import Failure
 from .._engines.payload.refs import is_ref
 from .._engines.payload.results import unpack_outcome
 from .._engines.payload.shipment import Shipment, is_plain
 from .._engines.payload.unsent import sending, unsent_item
 from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
-from .._engines.task import Chunk, ChunkOutcome, Failure
+from .._engines.task import Chunk, ChunkOutcome
 from .._interrupts import delaying_ctrl_c
 from .._run.feed import PREPARING, WAITING
 from .._state.ledger import Report, Task

@@ -18,6 +18,7 @@ import ray
 from ray import cloudpickle
 
 from .._engines.environment.surroundings import Surroundings
+from .._engines.limits.failure import Failure
 from .._engines.limits.retries import RetryPolicy
 from .._engines.limits.task_note import NoteFile
 from .._engines.limits.time_limit import signalling_main_thread
@@ -26,7 +27,7 @@ from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, pack_outcome, sent_size, unread
 from .._engines.payload.shipment import Packed
 from .._engines.per_worker import close_instance, make_instance
-from .._engines.task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
+from .._engines.task import ChunkOutcome, TaskSettings, chunk_reporter, run_chunk
 from .._interrupts import note_interrupts
 from .._validation import first_line
 from .._worker import context

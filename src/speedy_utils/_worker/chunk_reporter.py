@@ -31,9 +31,9 @@ CHILD_S = 0.001
 """Seconds that a task takes at the least which starts a process and waits for its end."""
 
 
-_Done = tuple[int, int, int, Mapping[Key, Count]]
-"""What the tasks before the one that runs have counted: how many they are, how many of these are plain, their
-items, and what the others count for. It is replaced whole, as other threads read it."""
+_Done = tuple[int, int, Mapping[Key, Count]]
+"""What the tasks before the one that runs have counted: the items of plain ones, how many are not plain, and
+what these count for. It is replaced whole, as other threads read it."""
 
 
 class ChunkReporter:
@@ -78,15 +78,16 @@ class ChunkReporter:
         self._apart = apart
         self.position = 0
         self.current = make(totals[0] if totals else None)
-        self.started = self.began = self.current.now()
+        self._clock = self.current.clock
+        self.started = self.began = self._clock()
         self.deadline = inf if most_seconds is None else self.began + most_seconds
         self.left: deque[Any] = deque()
         self._taking = threading.Lock()
         self._tasks = self._kept = 0
         self.plain_items = 0
-        self._done: _Done = (0, 0, 0, {})
+        self._done: _Done = (0, 0, {})
         self._readings = itertools.count(1)
-        self._stage_clock = StageClock(self.current.now)
+        self._stage_clock = StageClock(self._clock)
 
     @property
     def task(self) -> int | str:
@@ -118,7 +119,7 @@ class ChunkReporter:
         Any thread may call it, while one of the tasks hangs. Either the worker takes an item or this does.
         """
         # At least one stays: a process that stood still may not have taken the first yet.
-        if 0 < len(self.left) < self._tasks and self.current.now() >= self.deadline:
+        if 0 < len(self.left) < self._tasks and self._clock() >= self.deadline:
             with self._taking:
                 given = 0
                 try:
@@ -136,21 +137,31 @@ class ChunkReporter:
             Whether it has. If not, what it has counted is still to be read, and :meth:`next` to be called.
         """
         current = self.current
-        now = current.now()
+        own, now = current.own, self._clock()
         if now - self.started > CHILD_S:
             current.count_children()
+        if (own.n or own.used or current.has_more or self._totals) and not self._restart():
+            return False
+        self.started = current.started = now
+        # Only once the reporter counts for the next task is this one done: see report().
+        self.position += 1
+        return True
+
+    def _restart(self) -> bool:
+        """Let the reporter of a plain task that has, or may have, counted items count for the next one.
+
+        Returns:
+            Whether it was one.
+        """
+        current, totals, following = self.current, self._totals, self.position + 1
         items = current.plain_items()
         if items is None or (items and self._apart):
             return False
-        totals, position = self._totals, self.position + 1
         done = current.total or items
-        # Only once the reporter counts for the next task is this one done: see report().
-        self.position = position
-        current.restart(totals[position] if totals and position < len(totals) else None, now)
-        self.started = now
+        current.restart(totals[following] if totals and following < len(totals) else None)
         self.plain_items += items
-        _, plain, before, others = self._done
-        self._done = position, plain + 1, before + done, others
+        before, others, counted = self._done
+        self._done = before + done, others, counted
         return True
 
     def next(self, counts: Mapping[Key, Count] | None) -> None:
@@ -159,29 +170,30 @@ class ChunkReporter:
         Args:
             counts: What the task has reported if it succeeded; None if it failed: it may run again.
         """
-        done = self.current
+        done, totals, position = self.current, self._totals, self.position + 1
         self._stage_clock.merge(done.timings())
-        self.position += 1
-        totals = self._totals
-        following = self._make(totals[self.position] if totals and self.position < len(totals) else None)
+        following = self._make(totals[position] if totals and position < len(totals) else None)
         following.thread = done.thread
-        self.started, self.current = following.now(), following
-        position, plain, items, others = self._done
+        self.started, self.current = following.started, following
+        items, others, counted = self._done
         if counts is not None:
-            others = added(others, _final(counts, done.total) | {FINISHED: 1})
-        self._done = position + 1, plain, items, others
+            counted = added(counted, _final(counts, done.total) | {FINISHED: 1})
+        self._done = items, others + 1, counted
+        self.position = position
 
     def report(self) -> Report:
         """Return the state now, for a ledger. Any thread may call it."""
         reading, kept = next(self._readings), self.kept_if_late()
-        # What is done is read first, so nothing counts twice: too little may be seen while one task follows
-        # another, and is looked at again. Tasks of microseconds follow each other all the time.
+        # What is done is read first, and before it how many tasks have ended, so nothing counts twice: too
+        # little may be seen while one task follows another, and is looked at again. Tasks of microseconds
+        # follow each other all the time.
         for _ in range(3):
-            position, plain, items, before = self._done
+            position = self.position
+            items, others, before = self._done
             report = self.current.report()
             if self.position == position:
                 break
-        if plain:
+        if (plain := position - others) > 0:
             before = added(before, {FINISHED: plain, RUN_ITEMS: items})
             if items and self._totals is None:
                 before[_WITHOUT_TOTAL] = 1
@@ -189,14 +201,14 @@ class ChunkReporter:
 
     def timings(self) -> StageTimings:
         """Return how long ago work on the items of each stage started, and last moved, as far as is known."""
-        stage_clock = StageClock(self.current.now)
+        stage_clock = StageClock(self._clock)
         for timings in (self._stage_clock.timings(), self.current.timings()):
             stage_clock.merge(timings)
         return stage_clock.timings()
 
     def seconds(self) -> float:
         """Return the seconds since the chunk began."""
-        return self.current.now() - self.began
+        return self._clock() - self.began
 
 
 AnyReporter = Reporter | ChunkReporter

@@ -51,6 +51,8 @@ class Reporter:
         clock: Monotonic clock, in seconds.
 
     Attributes:
+        clock: The same.
+        started: When the attempt began, by that clock.
         own: Counts for no named stage.
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
         bar_lines: What its captured tqdm bars say of the lines of their stages.
@@ -58,11 +60,11 @@ class Reporter:
         of_process: Whether it counts what happens in a process outside all tasks and bound calls.
         counts_runs: Whether runs that its code starts count for it.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
+        has_more: Whether there is more to say of it than a number of items of no stage.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         thread: The thread that works on the task; None before it has started.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
-        has_bars: Whether a bar of tqdm was captured.
-        capturing: Whether bars are, by a part of ``own``.
+        capturing: Whether bars of tqdm are captured, by a part of ``own``.
         children: What its code's processes count, which is read with its own counts; None if that is nothing.
     """
 
@@ -89,15 +91,15 @@ class Reporter:
         self._own_declarations = self._own_declarations_by_bars = 0  # how often that was for no named stage
         self._units: dict[Stage, str] = {}
         self.bar_lines = BarLines()
-        self._clock = clock
-        self._created = clock()
+        self.clock = clock
+        self.started = clock()
         self._stage_clock = StageClock(clock)
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
         self.strict = self.counts_a_part = self.of_process = self.counts_runs = False
         self.input: InputRows | None = None
         self.take_backs = 0
-        self.has_bars = self.capturing = False
+        self.has_more, self.capturing = total_is_rows, False
         self.thread: int | None = None
         self.children: Children | None = None
         self._stack_after = stack_after
@@ -113,27 +115,15 @@ class Reporter:
         Nothing else was counted then, and not more or fewer than the task has, but perhaps none.
         """
         own = self.own
-        if (
-            self._stages
-            or self._declared
-            or own.counters
-            or self.has_bars
-            or len(own._parts) > self.capturing
-            or self._units
-            or self.counts_a_part
-            or self.total_is_rows
-            or self._left_out is not None
-            or self._another_loop
-        ):
+        if self.has_more or len(own._parts) > self.capturing:
             return None
         return own.n if not own.n or self.total is None or own.n == self.total else None
 
-    def restart(self, total: int | None, now: float) -> None:
+    def restart(self, total: int | None) -> None:
         """Count for the next task, after one that :meth:`plain_items` could say all of.
 
         Args:
             total: The items of the next task, if that is known.
-            now: The time.
         """
         own = self.own
         if own.n or own.used:
@@ -141,14 +131,16 @@ class Reporter:
             self.take_backs += 1  # what was read before does not hold for the next task
         if total is not None:
             self.total = own.limit = total
-        self._created = now
 
     def stage(self, name: Stage) -> Tally:
         """Return the tally of a stage; None is the task's own."""
         if name is None:
             return self.own
         tally = self._stages.get(name)
-        return tally or self._stages.setdefault(name, Tally(self, name))
+        if tally is None:
+            self.has_more = True
+            tally = self._stages.setdefault(name, Tally(self, name))
+        return tally
 
     def is_at_work(self) -> bool:
         """Return whether a loop, a bar or a tracked call has not ended."""
@@ -169,6 +161,7 @@ class Reporter:
             else:
                 self._own_declarations += 1
         if total is not None or name is not None or self.declares_lengths:
+            self.has_more = True
             declared.setdefault(name, 0)
             amount = inf if total is None else total  # not below: Python 3.10 may switch threads at its jump
             declared[name] += amount  # no thread switch in between, as with ``n``
@@ -176,6 +169,7 @@ class Reporter:
 
     def set_unit(self, name: Stage, unit: str) -> None:
         """Set the unit of what captured tqdm bars count for a stage, if it is not the run's."""
+        self.has_more = True
         self._units[name] = unit
 
     def leave_out(self, error: Exception, place: str = "") -> None:
@@ -186,6 +180,7 @@ class Reporter:
             place: Where it was reported; empty for the line of the user's code that is running.
         """
         if self._left_out is None:
+            self.has_more = True
             self._left_out = describe(error, place)
 
     def note_another_loop(self, text: str) -> None:
@@ -195,10 +190,15 @@ class Reporter:
             text: What :meth:`Tally.before_loop` returned; nothing is noted if that is empty.
         """
         self._another_loop = self._another_loop or text
+        self.has_more = self.has_more or bool(text)
+
+    def note_part(self) -> None:
+        """Note that the user's code left a loop early, or went through rows."""
+        self.counts_a_part = self.has_more = True
 
     def now(self) -> float:
         """Return the time, by the clock of :meth:`mark_started`."""
-        return self._clock()
+        return self.clock()
 
     def mark_started(self, stage: Stage, at: float | None = None) -> None:
         """Note when work on the items of a stage started. The earliest start counts.
@@ -209,7 +209,7 @@ class Reporter:
         """
         for each in (None, stage):
             if at is not None or each not in self._stage_clock:
-                started = self._clock() if at is None else at
+                started = self.clock() if at is None else at
                 self._stage_clock.observe(each, started, started)
 
     def mark_moved(self, stage: Stage) -> None:
@@ -220,7 +220,7 @@ class Reporter:
         """
         if stage not in self._stage_clock:
             self.mark_started(stage, self._last_movement())
-        self._moved[stage] = self._clock()
+        self._moved[stage] = self.clock()
 
     def report(self) -> Report:
         """Return the state now, for a ledger. Any thread may call it."""
@@ -274,7 +274,7 @@ class Reporter:
         Work started with it if it reported nothing, or counted nothing before the last moment: what a loop
         then counts at once was made ready by all that was done before.
         """
-        since_start = self._clock() - self._created
+        since_start = self.clock() - self.started
         timings = dict(self._stage_clock.timings())
         if _has_items(self._seen) and not _has_items(self._reported[1]):
             timings[None] = since_start, timings.get(None, (0.0, 0.0))[1]
@@ -349,11 +349,11 @@ class Reporter:
 
     def _last_movement(self) -> float:
         """Return when the task last counted anything, as far as is known; at the earliest, when it began."""
-        return max(self._created, self._stage_clock.moved(None), *list(self._moved.values()))
+        return max(self.started, self._stage_clock.moved(None), *list(self._moved.values()))
 
     def _stack_if_idle(self) -> str:
         """Return where the task's code is if it has not moved for a while; else nothing."""
-        after, now = self._stack_after, self._clock()
+        after, now = self._stack_after, self.clock()
         if after is None or self.thread is None or now - self._last_movement() < after:
             self._stack = ""
         elif not self._stack or now - self._stack_at >= max(after / 5, MIN_STACK_INTERVAL_S):
@@ -370,7 +370,7 @@ class Reporter:
 
     def _note_movements(self, counts: Mapping[Key, Count], marked: Mapping[Stage, float]) -> None:
         """Note which stages have moved since the last reading: when that was marked, or by now."""
-        now, before = self._clock(), self._last_movement()
+        now, before = self.clock(), self._last_movement()
         for key, count in counts.items():
             if key.metric in (Metric.ITEMS, Metric.COUNTER) and count != self._seen.get(key, 0):
                 moved = marked.get(key.stage, now)

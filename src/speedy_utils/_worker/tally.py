@@ -166,6 +166,8 @@ class Tally:
 
     def add_to_counters(self, counters: dict[str, Count]) -> None:
         """Add to what is counted besides items, from any thread."""
+        if counters:
+            self.reporter.has_more = True
         for name, amount in counters.items():
             self.counters.setdefault(name, 0)
             try:

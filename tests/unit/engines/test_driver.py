@@ -11,7 +11,8 @@ import pytest
 from speedy_utils import Snapshot
 from speedy_utils._display.base import choose_display
 from speedy_utils._engines.driver import Ended, drive
-from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
+from speedy_utils._engines.limits.failure import Failure
+from speedy_utils._engines.task import Chunk, ChunkOutcome, Outcome
 from speedy_utils._interrupts import Terminated, ending_on_sigterm
 from speedy_utils._run.feed import LocalFeed
 from speedy_utils._run.run import Run

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from speedy_utils._display.base import choose_display
 from speedy_utils._engines.chunk_sizes import ChunkSizes
 from speedy_utils._engines.driver import Ended, drive
+from speedy_utils._engines.limits.failure import Failure
 from speedy_utils._engines.payload.unsent import UnsentItemError
-from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, Outcome
+from speedy_utils._engines.task import Chunk, ChunkOutcome, Outcome
 from speedy_utils._engines.task_queue import PARTS, READING_S
 from speedy_utils._run.feed import LocalFeed
 from speedy_utils._run.run import Run

@@ -17,9 +17,10 @@ from ..._worker.event_loop import EventLoop, shared_loop
 from ..._worker.joining import in_one_thread, name_run, unname_run
 from ..base import WorkSpec
 from ..cpus import cpus
+from ..limits.failure import timeout_failure
 from ..limits.time_limit import TimeLimit
 from ..per_worker import CLOSE_TIMEOUT_S, close_instance, make_instance, maker_of
-from ..task import Chunk, ChunkOutcome, Outcome, run_chunk, timeout_failure
+from ..task import Chunk, ChunkOutcome, Outcome, run_chunk
 from ..worker_logs import ThreadLogs
 
 logger = logging.getLogger("speedy_utils")

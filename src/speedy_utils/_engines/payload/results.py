@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..._validation import first_line, shorten
-from ..task import ChunkOutcome, Failure, Outcome, plain_text
+from ..limits.failure import Failure, plain_text
+from ..task import ChunkOutcome, Outcome
 from .pickling import ProjectPickler
 from .rebuild import make_exception
 from .shipment import PLAIN_TYPES, Packed, pack_result
@@ -49,6 +50,8 @@ def sent_size(values: Sequence[Any], packed: Packed | None = None) -> int:
     """Return the bytes of what was packed, or of the texts and bytes among plain values."""
     if packed is not None:
         return packed.size()
+    if {bytes, str}.isdisjoint(map(type, values)):  # in C: there may be a million
+        return 0
     return sum(len(value) for value in values if isinstance(value, (bytes, str)))
 
 

@@ -21,13 +21,14 @@ from ..base import WorkSpec
 from ..cpus import cpus
 from ..environment.surroundings import Surroundings
 from ..environment.thread_limits import ThreadLimits
+from ..limits.failure import Failure, failure_of, timeout_failure
 from ..limits.task_note import KILL_GRACE_S, TaskNote, read_note, stacks_of
 from ..payload.refs import ValueLostError, fetched_arguments, is_ref, resolve
 from ..payload.results import unpack_outcome
 from ..payload.shipment import Packed, Shipment, is_plain, pack_item
 from ..payload.unsent import sending, unsent_item
 from ..per_worker import CLOSE_TIMEOUT_S, maker_of
-from ..task import Chunk, ChunkOutcome, Failure, Outcome, failure_of, timeout_failure
+from ..task import Chunk, ChunkOutcome, Outcome
 from .data import inherited_places, pickle_mapped
 from .fork_server import ForkServer
 from .output import WorkerOutput

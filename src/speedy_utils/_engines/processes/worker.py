@@ -27,6 +27,7 @@ from ..._worker.channel.children import Children
 from ..._worker.channel.writer import FolderSink
 from ..._worker.joining import children_counted
 from ..environment.surroundings import Surroundings
+from ..limits.failure import Failure
 from ..limits.retries import RetryPolicy
 from ..limits.task_note import NoteFile
 from ..limits.time_limit import signalling_main_thread
@@ -35,7 +36,7 @@ from ..payload.rebuild import begin_run, program_main, take_differences
 from ..payload.results import pack_outcome, sent_size, unread
 from ..payload.shipment import Packed
 from ..per_worker import close_instance, make_instance
-from ..task import ChunkOutcome, Failure, TaskSettings, chunk_reporter, run_chunk
+from ..task import ChunkOutcome, TaskSettings, chunk_reporter, run_chunk
 from .data import NOTHING, Mapped, Place, inherit, inherited, receive, reduce_slice, send
 
 _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]

@@ -284,7 +284,7 @@ class CapturedBar:
                 self._tally.close(self, self._done)
                 self._home.reporter.bar_lines.close(self._tally.stage)
                 if self._counts_rows or self._done < self._total:
-                    self._home.reporter.counts_a_part = True
+                    self._home.reporter.note_part()
                 if self._done != before:
                     self._home.reporter.mark_moved(self._tally.stage)
 

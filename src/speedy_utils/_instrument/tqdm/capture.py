@@ -93,7 +93,7 @@ class _TaskBars:
 
     def capture(self, bar: Any, tally: Tally, *, silent: bool, leave: bool) -> CapturedBar:
         """Let a new bar count for a tally."""
-        tally.reporter.has_bars = True
+        tally.reporter.has_more = True
         mine = [captured for captured in _enclosing.get() if not captured.closed]
         elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
         with bars.lock:

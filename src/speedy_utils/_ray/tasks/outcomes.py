@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..._engines.limits.failure import Failure, plain_text
 from ..._engines.payload.refs import ValueLostError, resolve
 from ..._engines.payload.results import Sent
-from ..._engines.task import Chunk, ChunkOutcome, Failure, plain_text
+from ..._engines.task import Chunk, ChunkOutcome
 from ..._state.ledger import Task
 from ..._validation import first_line
 

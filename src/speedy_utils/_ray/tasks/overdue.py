@@ -16,9 +16,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..._engines.limits.failure import timeout_failure
 from ..._engines.limits.retries import RetryPolicy
 from ..._engines.limits.task_note import KILL_GRACE_S, NoteFile, TaskNote, read_note, stacks_of
-from ..._engines.task import Chunk, ChunkOutcome, TaskSettings, timeout_failure
+from ..._engines.task import Chunk, ChunkOutcome, TaskSettings
 from ..._state.ledger import Task
 
 ANSWER_TIMEOUT_S = 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,11 @@ from .state_file import SUFFIX
 
 if TYPE_CHECKING:
     from ..reporter import Reporter
+
+
+SETTLED_S = 0.1
+"""Seconds that the time of a folder's last change must have been known before a look at it: file systems keep
+that time in steps of up to 10 ms."""
 
 
 class Children:
@@ -46,6 +52,7 @@ class Children:
         self._pids: dict[Task, int] = {}
         self._least_files = self._most_files = most_files
         self._lock = threading.Lock()
+        self._changed_at, self._seen_at, self._settled = 0, 0.0, False
         self._pid = os.getpid()
 
     @classmethod
@@ -58,6 +65,8 @@ class Children:
     def count_for(self, reporter: Reporter) -> None:
         """Add what has come since the last look to what a task has counted. Any thread may call it."""
         with self._lock:
+            if self._is_unchanged():
+                return
             # Before the reading, which has then all that they have counted.
             ended = self._ended() if len(self._counts) > self._most_files else []
             added: dict[Stage, int] = {}
@@ -78,6 +87,20 @@ class Children:
                 del self._counts[task], self._pids[task]
                 name = str(task).rpartition("/")[2]  # the task is the process: node-1/4711-1f2e3d4c
                 Path(self.path, f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+    def _is_unchanged(self) -> bool:
+        """Return whether the folder holds what it held at the last look, which is to follow if it may not."""
+        now = time.monotonic()
+        try:
+            changed_at = os.stat(self.path).st_mtime_ns
+        except OSError:  # it was removed
+            return False
+        unchanged = self._settled and changed_at == self._changed_at
+        if changed_at != self._changed_at:
+            self._changed_at, self._seen_at = changed_at, now
+        # What changes after that look then has a later time.
+        self._settled = now - self._seen_at >= SETTLED_S
+        return unchanged
 
     def _ended(self) -> list[Task]:
         ended = [task for task, pid in self._pids.items() if not may_run(pid)]

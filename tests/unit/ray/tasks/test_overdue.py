@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from speedy_utils._engines.limits.failure import Failure
 from speedy_utils._engines.limits.retries import RetryPolicy
 from speedy_utils._engines.limits.task_note import TaskNote, read_note
-from speedy_utils._engines.task import Chunk, ChunkOutcome, Failure, TaskSettings
+from speedy_utils._engines.task import Chunk, ChunkOutcome, TaskSettings
 from speedy_utils._ray.tasks.overdue import Found, OverdueChunks, note_file
 
 LOST = ChunkOutcome(failure=Failure("it died", worker_lost=True))

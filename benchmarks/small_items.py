@@ -14,22 +14,33 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import ray
 
 from speedy_utils import multi_process
 
-from .measure import in_turns, ratio, timed
+from .measure import Cost, in_turns, ratio, timed
 from .table import Table
 
 WORKERS = 2
 PAUSE_S = 0.001
 
-Map = Callable[[Callable[[int], Any], Iterable[int]], Any]
+BACKENDS = ("processes", "ray", "threads", "seq")
+
+Item = Callable[[int], None]
+
+Map = Callable[[Item, Iterable[int]], Any]
 """Calls a function with each item."""
+
+Start = Callable[[ExitStack], Map]
+"""Starts what maps."""
+
+Measure = Callable[[Item, int], Cost]
+"""Returns how long it takes to call a function with so many numbers."""
 
 
 def nothing(_: int) -> None:
@@ -47,25 +58,78 @@ def uneven(item: int) -> None:
         pass
 
 
-def ours(backend: str, function: Callable[[int], Any], items: Iterable[int]) -> None:
-    multi_process(function, items, backend=backend, num_workers=WORKERS, progress=False)
+def pool_map(stack: ExitStack) -> Map:
+    return stack.enter_context(multiprocessing.get_context("fork").Pool(WORKERS)).map
 
 
-def peers(stack: ExitStack) -> dict[str, Map]:
-    """Return the pools of others that are installed and fork, started."""
-    context = multiprocessing.get_context("fork")
-    found: dict[str, Map] = {"Pool.map": stack.enter_context(context.Pool(WORKERS)).map}
-    if importlib.util.find_spec("mpire"):
-        from mpire import WorkerPool
+def mpire_map(stack: ExitStack) -> Map:
+    from mpire import WorkerPool
 
-        pool = stack.enter_context(WorkerPool(WORKERS, keep_alive=True))
-        found["mpire"] = pool.map
-    if importlib.util.find_spec("joblib"):
-        from joblib import Parallel, delayed
+    pool = stack.enter_context(WorkerPool(WORKERS, keep_alive=True))
+    return pool.map
 
-        parallel = stack.enter_context(Parallel(WORKERS))
-        found["joblib"] = lambda function, items: parallel(delayed(function)(item) for item in items)
-    return found
+
+def joblib_map(stack: ExitStack) -> Map:
+    from joblib import Parallel, delayed
+
+    parallel = stack.enter_context(Parallel(WORKERS))
+    return lambda function, items: parallel(delayed(function)(item) for item in items)
+
+
+def ray_pool_map(stack: ExitStack) -> Map:
+    from ray.util.multiprocessing import Pool
+
+    start_ray(stack)
+    return Pool(WORKERS).map  # type: ignore[no-any-return]  # Ray has no types for it
+
+
+def start_ray(stack: ExitStack) -> None:
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
+    stack.callback(ray.shutdown)
+
+
+def ours(backend: str, stack: ExitStack) -> Map:
+    if backend == "ray":
+        start_ray(stack)
+    return functools.partial(multi_process, backend=backend, num_workers=WORKERS, progress=False)
+
+
+def variants() -> dict[str, Start]:
+    """Return what starts each variant: those of others that are installed, and ours."""
+    others: dict[str, Start] = {"mpire": mpire_map, "joblib": joblib_map}
+    return {
+        "Pool.map": pool_map,
+        **{name: start for name, start in others.items() if importlib.util.find_spec(name)},
+        "ray.util.multiprocessing.Pool": ray_pool_map,
+        **{f'backend="{each}"': functools.partial(ours, each) for each in BACKENDS},
+    }
+
+
+@contextmanager
+def in_program_of_its_own(start: Start) -> Iterator[Measure]:
+    """Start a variant in a process of its own: beside the threads of pools or of Ray, ours would not fork."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(there, start))
+    process.start()
+    there.close()
+
+    def measure(function: Item, count: int) -> Cost:
+        here.send((function, count))
+        return cast("Cost", here.recv())
+
+    try:
+        yield measure
+    finally:
+        here.send(None)
+        process.join()
+
+
+def _serve(connection: Connection, start: Start) -> None:
+    with ExitStack() as stack:
+        run = start(stack)
+        while (asked := connection.recv()) is not None:
+            function, count = asked
+            connection.send(timed(functools.partial(run, function, range(count))))
 
 
 def run(quick: bool) -> list[Table]:
@@ -77,24 +141,20 @@ def run(quick: bool) -> list[Table]:
         quick=quick,
     )
     many = 20_000 if quick else 1_000_000
-    kinds: list[tuple[str, Callable[[int], None], int, float]] = [
+    kinds: list[tuple[str, Item, int, float]] = [
         ("that do nothing", nothing, many, 0.0),
         ("that wait 1 ms", pause, 500 if quick else 10_000, PAUSE_S),
         ("uneven", uneven, many // 10, 0.000_02 * 0.99 + 0.002 * 0.01),
     ]
     with ExitStack() as stack:
-        variants = peers(stack)  # first, as they fork
-        ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
-        stack.callback(ray.shutdown)
-        from ray.util.multiprocessing import Pool
-
-        variants["ray.util.multiprocessing.Pool"] = Pool(WORKERS).map
-        for backend in ("processes", "ray", "threads", "seq"):
-            variants[f'backend="{backend}"'] = functools.partial(ours, backend)
+        started = {
+            name: stack.enter_context(in_program_of_its_own(start)) for name, start in variants().items()
+        }
         for what, function, count, own in kinds:
-            _measure(table, what, variants, function, count, own, 1 if quick else 3)
+            _measure(table, what, started, function, count, own, 1 if quick else 3)
     table.notes = [
-        f"{WORKERS} workers on {os.cpu_count()} cores. Pools of others are started before, and Ray is.",
+        f"{WORKERS} workers on {os.cpu_count()} cores. Each is in a program of its own; pools of others are "
+        "started before, and Ray is.",
         '`backend="seq"` has one worker. Joblib gets the items one by one, as it is called.',
     ]
     return [table]
@@ -103,19 +163,16 @@ def run(quick: bool) -> list[Table]:
 def _measure(
     table: Table,
     what: str,
-    variants: dict[str, Map],
-    function: Callable[[int], None],
+    variants: dict[str, Measure],
+    function: Item,
     count: int,
     own: float,
     rounds: int,
 ) -> None:
     """Add the rows of items of a kind."""
-    runs = {
-        name: functools.partial(timed, functools.partial(run, function, range(count)))
-        for name, run in variants.items()
-    }
-    for run in variants.values():
-        run(function, range(100))  # workers start
+    for measure in variants.values():
+        measure(function, 100)  # workers start
+    runs = {name: functools.partial(measure, function, count) for name, measure in variants.items()}
     took = in_turns(runs, rounds)
     floor = [cost.wall for cost in took["Pool.map"]]
     for name, costs in took.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -124,30 +125,63 @@ def test_a_reading_between_two_tasks_counts_none_twice() -> None:
 
 
 def test_a_thread_that_reads_all_the_time_never_sees_too_much() -> None:
-    """Each task counts 3 items, and at no time more are reported than were counted."""
-    chunk, counted, over = ChunkReporter(lambda total: Reporter(7, total=total)), [0], []
+    """Of tasks that count nothing, items or a stage, and of some that fail, it sees no more than there is."""
+    chunk, counted, finished = ChunkReporter(lambda total: Reporter(7, total=total)), [0], [0]
+    over: list[tuple[Count, ...]] = []
     before, ended = sys.getswitchinterval(), threading.Event()
 
     def read() -> None:
         while not ended.is_set():
-            done = chunk.report().all_counts()[RUN_ITEMS]
-            if done > counted[0]:
-                over.append((done, counted[0]))
+            counts = chunk.report().all_counts()
+            done, tasks = counts[RUN_ITEMS], counts.get(FINISHED, 0)
+            if done > counted[0] or tasks > finished[0]:
+                over.append((done, counted[0], tasks, finished[0]))
 
     thread = threading.Thread(target=read)
     sys.setswitchinterval(1e-6)
     try:
         thread.start()
-        for _ in range(20_000):
-            counted[0] += 3
-            chunk.own.n += 3
-            chunk.next_if_plain()
+        for number in range(8_000):
+            kind = number % 8
+            if kind > 4:
+                counted[0] += 3
+                chunk.own.n += 3
+            if kind == 7:
+                chunk.current.stage("Read").n += 1
+            if kind != 4:
+                finished[0] += 1
+            if kind == 4 or not chunk.next_if_plain():
+                chunk.next(None if kind == 4 else chunk.current.raw_counts())
     finally:
         ended.set()
         thread.join()
         sys.setswitchinterval(before)
     assert not over
-    assert chunk.report().all_counts()[RUN_ITEMS] == 60_000
+    counts = chunk.report().all_counts()
+    assert (counts[RUN_ITEMS], counts[FINISHED]) == (counted[0], finished[0])
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda task: task.stage("Read"),
+        lambda task: task.declare(None, 3),
+        lambda task: task.declare("Read", 3),
+        lambda task: task.set_unit(None, "B"),
+        lambda task: task.leave_out(ValueError("no number"), "here"),
+        lambda task: task.note_another_loop("has counted all its items"),
+        lambda task: task.note_part(),
+        lambda task: task.own.add_to_counters({"skipped": 1}),
+    ],
+)
+def test_a_task_with_more_to_say_leaves_its_reporter_to_no_other(count: Callable[[Reporter], object]) -> None:
+    """Whatever it has counted besides items of no stage: that is read, and another reporter follows."""
+    chunk = ChunkReporter(lambda total: Reporter(7, total=total))
+    chunk.begin("ab")
+    count(chunk.current)
+    assert not chunk.next_if_plain()
+    chunk.next(chunk.current.raw_counts())
+    assert chunk.next_if_plain()
 
 
 def test_items_without_a_total_are_in_no_total_that_others_declare() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from speedy_utils._state.ledger import ENDED, RUN_ITEMS, Key, Metric, Report
-from speedy_utils._worker.channel.children import Children
+from speedy_utils._worker.channel.children import SETTLED_S, Children
 from speedy_utils._worker.channel.writer import FolderSink
 from speedy_utils._worker.chunk_reporter import CHILD_S, ChunkReporter
 from speedy_utils._worker.reporter import Reporter
@@ -79,6 +80,20 @@ def test_a_plain_task_counts_them_if_it_has_taken_long_enough_to_start_one(child
     clock.advance(2 * CHILD_S)
     assert not chunk.next_if_plain()  # they have counted for a stage
     assert chunk.current.raw_counts()[RUN_ITEMS] == 3
+
+
+def test_what_comes_is_found_at_once_by_tasks_that_look_all_the_time(children: Children) -> None:
+    """They look at when the folder was changed, which file systems keep less exactly than they look."""
+    reporter, done = Reporter(1), 0
+    for _ in range(3):
+        until = time.monotonic() + 2 * SETTLED_S
+        while time.monotonic() < until:
+            children.count_for(reporter)
+        for _ in range(5):
+            done += 3
+            write(children, done, a=done)
+            children.count_for(reporter)
+            assert reporter.own.n == done
 
 
 def count_here(children: Children) -> None:

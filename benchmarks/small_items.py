@@ -40,7 +40,7 @@ Start = Callable[[ExitStack], Map]
 """Starts what maps."""
 
 Measure = Callable[[Item, int], Cost]
-"""Returns how long it takes to call a function with so many numbers."""
+"""Returns how long it takes to call a function with each number up to one."""
 
 
 def nothing(_: int) -> None:

@@ -38,7 +38,8 @@ class Tasks:
         # A sequence may have its own notion of iterating, which need not even end.
         self._items: Iterator[Any]
         if isinstance(items, Sequence):
-            self._items = map(items.__getitem__, range(len(items)))
+            fixed = type(items) in (tuple, range)  # a task may shorten a list, which raises below
+            self._items = iter(items) if fixed else map(items.__getitem__, range(len(items)))
         else:
             self._items = iter(items)
         self._totals = totals
@@ -71,8 +72,10 @@ class Tasks:
         # The value of a reference comes with the task, as an argument of its own.
         if not is_plain(islice(items, size)):
             size = next((at for at, item in enumerate(islice(items, size)) if is_ref(item)), size) or 1
-        taken = [items.popleft() for _ in range(min(size, len(items)))]
-        if items:
+        if size >= len(items):
+            taken = [*items]
+        else:
+            taken = [items.popleft() for _ in range(size)]
             self._waiting.append((replace(chunk, task=chunk.task + len(taken)), items))
         if self._left is not None:
             self._left -= len(taken)

@@ -185,8 +185,8 @@ class Surroundings:
                     os.chdir(self.folder)
             _set_variables(wanted)
             sys.path[:] = merged
-            with self.logs.applied():
-                yield self._renewal(self.variables)  # the limits hold for libraries as they are loaded
+            with self.logs.applied(), self._renewal() as renew:
+                yield renew
         finally:
             added = {*merged} - {*own}
             sys.path[:] = own if sys.path == merged else [each for each in sys.path if each not in added]
@@ -195,23 +195,39 @@ class Surroundings:
                 with suppress(OSError):
                     os.chdir(folder)
 
-    def _renewal(self, variables: Variables) -> Callable[[], None]:
-        """Return what sets the folder and these variables as they are now; a million tasks may call it."""
+    @contextmanager
+    def _renewal(self) -> Iterator[Callable[[], None]]:
+        """Return what sets the folder and the variables as they are now; a million tasks may call it."""
+        variables = self.variables  # without limits, which hold for libraries as they are loaded
         folder = None if self.folder is None else _current_folder()
         # Without the encoding of names and values, which takes a microsecond for each three.
         environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
         names = [os.environ.encodekey(name) if environment is not os.environ else name for name in variables]
         look = partial(map, environment.get, names)
         wanted = [*look()]
+        file = None
+        if folder is not None and hasattr(os, "fchdir"):
+            with suppress(OSError):
+                file = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
 
         def renew() -> None:
             if names and [*look()] != wanted:
                 _set_variables(variables)
-            if folder is not None and _current_folder() != folder:
-                with suppress(OSError):
+            try:
+                if file is not None:  # half as long as to ask where this process is
+                    os.fchdir(file)
+                elif folder is not None and _current_folder() != folder:
                     os.chdir(folder)
+            except OSError:  # a task has removed the folder, or closed what it had not opened
+                with suppress(OSError):
+                    os.chdir(folder or os.curdir)
 
-        return renew
+        try:
+            yield renew
+        finally:
+            if file is not None:
+                with suppress(OSError):
+                    os.close(file)
 
 
 def _current_folder() -> str | None:

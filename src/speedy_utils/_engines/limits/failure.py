@@ -1,4 +1,4 @@
-"""Why an attempt at a task returned nothing, and how much of that is told."""
+"""Why an attempt at a task returned nothing, and how much of that is reported."""
 
 from __future__ import annotations
 

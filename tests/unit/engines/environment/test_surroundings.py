@@ -63,6 +63,23 @@ def test_what_a_task_leaves_changed_is_set_anew(tmp_path: Path, monkeypatch: pyt
         assert (Path.cwd(), os.environ["CHANGED"]) == (tmp_path, "own")
 
 
+def test_all_is_set_anew_between_two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the task before has done, as often as one does."""
+    monkeypatch.setenv("CHANGED", "own")
+    monkeypatch.delenv("REMOVED", raising=False)
+    (tmp_path / "program").mkdir()
+    program = Surroundings(f"{tmp_path}/program", {"CHANGED": "program", "REMOVED": None})
+    open_files = len(os.listdir("/dev/fd"))
+    with program.applied() as renew:
+        for leave in (lambda: os.chdir(tmp_path), lambda: os.environ.pop("CHANGED"), dict) * 2:
+            leave()
+            os.environ["REMOVED"] = "task"
+            renew()
+            assert (os.getcwd(), os.environ["CHANGED"]) == (f"{tmp_path}/program", "program")
+            assert "REMOVED" not in os.environ
+    assert len(os.listdir("/dev/fd")) == open_files
+
+
 def test_what_a_task_adds_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that a task adds to the import path, and variables that it sets, stay in its worker."""
     monkeypatch.delenv("TASK", raising=False)

@@ -29,6 +29,10 @@ def grow(array):
     array += 1
     return float(array[0])
 
+def add(item, sums):
+    sums += item
+    return float(sums[0])
+
 def name_columns(dataset):
     columns = dataset.column_names
     dataset.set_format("numpy", columns=[])
@@ -45,17 +49,22 @@ items = [table, rows, frozen, frozen[SIZE:], {"data": table}, own, frozen[:10]]
 print([here == there for here, there in zip(map(place, items), run(place, items))])
 print(run(place, [(table, 1)], star=True) == [place(table)])
 print(run(grow, [own, own, np.zeros(SIZE)], chunksize=1), own[0])
+print(run(add, [1, 2], sums=(sums := np.zeros(200_000))), sums[0])
 print(run(name_columns, [rows] * 2, chunksize=1), rows.format["columns"])
 """
 
 
 @pytest.mark.parametrize(("method", "inherits"), [("fork", True), ("forkserver", False)])
 def test_data_are_inherited_by_forks(method: str, inherits: bool, driver: Callable[..., Any]) -> None:
-    """Tables, datasets and arrays that are read-only are those of the program; others are copied."""
+    """Tables, datasets and arrays that are read-only are those of the program; others are copied.
+
+    A worker may write to what all tasks share; neither the program nor another worker sees it.
+    """
     done = driver(f"METHOD = {method!r}\n{PROGRAM}")
     assert done.stdout.splitlines() == [
         str([inherits] * 5 + [False, False]),
         str(inherits),
         "[1.0, 1.0, 1.0] 0.0",
+        "[1.0, 3.0] 0.0",
         "[(['a'], []), (['a'], [])] ['a']",
     ], done.stderr

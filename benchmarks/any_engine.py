@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import multiprocessing
 import os
 import statistics
@@ -56,7 +57,7 @@ def executor(bind: Bind, calls: int) -> None:
         list(pool.map(bind(call), range(calls)))
 
 
-def joblib(bind: Bind, calls: int) -> None:
+def joblib_parallel(bind: Bind, calls: int) -> None:
     from joblib import Parallel, delayed
 
     bound = bind(call)
@@ -127,14 +128,14 @@ def reports_on_ray(turns: int) -> tuple[float, float]:
 
 def run(quick: bool) -> list[Table]:
     """Measure and tell."""
-    calls, rounds = (50, 1) if quick else (400, 5)
+    numbers, rounds = ([50], 1) if quick else ([400, 1_500], 5)
     turns, many_calls = (10_000, 5_000) if quick else (1_000_000, 100_000)
     engines: dict[str, Callable[[Bind, int], None]] = {
         "ProcessPoolExecutor.map": executor,
         "datasets.map(num_proc=2)": datasets_map,
     }
     if importlib.util.find_spec("joblib"):
-        engines["joblib.Parallel"] = joblib
+        engines["joblib.Parallel"] = joblib_parallel
     blocks = Table(
         "any_engine",
         "Engines that are not ours, with and without a tracking() block",
@@ -142,7 +143,8 @@ def run(quick: bool) -> list[Table]:
         quick=quick,
     )
     for name, engine in engines.items():  # before there is a Ray, as they fork
-        _measure(blocks, name, engine, calls, rounds)
+        for calls in numbers:
+            _measure(blocks, name, engine, calls, rounds)
     single = Table(
         "bound_calls",
         "What counts in a child process, a call",
@@ -158,7 +160,9 @@ def run(quick: bool) -> list[Table]:
     ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        _measure(blocks, "Ray Data map", ray_data, calls, rounds)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        for calls in numbers:
+            _measure(blocks, "Ray Data map", ray_data, calls, rounds)
         on_ray = [reports_on_ray(turns) for _ in range(rounds)]
     finally:
         ray.shutdown()
@@ -181,9 +185,10 @@ def _measure(table: Table, name: str, engine: Callable[[Bind, int], None], calls
         "alone": functools.partial(timed, functools.partial(without, engine, calls)),
         "block": functools.partial(timed, functools.partial(within, engine, calls)),
     }
-    without(engine, WORKERS)  # what it imports
+    for imports in (without, within):
+        imports(engine, WORKERS)
     took = in_turns(variants, rounds)
     alone, block = ([cost.wall for cost in took[each]] for each in ("alone", "block"))
     times = ratio(block, alone)
     table.rows.append([calls, name, statistics.median(alone), statistics.median(block), times])
-    table.figures[f"{name} block"] = times
+    table.figures[f"{name} block {calls}"] = times

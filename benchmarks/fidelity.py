@@ -1,6 +1,6 @@
 """Fidelity: how far a bar in a terminal is behind the truth, and what it ends with.
 
-    python -m benchmarks.fidelity ours|running|processes|batches|tqdm_ray WORKERS ITEMS SLOTS SPANS
+    python -m benchmarks.fidelity TOOL WORKERS ITEMS SLOTS SPANS
 
 This program works under a bar. Each worker sleeps a millisecond an item and writes its position to its slot
 of a shared file; when each of them worked is written at the end.
@@ -8,8 +8,10 @@ of a shared file; when each of them worked is written at the end.
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
+import multiprocessing
 import re
 import statistics
 import struct
@@ -18,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,26 @@ def ours(workers: int, items: int, slots: str, backend: str = "ray") -> list[Spa
 
 def processes(workers: int, items: int, slots: str) -> list[Span]:
     return ours(workers, items, slots, "processes")
+
+
+def _track(items: int, slots: str, worker: int) -> Span:
+    from speedy_utils import track
+
+    return pace(worker, slots, track(range(items)))
+
+
+def pool(workers: int, items: int, slots: str, *, bound: bool = False) -> list[Span]:
+    """In the workers of a ``ProcessPoolExecutor``, within a ``tracking()`` block."""
+    from speedy_utils import tracking
+
+    work = functools.partial(_track, items, slots)
+    context = multiprocessing.get_context("fork")
+    with tracking(total=workers * items) as run, ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(run.bind(work) if bound else work, range(workers)))
+
+
+def bound_pool(workers: int, items: int, slots: str) -> list[Span]:
+    return pool(workers, items, slots, bound=True)
 
 
 def running(workers: int, items: int, slots: str) -> list[Span]:
@@ -128,6 +151,8 @@ TOOLS: dict[str, Callable[[int, int, str], list[Span]]] = {
     "ours": ours,
     "running": running,
     "processes": processes,
+    "pool": pool,
+    "bound_pool": bound_pool,
     "batches": batches,
     "tqdm_ray": tqdm_ray,
 }
@@ -264,13 +289,15 @@ def run(quick: bool) -> list[Table]:
         "ours": "speedy_utils",
         "running": "speedy_utils, on a Ray that was running",
         "processes": "speedy_utils, processes",
+        "pool": "speedy_utils, a process pool",
+        "bound_pool": "speedy_utils, bound calls in a process pool",
         "tqdm_ray": "tqdm_ray",
         "batches": "speedy_utils, batches",
     }
     runs = [
         (tool, workers, items)
         for workers in (2, 8)
-        for tool in ("ours", "running", "processes", "tqdm_ray")
+        for tool in ("ours", "running", "processes", "pool", "bound_pool", "tqdm_ray")
         if workers == 8 or tool in ("ours", "tqdm_ray")
     ]
     runs.append(("batches", 8, 10 * items))

@@ -19,7 +19,7 @@ from speedy_utils import Snapshot
 from speedy_utils._display.bars import BarDisplay
 from speedy_utils._display.terminal.screen import Screen
 from speedy_utils._run.run import Run
-from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report
+from speedy_utils._state.ledger import RUN_ITEMS, Key, Metric, Report, Task
 from speedy_utils._worker.channel.calls import ProcessCounts
 from speedy_utils._worker.channel.folder import RunFolder
 from speedy_utils._worker.channel.reader import FolderReader
@@ -86,6 +86,9 @@ class _Feed(FolderReader):
     phase = trouble = ""
     answered = True
 
+    def forget(self, task: Task) -> None:
+        """Do nothing: a file holds what runs."""
+
 
 def watch(processes: int, per_second: float, seconds: float) -> list[Cell]:
     """Read their files for some seconds; return what it costs and how far the bar is behind."""
@@ -115,7 +118,8 @@ def watch(processes: int, per_second: float, seconds: float) -> list[Cell]:
 def call_cost(calls: int) -> list[Cell]:
     """Make calls of nothing that count; return what one costs."""
     with RunFolder() as folder:
-        counts = ProcessCounts(FolderSink(folder.path, folder.run))
+        sink = FolderSink(folder.path, folder.run)
+        counts = ProcessCounts(sink.process_name, sink)
         cpu, wall = time.process_time(), time.perf_counter()
         for number in range(calls):
             reporter = Reporter(number)

@@ -139,7 +139,20 @@ class BoundFunction(wrapt.CallableObjectProxy):  # type: ignore[type-arg]  # gen
         self._self_spec = spec
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return BoundFunction, (self._self_spec,)
+        spec = self._self_spec
+        return _rebuilt, (spec.function, spec.total, *on_actor(spec.run))
+
+
+def _rebuilt(function: Callable[..., Any], total: Total | None, *address: Any) -> BoundFunction:
+    """Return what an engine has sent, with each call perhaps: a plain function is bound only once here."""
+    if type(function) is FunctionType and total is None:
+        return _rebuilt_function(function, address)
+    return BoundFunction(BoundSpec(function, total, RunAddress(*address)))
+
+
+@functools.lru_cache(maxsize=32)
+def _rebuilt_function(function: FunctionType, address: tuple[Any, ...]) -> BoundFunction:
+    return BoundFunction(BoundSpec(function, None, RunAddress(*address)))
 
 
 def counting_function(spec: BoundSpec) -> FunctionType:

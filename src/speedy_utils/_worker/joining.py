@@ -309,8 +309,9 @@ def _sink_to(run: RunAddress, actor_sink: ActorSinks | None) -> Sink | None:
     if run.actor and actor_sink is not None:
         return actor_sink(run.actor)
     warn_once(
-        f"the run at {run.folder} can't be reached from here: what this process counts is not shown, and its "
-        "work goes on. On several machines, name a folder that all of them share: tracking(folder=...)"
+        f"the run at {run.folder} has ended, or can't be reached from here: what this process counts is not "
+        "shown, and its work goes on. On several machines, name a folder that all of them share: "
+        "tracking(folder=...)"
     )
     return None
 

@@ -91,12 +91,9 @@ def drive(
     driver = Driver(engine, run, Tasks(items, totals, sizes or ChunkSizes(1)), finish, max_retries)
     try:
         engine.start()
-        while driver.start_chunks():
-            driver.wait()
-            driver.end_chunks()
+        driver.run_to_end()
     except BaseException:  # Ctrl-C too: no task may go on without its run
-        run.enter("stopping")
-        driver.keep(engine.cancel())
+        driver.cancel()
         raise
     finally:
         engine.close()
@@ -119,6 +116,17 @@ class Driver:
         self._stopped = False
         self._warned: set[str] = set()
         self._retried: set[str] = set()  # types of exceptions
+
+    def run_to_end(self) -> None:
+        """Run all tasks; once stopped, those that have been started."""
+        while self.start_chunks():
+            self.wait()
+            self.end_chunks()
+
+    def cancel(self) -> None:
+        """Cancel the tasks that run, and keep what has ended."""
+        self._run.enter("stopping")
+        self._keep(self._engine.cancel())
 
     def start_chunks(self) -> bool:
         """Start as many chunks as there are free workers; return whether there is anything to wait for."""
@@ -200,7 +208,7 @@ class Driver:
         for each in sorted(ended, key=lambda each: each.failure is not None):  # a failure may raise
             self._stopped = bool(self._finish(each)) or self._stopped
 
-    def keep(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
+    def _keep(self, chunks: Iterable[tuple[Chunk, ChunkOutcome]]) -> None:
         """Count and hand on the tasks of cancelled chunks that have ended."""
         for sent, outcome in chunks:
             chunk = self._running.pop((sent.task, sent.attempt), sent)

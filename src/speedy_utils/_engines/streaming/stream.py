@@ -86,14 +86,11 @@ def stream(
             results.drop()
             if isinstance(error, GeneratorExit) and interrupts.count == interrupted:
                 driver.stop()
-                while driver.start_chunks():
-                    driver.wait()
-                    driver.end_chunks()
+                driver.run_to_end()
                 cancels = False
         finally:
             if cancels:  # no task may go on without its run
-                run.enter("stopping")
-                driver.keep(engine.cancel())
+                driver.cancel()
         raise
     finally:
         source.close()

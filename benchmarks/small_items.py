@@ -132,6 +132,34 @@ def _serve(connection: Connection, start: Start) -> None:
             connection.send(timed(functools.partial(run, function, range(count))))
 
 
+def each_by_itself(quick: bool) -> Table:
+    """Measure items of which each is a task of Ray's, beside Ray's own tasks."""
+    import ray
+
+    columns = ["items", "with", "seconds", "µs an item", "of ray.get"]
+    table = Table("single_items", "Items that travel by themselves", columns, quick=quick)
+    items = range(300 if quick else 3_000)
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
+    task: Any = ray.remote(nothing)
+    alone = functools.partial(multi_process, backend="ray", num_workers=WORKERS, progress=False, chunksize=1)
+    own, other = 'backend="ray", chunksize=1', "ray.get([f.remote(item) for item in items])"
+    runs: dict[str, Callable[[], Any]] = {
+        other: lambda: ray.get([task.remote(item) for item in items]),
+        own: lambda: alone(nothing, items),
+    }
+    for measured in runs.values():
+        measured()  # workers start
+    took = in_turns({name: functools.partial(timed, each) for name, each in runs.items()}, 1 if quick else 3)
+    ray.shutdown()
+    for name, costs in took.items():
+        walls = [cost.wall for cost in costs]
+        wall = statistics.median(walls)
+        of_ray = ratio(walls, [cost.wall for cost in took[other]])
+        table.rows.append([f"{len(items):,} that do nothing", name, wall, wall / len(items) * 1e6, of_ray])
+        table.figures[f"{name} us"] = wall / len(items) * 1e6
+    return table
+
+
 def run(quick: bool) -> list[Table]:
     """Measure and tell."""
     table = Table(
@@ -157,7 +185,7 @@ def run(quick: bool) -> list[Table]:
         "started before, and Ray is.",
         '`backend="seq"` has one worker. Joblib gets the items one by one, as it is called.',
     ]
-    return [table]
+    return [table, each_by_itself(quick)]
 
 
 def _measure(

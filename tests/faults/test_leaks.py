@@ -201,7 +201,6 @@ def test_many_tracked_calls_and_contexts_leave_nothing(until: Callable[..., Any]
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """As many entries as runs have started actors, which they do here also where they are over at once."""
-    from speedy_utils._ray import engine
     from speedy_utils._ray.tasks import live_counts
 
     begun: list[None] = []
@@ -211,7 +210,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         begun.append(None)  # and not the actor, which this would keep
         return start(*args)
 
-    monkeypatch.setattr(engine, "ACTOR_DELAY_S", 0.0)
+    monkeypatch.setattr(live_counts, "ACTOR_DELAY_S", 0.0)
+    # As on other nodes than the driver's.
+    monkeypatch.setattr(live_counts.NearbyFolder, "sink", lambda _, actor: actor)
     monkeypatch.setattr(live_counts, "start_actor", start_and_note)
     return begun
 

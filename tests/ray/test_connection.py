@@ -251,6 +251,13 @@ def linger(i: Any) -> Any:
     return abs(i)
 
 
+@pytest.fixture
+def _without_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers send to actors, as on other nodes than the driver's."""
+    monkeypatch.setattr("speedy_utils._ray.tasks.live_counts.NearbyFolder.sink", lambda _, actor: actor)
+
+
+@pytest.mark.usefixtures("_without_folder")
 def test_an_actor_ends_once_it_has_started(
     ray_session: None, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +280,7 @@ def test_an_actor_ends_once_it_has_started(
     assert states == ["ALIVE"] * 3
 
 
+@pytest.mark.usefixtures("_without_folder")
 def test_the_actor_ends_with_the_run(ray_session: None, until: Callable[..., Any]) -> None:
     """After a run, also after one that failed, none of its actors is left."""
     import ray

@@ -61,6 +61,11 @@ class Engine(Feed, Protocol):
         """How many chunks may be under way at once. It may grow while :meth:`wait` waits."""
         ...
 
+    @property
+    def ahead(self) -> int:
+        """How many further chunks may be handed over, and wait in the engine."""
+        ...
+
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:
         """Return how many workers a run has if its caller does not say.

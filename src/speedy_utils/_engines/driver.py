@@ -130,7 +130,8 @@ class Driver:
 
     def start_chunks(self) -> bool:
         """Start as many chunks as there are free workers; return whether there is anything to wait for."""
-        while len(self._running) < self._engine.workers and not self._stopped:
+        most = self._engine.workers + self._engine.ahead
+        while len(self._running) < most and not self._stopped:
             if (found := self._tasks.next(self._engine.workers)) is None:
                 break
             chunk, failure = found

@@ -10,16 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from .._engines.base import WorkSpec
 from .._engines.cpus import cpus
 from .._engines.environment.surroundings import Surroundings
 from .._engines.environment.thread_limits import ThreadLimits
 from .._engines.limits.failure import Failure
 from .._engines.payload.refs import is_ref
-from .._engines.payload.results import unpack_outcome
-from .._engines.payload.shipment import Shipment, is_plain
-from .._engines.payload.unsent import sending, unsent_item
+from .._engines.payload.results import Sent, unpack_outcome
 from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
 from .._engines.task import Chunk, ChunkOutcome
 from .._interrupts import delaying_ctrl_c
@@ -30,21 +27,15 @@ from .cluster.idle import end_idle_worker
 from .cluster.nodes import Nodes, dead_nodes
 from .cluster.silence import LostAttempt, SilenceWatch
 from .logs import RunLogs, choose_logs
-from .tasks.live_counts import LiveCounts
-from .tasks.outcomes import sent_by, with_addresses, with_gpu_hint
+from .tasks.live_counts import ACTOR_DELAY_S, LiveCounts
+from .tasks.outcomes import sent_by_all, with_addresses, with_gpu_hint
 from .tasks.overdue import OverdueChunks, look_on_nodes
+from .tasks.short_chunks import AHEAD, BATCH_TIMEOUT_S, ShortChunks, bound_to_node
 
 if TYPE_CHECKING:
     from .tasks.kept_workers import KeptWorkers
 
 logger = logging.getLogger("speedy_utils")
-
-ACTOR_DELAY_S = 0.2
-"""Seconds that a run lasts before its actors are started.
-
-They would take worker processes that Ray has ready, and tasks would wait for others. And a run that is over
-before its bar can be read needs none.
-"""
 
 WAIT_TIMEOUT_S = 0.5
 """Seconds that ``RayEngine.wait`` waits for a task to end."""
@@ -77,7 +68,8 @@ class RayEngine:
     def __init__(self, work: WorkSpec) -> None:
         ray = sys.modules.get("ray")
         running = ray is not None and ray.is_initialized()
-        self._waiting_phase = PREPARING if maker_of(work.function, work.kwargs) else WAITING
+        makes = maker_of(work.function, work.kwargs) is not None
+        self._waiting_phase = PREPARING if makes else WAITING
         self._kept: KeptWorkers | None = None
         self.phase = self._waiting_phase if running else "starting Ray"
         self.workers = work.workers
@@ -87,13 +79,17 @@ class RayEngine:
         self._logs: RunLogs | None = None
         self._chunks: dict[Any, Chunk] = {}
         self._item_refs: dict[Any, Any] = {}
-        self._shared_refs: list[Any] = []
+        self._shipment: Any = None
         self._differences: set[str] = set()
         self.answered = False
         self._silence: SilenceWatch | None = None
         self._looked_at = 0.0
         self._given_up: dict[Any, tuple[LostAttempt, float]] = {}
         self._overdue: OverdueChunks | None = None
+        self.ahead = 0
+        self._short = ShortChunks(possible=work.settings.most_seconds is None and not makes)
+        self._bound: Any = None
+        self._unstarted: list[Chunk] = []
 
     @classmethod
     def default_workers(cls, *, awaits: bool = False) -> int:  # noqa: ARG003 - each needs a process
@@ -120,17 +116,11 @@ class RayEngine:
         from .cluster.shortage import needs_of
         from .tasks.kept_workers import KeptWorkers
         from .tasks.options import remote_task
-        from .worker import RayPickler
+        from .tasks.shipping import TaskShipment
 
         work = self._work
         task, options = remote_task(work)
-        self._shipment = Shipment(RayPickler)
-        with sending("func", work.function, RayPickler):
-            packed = [self._shipment.define(work.function)]
-        with sending("the keyword arguments", work.kwargs, RayPickler):
-            packed.append(self._shipment.define(work.kwargs))
-        with sending("retry_on or retry_wait", work.retries, RayPickler):
-            packed.append(self._shipment.define(work.retries))
+        self._shipment = shipment = TaskShipment(work)
         self._connection = connection
         connection.connect(work.workers, self)
         self._logs = choose_logs(options["name"], work.worker_logs)
@@ -153,10 +143,11 @@ class RayEngine:
         if work.settings.task_timeout is not None:
             self._overdue = OverdueChunks(work.settings, work.retries, look_on_nodes)
         note = self._overdue.name if self._overdue else ""
-        shared = [*map(ray.put, packed), self._live.sinks, surroundings, work.settings, note]
-        # In a list: Ray would read an argument that is itself a reference again for each task.
-        self._shared_refs = [ray.put(shared)]
-        self._started_at = time.monotonic()
+        shipment.share(self._live.sinks, surroundings, work.settings, note)
+        if self._short.possible:
+            bound = bound_to_node(home, options, work.workers)
+            self._bound = bound and task.options(**bound)
+        self._looked_at = time.monotonic()
         self._silence = SilenceWatch(home, dead_nodes)
 
     def submit(self, chunk: Chunk) -> None:
@@ -166,56 +157,43 @@ class RayEngine:
             UnsentItemError: An item of the chunk can't be pickled.
         """
         self._check_ray()
-        items, arguments = chunk.items, (chunk.task, chunk.attempt, chunk.totals)
-        if is_ref(items[0]):  # it is alone
-            ref = self._task.remote(__version__, self._shared_refs, (*arguments, None, None), items[0])
-            self._item_refs[ref] = items[0]
-        elif is_plain(items):
-            ref = self._task.remote(__version__, self._shared_refs, (*arguments, items, None))
-        else:
-            packed = self._packed(list(items))
-            ref = self._task.remote(__version__, self._shared_refs, (*arguments, None, packed))
-        self._chunks[ref] = chunk
+        self._send(chunk, shared=not self._short.are_short)
         if self._silence is not None:
             self._silence.start(chunk.task, chunk.attempt)
         if self._overdue is not None:
             self._overdue.start(chunk)
         self._demand.submitted(chunk)
 
-    def _packed(self, items: list[Any]) -> tuple[Any, ...]:
-        """Return items as they are sent, and let these and later tasks have what they need."""
-        from .worker import RayPickler
-
-        try:
-            return self._pack(items)
-        except Exception as error:  # pickling is code of the user's classes, and may raise anything
-            raise unsent_item(items, self._pack, error, RayPickler) from None
-
-    def _pack(self, value: Any) -> tuple[Any, ...]:
-        import ray
-
-        packed, definitions = self._shipment.name(value)
-        if definitions is not None:
-            # A new list: tasks that have been sent keep theirs.
-            self._shared_refs = [*self._shared_refs, ray.put(definitions)]
-        return tuple(packed)
+    def _send(self, chunk: Chunk, *, shared: bool) -> None:
+        """Hand a chunk to Ray, with references to what all tasks share, or without."""
+        arguments = self._shipment.arguments(chunk, shared=shared)
+        ref = (self._bound if self.ahead else self._task).remote(*arguments)
+        self._chunks[ref] = chunk
+        if is_ref(chunk.items[0]):
+            self._item_refs[ref] = chunk.items[0]
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for a chunk to end, half a second at most."""
         import ray
 
         self._check_ray()
-        if not self._live.started and time.monotonic() - self._started_at >= ACTOR_DELAY_S:
-            self._live.start()
+        self._live.start_if_needed()
         most = WAIT_TIMEOUT_S if self._live.started else ACTOR_DELAY_S
         starting = [] if self._kept is None else self._hand_out(self._kept)
-        refs = [*self._refs(), *starting]
-        ray.wait(refs, timeout=most if timeout is None else min(most, timeout))
+        refs, number = [*self._refs(), *starting], 1
+        if self.ahead:
+            most, number = BATCH_TIMEOUT_S, min(self.ahead // 2, len(refs))
+        ray.wait(refs, num_returns=number, timeout=most if timeout is None else min(most, timeout))
 
     def take_ended(self) -> list[tuple[Chunk, ChunkOutcome]]:
         """Return the chunks that have ended, and look at what the others wait for."""
         self._check_ray()
         ended = self._ended()
+        unstarted, self._unstarted = self._unstarted, []
+        for chunk in unstarted:
+            self._send(chunk, shared=True)
+        self._short.observe(outcome for _, outcome in ended)
+        self.ahead = AHEAD if self._bound is not None and self._short.are_short else 0
         if (overdue := self._overdue) is not None:
             ended = [(chunk, overdue.end(chunk, outcome)) for chunk, outcome in ended]
             overdue.look()
@@ -242,9 +220,11 @@ class RayEngine:
         """Show what Ray does not give, and let the workers follow the CPUs that join."""
         for attempt, _ in ended:
             self._demand.ended(attempt)
-        in_flight = len(self._chunks) + len(ended)  # others will take the place of these
+        # Others will take the place of those that have ended.
+        in_flight = min(len(self._chunks) + len(ended), self.workers)
         failed = any(outcome.failure or outcome.others for _, outcome in ended)
-        self.workers = max(self.workers, self._demand.look(in_flight, at_once=failed))
+        if (cpus := self._demand.look(in_flight, at_once=failed)) > self.workers:
+            self.workers, self._bound = cpus, None
         self.phase = self._demand.phase or self._waiting_phase
 
     def _end_unanswered(self) -> list[tuple[Chunk, ChunkOutcome]]:
@@ -252,7 +232,7 @@ class RayEngine:
         import ray
 
         now, silence = time.monotonic(), self._silence
-        if silence is None or not self._live.started or now - self._looked_at < SILENCE_INTERVAL_S:
+        if silence is None or now - self._looked_at < SILENCE_INTERVAL_S:
             return []
         self._looked_at = now
         if silence.unread_for() >= READ_INTERVAL_S:
@@ -290,14 +270,13 @@ class RayEngine:
             # No retry. Ray may wait for that node to take tasks of this kind, and start no other until then.
             text = f"task {task} starts again: {reason}"
             if self._nodes.leave_out(dead_node, text):
-                self._task = self._remote.options(**self._nodes.options())
+                self._task, self._bound = self._remote.options(**self._nodes.options()), None
             else:
                 logger.warning(text)
         failure = Failure(f"the worker was lost: {reason}", worker_lost=True, unsuited_node=dead_node)
         return ChunkOutcome(failure=failure)
 
-    def _outcome(self, ref: Any) -> ChunkOutcome:
-        sent = sent_by(ref, self._item_refs.get(ref))
+    def _outcome(self, ref: Any, sent: Sent) -> ChunkOutcome:
         if self._kept is not None:
             failure = sent.outcome.failure
             self._kept.end(ref, lost=failure is not None and failure.worker_lost)
@@ -323,7 +302,7 @@ class RayEngine:
         if failure.unsuited_node:
             if not self._nodes.leave_out(failure.unsuited_node, failure.reason):
                 return replace(failure, unsuited_node="")
-            self._task = self._remote.options(**self._nodes.options())
+            self._task, self._bound = self._remote.options(**self._nodes.options()), None
         elif not self._work.options.get("num_gpus"):
             return with_gpu_hint(failure)
         return failure
@@ -357,7 +336,14 @@ class RayEngine:
         import ray
 
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        return [(self._chunks.pop(ref), self._outcome(ref)) for ref in ready]
+        ended = []
+        for ref, sent in zip(ready, sent_by_all(ready, self._item_refs), strict=True):
+            chunk = self._chunks.pop(ref)
+            if sent is None:
+                self._unstarted.append(chunk)
+            else:
+                ended.append((chunk, self._outcome(ref, sent)))
+        return ended
 
     def _cancel_running(self, *, force: bool, timeout: float) -> bool:
         """Cancel the tasks that run, and return whether some still do after ``timeout`` seconds.
@@ -371,7 +357,7 @@ class RayEngine:
             if self._kept is not None:
                 self._kept.kill_busy()
                 return False
-            for ref in running:
+            for ref in reversed(running):  # first those that wait, which would take the place of others
                 ray.cancel(ref, force=force)
             running = self._unfinished(timeout)
         return bool(running)
@@ -422,7 +408,7 @@ class RayEngine:
             # that may be in a child that the program has forked. There Ray would report it on its parent's
             # connections, and what the parent sends next, such as its subscription to actors, would be lost.
             self._live.release()
-            self._shared_refs, self._chunks = [], {}
+            self._shipment, self._chunks = None, {}
             self._item_refs, self._given_up, self._kept = {}, {}, None
             if self._connection is not None:
                 self._connection.release(self)

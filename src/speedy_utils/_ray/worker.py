@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 import re
 import time
 import uuid
@@ -24,7 +25,7 @@ from .._engines.limits.task_note import NoteFile
 from .._engines.limits.time_limit import signalling_main_thread
 from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
-from .._engines.payload.results import Sent, pack_outcome, sent_size, unread
+from .._engines.payload.results import Sent, as_sent, pack_outcome, sent_size, unread
 from .._engines.payload.shipment import Packed
 from .._engines.per_worker import close_instance, make_instance
 from .._engines.task import ChunkOutcome, TaskSettings, chunk_reporter, run_chunk
@@ -58,9 +59,12 @@ class RayPickler(ProjectPickler, cloudpickle.Pickler):  # type: ignore[misc]  # 
 
 
 class TaskArguments(NamedTuple):
-    """What a Ray task gets for a chunk, as a plain tuple.
+    """What a Ray task gets for a chunk, as a plain tuple, or as its pickle where Ray need not pickle it.
 
     Attributes:
+        version: The version of this package in the program.
+        run: Names what the tasks share.
+        shared: How many references lead to that.
         task: The first task.
         attempt: The number of the attempts.
         totals: The items of each task; None if these are not known.
@@ -68,11 +72,20 @@ class TaskArguments(NamedTuple):
         packed: Else a list of them, packed; None for an item that is a reference of Ray's.
     """
 
+    version: str
+    run: bytes
+    shared: int
     task: int
     attempt: int
     totals: Sequence[int] | None
     items: Sequence[Any] | None
     packed: tuple[Any, ...] | None
+
+    def as_sent(self) -> bytes | tuple[Any, ...]:
+        """Return what is sent: Ray takes bytes as they are, which is ten times as fast."""
+        if self.packed is not None and (self.packed[1] or self.packed[2]):  # Ray need not copy these
+            return tuple(self)
+        return pickle.dumps(tuple(self), pickle.HIGHEST_PROTOCOL)
 
 
 class _Shared(NamedTuple):
@@ -97,23 +110,31 @@ _definitions: set[bytes] = set()
 
 
 def run_in_worker(
-    version: str, shared_refs: list[Any], arguments: tuple[Any, ...], value: Any = None
-) -> Sent | str:
+    arguments: bytes | tuple[Any, ...], shared_refs: Sequence[Any] = (), value: Any = None
+) -> Sent | bytes | str | None:
     """Run a chunk, as a Ray task, if the worker has this version of this package.
 
     Travels by value, and its arguments are none of this package's objects: where it is missing, Ray would
     print thirty lines about each that can't be read.
 
     Args:
-        version: The version of this package in the program.
+        arguments: What :meth:`TaskArguments.as_sent` returns.
         shared_refs: References to what all tasks share, and to what items have needed besides; in a list, as
-            Ray would read bare ones each time.
-        arguments: The fields of :class:`TaskArguments`.
+            Ray would read bare ones each time. None where the worker should have read them: to send them
+            doubles what a small task costs.
         value: What the item leads to, if that is a reference of Ray's.
 
     Returns:
-        What the task sends, or what is wrong with the worker.
+        What the task sends, pickled if Ray need not do that, or what is wrong with the worker. None if it has
+        not read what tasks share, and has done nothing.
     """
+    import pickle
+
+    if isinstance(arguments, bytes):
+        fields: tuple[Any, ...] = pickle.loads(arguments)  # noqa: S301 - the run's own
+    else:
+        fields = arguments
+    version = fields[0]
     try:
         from speedy_utils import __version__ as found
         from speedy_utils._ray.worker import run_shared_chunk
@@ -121,7 +142,7 @@ def run_in_worker(
         found = str(error)
     else:
         if found == version:
-            return run_shared_chunk(shared_refs, arguments, value)
+            return run_shared_chunk(shared_refs, fields, value)
         found = f"it has version {found}"
     import socket
 
@@ -134,14 +155,18 @@ def run_in_worker(
 run_in_worker.__module__ = "__main__"  # what is defined there is pickled by value
 
 
-def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: Any) -> Sent:
+def run_shared_chunk(
+    shared_refs: Sequence[Any], arguments: tuple[Any, ...], value: Any
+) -> Sent | bytes | None:
     """Run a chunk; the arguments are those of :func:`run_in_worker`."""
-    task, attempt, totals, items, packed = TaskArguments(*arguments)
+    _, run, number, task, attempt, totals, items, packed = TaskArguments(*arguments)
+    if not shared_refs and (run not in _cache or number - 1 > len(_definitions)):
+        return None
     before = log_sizes()
     size = sent_size(items or (), None if packed is None else Packed(*packed))
     note_interrupts()
     try:
-        shared = _shared_by(shared_refs)
+        shared = _shared_by(run, shared_refs)
     except ray.exceptions.RayError:
         raise
     except Exception as error:  # loading a pickle imports modules and calls code of the user's
@@ -197,7 +222,7 @@ def run_shared_chunk(shared_refs: list[Any], arguments: tuple[Any, ...], value: 
     outcome.warnings = tuple(shared.warnings)  # once: with the first outcome of this worker
     shared.warnings.clear()
     out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
-    return sent._replace(differences=take_differences(), printed=(os.getpid(), out, err))
+    return as_sent(sent._replace(differences=take_differences(), printed=(os.getpid(), out, err)))
 
 
 @cache
@@ -239,17 +264,16 @@ def _storing_time(sent: Sent) -> float:
     return sent.size() / STORED_BYTES_PER_S
 
 
-def _shared_by(refs: list[Any]) -> _Shared:
+def _shared_by(run: bytes, refs: Sequence[Any]) -> _Shared:
     """Return what tasks share, read when it is first asked for."""
-    key = refs[0].binary()
-    if key not in _cache:
+    if run not in _cache:
         for each in _cache.values():
             if each.note is not None:
                 each.note.close()
         _cache.clear()
         _definitions.clear()
-        _cache[key] = _read_shared(refs[0])
-    shared = _cache[key]
+        _cache[run] = _read_shared(refs[0])
+    shared = _cache[run]
     for ref in refs[1:]:
         if ref.binary() not in _definitions:
             with shared.surroundings.applied(), program_main():

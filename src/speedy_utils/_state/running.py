@@ -245,6 +245,8 @@ class RunningTasks:
             now: The time.
         """
         late = max(LATE_S, LATE_S_PER_WORKER * workers)
+        if len(self._tasks) > workers:  # some wait for others to end
+            return None
         if not any(not each.reading and now - each.started > late for each in self):
             return None
         working = sum(_STARTED in each.counts for each in self)

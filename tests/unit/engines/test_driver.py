@@ -33,6 +33,8 @@ class ScriptedEngine(LocalFeed):
         together: How many chunks end at once.
     """
 
+    ahead = 0
+
     def __init__(
         self,
         script: dict[int, list[ChunkOutcome]] | None = None,

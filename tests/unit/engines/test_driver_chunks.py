@@ -34,6 +34,8 @@ class DrawingEngine(LocalFeed):
         kills: The tasks that end their workers.
     """
 
+    ahead = 0
+
     def __init__(self, draw: Any, fails: set[int], workers: int, kills: set[int]) -> None:
         super().__init__()
         self.workers, self._draw, self._fails, self._kills = workers, draw, fails, kills

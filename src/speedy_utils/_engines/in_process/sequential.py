@@ -24,6 +24,8 @@ logger = logging.getLogger("speedy_utils")
 class SequentialEngine(LocalFeed):
     """Runs a chunk when it is waited for; coroutines in one event loop, each to its end."""
 
+    ahead = 0
+
     def __init__(self, work: WorkSpec) -> None:
         super().__init__()
         self.workers = 1  # a chunk that was submitted runs

@@ -44,6 +44,8 @@ class ThreadEngine(LocalFeed):
     its end for those that can't be interrupted.
     """
 
+    ahead = 0
+
     def __init__(self, work: WorkSpec) -> None:
         super().__init__()
         self.workers = work.workers

@@ -47,6 +47,7 @@ class ProcessEngine:
     is before the run has threads; see ``starting``. Others start as they are needed.
     """
 
+    ahead = 0
     trouble = ""
     answered = True
 

@@ -76,6 +76,12 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def only_node() -> str:
+    """Return the id of the node that a Ray has; empty if it has several."""
+    ids = [node["NodeID"] for node in _alive()]
+    return str(ids[0]) if len(ids) == 1 else ""
+
+
 def dead_nodes() -> set[str]:
     """Return the ids of the nodes that Ray calls dead."""
     import ray

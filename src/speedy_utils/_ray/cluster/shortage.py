@@ -73,16 +73,16 @@ def find_shortage(
         waiting: How many of these wait for resources, as far as Ray has said so.
         asked: Whether the caller has said how many are to run at once; else it is the number of CPUs.
     """
-    room = sum(_room(node.total, needs) for node in nodes)
+    room = sum(room_for(needs, node.total) for node in nodes)
     each = f"each task needs {amounts(needs)}; {_state(needs, nodes)}"
     if not room:
-        lack = {n: a for n, a in needs.items() if not any(_room(node.total, {n: a}) for node in nodes)}
+        lack = {n: a for n, a in needs.items() if not any(room_for({n: a}, node.total) for node in nodes)}
         phase = f"no node has {amounts(lack or needs)}"
         cure = "The run waits for such a node to join; ray_options= says what a task needs"
         return Shortage("no node", phase, f"{phase}: {each}. {cure}")
     without_room = max(0, in_flight - room)
     if waiting > without_room:
-        taken = [n for n, a in needs.items() if not any(_room(node.free, {n: a}) for node in nodes)]
+        taken = [n for n, a in needs.items() if not any(room_for({n: a}, node.free) for node in nodes)]
         have = {name: sum(node.total.get(name, 0) for node in nodes) for name in taken[:1] or needs}
         kind, cause = "taken", f"all of {amounts(have)} taken"
         cure = "Other runs, actors or programs have them"
@@ -136,6 +136,6 @@ def _state(needs: Iterable[str], nodes: Sequence[Node]) -> str:
     return "; ".join([*shown, *more]) or "Ray has no node"
 
 
-def _room(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """Return how many tasks fit at once, many if they need nothing."""
+def room_for(needs: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """Return how many tasks with such needs fit at once, many if they need nothing."""
     return int(min((resources.get(name, 0) / need + TINY for name, need in needs.items()), default=1_000_000))

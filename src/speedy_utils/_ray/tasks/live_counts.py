@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,8 +14,22 @@ from ..._state.timings import StageClock, StageTimings
 from ..._worker.channel.flusher import Sink
 from ..actor import start_actor
 from ..client import ActorName, ActorReader, locate_attempts
+from ..cluster.nodes import only_node
 from ..relay import plan_relays, start_relays
-from .nearby import NearbyFolder
+from .nearby import NearbyFolder, NearbySink
+
+ACTOR_DELAY_S = 0.2
+"""Seconds that a run lasts before its actors are started.
+
+They would take worker processes that Ray has ready, and tasks would wait for others. And a run that is over
+before its bar can be read needs none.
+"""
+
+FOLDER_TIMEOUT_S = 1.0
+"""Seconds in which workers that are up write into the folder of a run if they can."""
+
+NODES_INTERVAL_S = 1.0
+"""Seconds between two looks whether there is a node whose workers need them."""
 
 ACTOR_START_TIMEOUT_S = 10.0
 """Seconds that the end of a run waits for actors that are still starting."""
@@ -46,6 +61,8 @@ class LiveCounts:
         self._handed_back: dict[tuple[Task, int], int] = {}
         self._in_folder = self._by_actor = self._heard_all = False
         self.started = False
+        self._home, self._opened = "", time.monotonic()
+        self._next_look = self._opened + ACTOR_DELAY_S
 
     def open_folder(self, home: str) -> None:
         """Make the folder for workers of the driver's node; without one they use the actors too.
@@ -53,12 +70,28 @@ class LiveCounts:
         Args:
             home: Ray's id of that node.
         """
+        self._home, self._opened = home, time.monotonic()
+        self._next_look = self._opened + ACTOR_DELAY_S
         with suppress(OSError):
             self._nearby = NearbyFolder(home)
             self.sinks = [self._nearby.sink(each) for each in self.sinks]
 
-    def start(self) -> None:
-        """Start the actors."""
+    def start_if_needed(self) -> None:
+        """Start the actors if it is time to, and there are workers that do not use the folder.
+
+        The process of an actor takes as long to start as a thousand small tasks.
+        """
+        now = time.monotonic()
+        if self.started or now < self._next_look:
+            return
+        self._next_look = now + NODES_INTERVAL_S
+        self.read()
+        in_time = now - self._opened < FOLDER_TIMEOUT_S
+        written = self._in_folder or (in_time and isinstance(self.sinks[0], NearbySink))
+        if not (written and only_node() == self._home):
+            self._start()
+
+    def _start(self) -> None:
         actor = start_actor(None, "", self._name)
         self._actors = [actor, *start_relays(self._name, self._relays)]
         self._ready = [each.__ray_ready__.remote() for each in self._actors]

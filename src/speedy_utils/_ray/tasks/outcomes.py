@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,25 @@ from ..._state.ledger import Task
 from ..._validation import first_line
 
 
-def sent_by(ref: Any, item: Any) -> Sent:
+def sent_by_all(refs: Sequence[Any], items: Mapping[Any, Any]) -> list[Sent | None]:
+    """Return what some Ray tasks have sent that have ended; see :func:`sent_by`.
+
+    Args:
+        refs: The references to their outcomes.
+        items: By these, the items that are references themselves.
+    """
+    from ray import exceptions, get
+
+    try:  # at once: a call for each takes as long as all else that the driver does for a small task
+        return [_read(each) for each in get(list(refs))]
+    except exceptions.RayError:
+        return [sent_by(ref, items.get(ref)) for ref in refs]
+
+
+def sent_by(ref: Any, item: Any) -> Sent | None:
     """Return what a Ray task that has ended has sent; a failed outcome if Ray raises its error.
+
+    None if its worker has done nothing, as it had not read what tasks share.
 
     Args:
         ref: The reference to its outcome.
@@ -32,7 +50,7 @@ def sent_by(ref: Any, item: Any) -> Sent:
         exceptions.RayActorError,
     )
     try:
-        sent: Sent | str = get(ref)
+        return _read(get(ref))
     except lost as error:
         reason = f"the worker was lost: {first_line(error)}"
         return _failed(Failure(reason, error=error, worker_lost=True))
@@ -44,6 +62,13 @@ def sent_by(ref: Any, item: Any) -> Sent:
     except exceptions.RayError as error:
         text = plain_text(str(error))
         return _failed(Failure(f"Ray did not run it: {first_line(error)}", text, error))
+
+
+def _read(sent: Sent | bytes | str | None) -> Sent | None:
+    """Return what a Ray task has sent, from what ``run_in_worker`` returns."""
+    if isinstance(sent, bytes):
+        read: Sent = pickle.loads(sent)  # noqa: S301 - the run's own
+        return read
     return _failed(Failure(sent)) if isinstance(sent, str) else sent
 
 

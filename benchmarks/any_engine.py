@@ -160,7 +160,7 @@ def run(quick: bool) -> list[Table]:
     ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         for calls in numbers:
             _measure(blocks, "Ray Data map", ray_data, calls, rounds)
         on_ray = [reports_on_ray(turns) for _ in range(rounds)]

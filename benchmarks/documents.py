@@ -54,6 +54,12 @@ def _end_to_end(cell: str, *peers: str) -> str:
 
 _OURS, _BATCHES = "ours__processes__rows", "ours__processes__batches"
 _ROWS = ("datasets_map__rows", "plain_Ray_tasks__rows", "mpire__rows", "joblib__rows")
+_POOLS = {
+    "`Pool.map`": "Pool_map",
+    "mpire": "mpire",
+    "joblib": "joblib",
+    "Ray's `Pool`": "ray_util_multiprocessing_Pool",
+}
 
 ROWS = (
     Row(
@@ -181,6 +187,22 @@ ROWS = (
         "tasks",
         "`multi_process` {ours_0ms_us:,.0f} µs",
         "plain `ray.wait` loop {plain_0ms_us:,.0f} µs",
+    ),
+    *(
+        Row(
+            what,
+            "small_items",
+            ", ".join(f'`"{each}"` {{backend__{each}___{kind}_us:.1f}} µs' for each in engines),
+            ", ".join(f"{peer} {{{key}_{kind}_us:.1f}} µs" for peer, key in _POOLS.items()),
+        )
+        for what, kind, engines in (
+            (
+                "a million items that do nothing, 2 workers: an item",
+                "that_do_nothing",
+                ("processes", "ray", "threads", "seq"),
+            ),
+            ("one in a hundred takes 2 ms, the others 20 µs: an item", "uneven", ("processes", "ray")),
+        )
     ),
     Row(
         "merging 64 shards of 500 MB in all",

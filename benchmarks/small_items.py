@@ -208,4 +208,5 @@ def _measure(
         wall, workers = statistics.median(walls), 1 if "seq" in name else WORKERS
         share = count * own / wall / workers * 100 if own else None
         table.rows.append([f"{count:,} {what}", name, wall, wall / count * 1e6, share, ratio(walls, floor)])
-        table.figures[f"{name} {what} us"] = wall / count * 1e6
+        key = "".join(letter if letter.isalnum() else "_" for letter in f"{name}_{what}")
+        table.figures[f"{key}_us"] = wall / count * 1e6

@@ -192,7 +192,7 @@ ROWS = (
         Row(
             what,
             "small_items",
-            ", ".join(f'`"{each}"` {{backend__{each}___{kind}_us:.1f}} µs' for each in engines),
+            ", ".join(f'`"{each}"` {{backend__{each}__{kind}_us:.1f}} µs' for each in engines),
             ", ".join(f"{peer} {{{key}_{kind}_us:.1f}} µs" for peer, key in _POOLS.items()),
         )
         for what, kind, engines in (

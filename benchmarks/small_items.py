@@ -71,7 +71,9 @@ def mpire_map(stack: ExitStack) -> Map:
 
 def joblib_map(stack: ExitStack) -> Map:
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
+    stack.callback(lambda: get_reusable_executor().shutdown())  # else this program waits for its workers
     parallel = stack.enter_context(Parallel(WORKERS))
     return lambda function, items: parallel(delayed(function)(item) for item in items)
 

@@ -15,7 +15,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,12 +165,16 @@ def receive(connection: Connection) -> Any:
         EOFError: It has closed its end, or died.
         OSError: As above.
     """
-    value = pickle.loads(connection.recv_bytes())  # noqa: S301 - the run's own
+    value = _unpickled(connection.recv_bytes())
     if type(value) is not _Sizes:
         return value
     message = connection.recv_bytes()
     buffers = [_receive_memory(connection, size) for size in value]
-    return pickle.loads(message, buffers=buffers)  # noqa: S301 - as above
+    return _unpickled(message, buffers)
+
+
+def _unpickled(data: bytes, buffers: Iterable[Any] = ()) -> Any:
+    return pickle.loads(data, buffers=buffers)  # noqa: S301 - it came through a connection of the run
 
 
 def _send_memory(connection: Connection, memory: memoryview) -> None:
@@ -213,11 +217,11 @@ class Mapped(NamedTuple):
     def load(self) -> Any:
         """Return the value. A process that writes to its memory changes a copy of its own."""
         if not self.parts:
-            return pickle.loads(self.data)  # noqa: S301 - the run's own
+            return _unpickled(self.data)
         with open(self.path, "rb") as file:
             memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         buffers = [memory[start : start + size] for start, size in self.parts]
-        return pickle.loads(self.data, buffers=buffers)  # noqa: S301 - as above
+        return _unpickled(self.data, buffers)
 
 
 NOTHING = Mapped(b"")

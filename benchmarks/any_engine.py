@@ -128,7 +128,7 @@ def reports_on_ray(turns: int) -> tuple[float, float]:
 
 def run(quick: bool) -> list[Table]:
     """Measure and tell."""
-    numbers, rounds = ([50], 1) if quick else ([400, 1_500], 5)
+    numbers, rounds = ([50], 1) if quick else ([400, 1_500], 3)
     turns, many_calls = (10_000, 5_000) if quick else (1_000_000, 100_000)
     engines: dict[str, Callable[[Bind, int], None]] = {
         "ProcessPoolExecutor.map": executor,

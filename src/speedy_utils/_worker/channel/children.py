@@ -65,7 +65,8 @@ class Children:
     def count_for(self, reporter: Reporter) -> None:
         """Add what has come since the last look to what a task has counted. Any thread may call it."""
         with self._lock:
-            if self._is_unchanged():
+            # Of a file that is there the folder does not tell that a state was added to it.
+            if not self._reader.has_files and self._is_unchanged():
                 return
             # Before the reading, which has then all that they have counted.
             ended = self._ended() if len(self._counts) > self._most_files else []
@@ -89,7 +90,7 @@ class Children:
                 Path(self.path, f"{name}{SUFFIX}").unlink(missing_ok=True)
 
     def _is_unchanged(self) -> bool:
-        """Return whether the folder holds what it held at the last look, which is to follow if it may not."""
+        """Return whether the folder has the files of the last look; if not, another look is to follow."""
         now = time.monotonic()
         try:
             changed_at = os.stat(self.path).st_mtime_ns

@@ -35,6 +35,11 @@ class FolderReader:
         self._seen: dict[str, tuple[int, int, int]] = {}  # by file: its inode, its size, when it was changed
         self._warned = False
 
+    @property
+    def has_files(self) -> bool:
+        """Whether there was any state file at the last look."""
+        return bool(self._seen)
+
     def collect(self, *, everything: bool = False) -> tuple[Iterable[Report], StageTimings]:
         """Return the reports of the files that have changed since the last call, and the stages' timings.
 

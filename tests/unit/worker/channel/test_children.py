@@ -103,6 +103,20 @@ def count_here(children: Children) -> None:
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the system has no forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of the threads of other tests
+def test_what_a_process_adds_to_its_file_counts(children: Children) -> None:
+    """A process that counts for longer than the folder takes to be settled is counted to its end."""
+    reporter = Reporter(1)
+    reporter.children = children
+    run = json.loads(Path(children.path, "run").read_bytes())["run"]
+    sink = FolderSink(children.path, run)
+    for reading in range(1, 4):
+        sink.send([Report("a", 1, {RUN_ITEMS: 5 * reading, ENDED: 1}, reading)], {})
+        until = time.monotonic() + 2 * SETTLED_S
+        while time.monotonic() < until:
+            reporter.count_children()
+        assert reporter.capped_counts()[RUN_ITEMS] == 5 * reading
+
+
 def test_files_of_processes_that_have_ended_do_not_add_up(tmp_path: Path) -> None:
     """A worker may run thousands of tasks that each start some, and all that they counted stays counted."""
     children, reporter = Children(tmp_path / "children", most_files=3), Reporter(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,33 @@ def test_each_run_has_the_folder_and_the_variables_of_its_time(
         results = multi_process(write, ["a", "b", "c"], backend=backend, num_workers=2, progress=False)
         assert results == [f"{tmp_path / name} {value}"] * 3
         assert sorted(os.listdir()) == ["a", "b", "c"]
+
+
+def disturb(task: int) -> str:
+    """Return what the task has around it, and leave something else behind, as each third one does."""
+    found = f"{os.getcwd()} {os.environ.get(VARIABLE)}"
+    if task % 3 == 0:
+        os.chdir("/")
+    elif task % 3 == 1:
+        os.environ[VARIABLE] = "other"
+    elif task % 100 == 2:  # as a library of C does, which Python does not notice
+        end = time.perf_counter() + 0.002
+        ctypes.CDLL(None).chdir(b"/")
+        while time.perf_counter() < end:
+            pass
+    return found
+
+
+def test_small_tasks_do_not_see_what_others_have_left(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of many tasks that travel together begins in the program's folder and with its variables."""
+    if backend in ("seq", "threads"):
+        pytest.skip("tasks in the program's own process change that")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, "small")
+    results = multi_process(disturb, range(2_000), backend=backend, num_workers=2, progress=False)
+    assert set(results) == {f"{tmp_path} small"}
 
 
 def import_module(name: str) -> Any:

@@ -21,6 +21,7 @@ from .._worker.context import counting, forget, registered
 from .._worker.context import current as counted_here
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
+from .environment.surroundings import UNNOTICED_S, noted_changes
 from .limits.failure import Failure, failure_of, is_raised_by, traceback_of_user
 from .limits.retries import NO_RETRIES, RetryPolicy
 from .limits.task_note import NoteFile
@@ -197,7 +198,7 @@ def run_chunk(
         sink: Where the counts are sent meanwhile; None if a feed of this process reads them.
         outcome: What to fill: it is there also if the chunk is interrupted.
         in_caller: Whether this is the thread of the run's caller, so that a KeyboardInterrupt ends the run.
-        renew: Called before each call but the first: takes back what the one before has left.
+        renew: Takes back what a call may have left: called between two, if it may have left something.
         retries: Which exceptions are worth another attempt.
         on_stuck: Called if a task can't be ended at its ``task_timeout``; see :class:`TimeLimit`.
         note: Where to note which task runs, if these have a time limit.
@@ -245,6 +246,9 @@ def _run_tasks(
     """Run tasks until one has failed or counted something that must be read; return whether to stop there."""
     values, current, own = outcome.values, reporter.current, reporter.current.own
     take, deadline, timeout = reporter.left.popleft, reporter.deadline, settings.task_timeout
+    started = reporter.started
+    if values and renew is not None:
+        renew()
     with counting(own):
         try:
             with capturing_tqdm() if settings.adopt_tqdm else nullcontext():
@@ -253,11 +257,6 @@ def _run_tasks(
                         item = take()
                     except IndexError:
                         return False
-                    if values:
-                        if renew is not None:
-                            renew()
-                        if counted_here.get() is not own:  # the call before has left this thread bound
-                            counted_here.set(own)
                     if timeout is not None:
                         if note is not None:
                             note.begin(current.task, current.attempt, reporter.position)
@@ -272,8 +271,14 @@ def _run_tasks(
                     values.append(value)
                     if not reporter.next_if_plain():
                         break
-                    if reporter.started >= deadline:
+                    ended = reporter.started
+                    if noted_changes or ended - started > UNNOTICED_S or counted_here.get() is not own:
+                        if renew is not None:
+                            renew()
+                        counted_here.set(own)  # the call may have left this thread bound
+                    if ended >= deadline:
                         return True
+                    started = ended
         except Cancelled:  # the run ends, and not the function alone
             raise
         except KeyboardInterrupt as error:

@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..._worker.context import VARIABLE as RUN_VARIABLE
 from .logging_settings import LoggingSettings
@@ -171,7 +171,8 @@ class Surroundings:
         entries that it adds to ``sys.path``. But the program's folder and variables are set anew each time.
 
         Returns:
-            What sets these two anew within the block, between two tasks.
+            What sets these two anew within the block, between two tasks: if something is noted in
+            ``noted_changes``, or if a task took longer than ``UNNOTICED_S``.
         """
         folder = None if self.folder is None else _current_folder()
         self.threads.set_in_libraries()
@@ -185,8 +186,8 @@ class Surroundings:
                     os.chdir(self.folder)
             _set_variables(wanted)
             sys.path[:] = merged
-            with self.logs.applied(), self._renewal() as renew:
-                yield renew
+            with self.logs.applied():
+                yield self._renewal()
         finally:
             added = {*merged} - {*own}
             sys.path[:] = own if sys.path == merged else [each for each in sys.path if each not in added]
@@ -195,39 +196,41 @@ class Surroundings:
                 with suppress(OSError):
                     os.chdir(folder)
 
-    @contextmanager
-    def _renewal(self) -> Iterator[Callable[[], None]]:
-        """Return what sets the folder and the variables as they are now; a million tasks may call it."""
+    def _renewal(self) -> Callable[[], None]:
+        """Return what sets the folder and the variables as they are now."""
         variables = self.variables  # without limits, which hold for libraries as they are loaded
         folder = None if self.folder is None else _current_folder()
-        # Without the encoding of names and values, which takes a microsecond for each three.
-        environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
-        names = [os.environ.encodekey(name) if environment is not os.environ else name for name in variables]
-        look = partial(map, environment.get, names)
-        wanted = [*look()]
-        file = None
-        if folder is not None and hasattr(os, "fchdir"):
-            with suppress(OSError):
-                file = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
 
         def renew() -> None:
-            if names and [*look()] != wanted:
-                _set_variables(variables)
-            try:
-                if file is not None:  # half as long as to ask where this process is
-                    os.fchdir(file)
-                elif folder is not None and _current_folder() != folder:
+            _set_variables(variables)
+            if folder is not None and _current_folder() != folder:
+                with suppress(OSError):  # a task has removed it
                     os.chdir(folder)
-            except OSError:  # a task has removed the folder, or closed what it had not opened
-                with suppress(OSError):
-                    os.chdir(folder or os.curdir)
+            noted_changes.clear()  # these are among them
 
-        try:
-            yield renew
-        finally:
-            if file is not None:
-                with suppress(OSError):
-                    os.close(file)
+        _note_changes()
+        noted_changes.clear()
+        return renew
+
+
+UNNOTICED_S = 0.001
+"""Seconds that a task takes at the least which changes the folder, or a variable, by a library of C."""
+
+noted_changes: list[str] = []
+"""What Python code has changed of the folder and the variables of this process, as audit events; of a worker.
+
+To ask the system after each of a million tasks takes a microsecond each."""
+
+
+@cache
+def _note_changes() -> None:
+    """Have Python note changes from now on, as long as this process lives."""
+    sys.addaudithook(_note)
+
+
+def _note(event: str, _: object) -> None:
+    if event in ("os.chdir", "os.putenv", "os.unsetenv"):
+        noted_changes.append(event)
 
 
 def _current_folder() -> str | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._validation import refuse_too_long
 from .lock import LEASE, LOCK, hold_folder
-from .state_file import HOST, RUN, UNFINISHED
+from .state_file import BEGINNING, HOST, RUN, UNFINISHED
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -61,7 +61,7 @@ class RunFolder:
 
     Raises:
         BusyError: A run that goes on holds ``folder``.
-        OSError: ``folder`` can't be written to.
+        OSError: ``folder`` can't be written to, or holds other files under the names of a run's.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class RunFolder:
             refuse_too_long(self.path, "folder", _LONGEST)
             self._made = not self.path.exists()
             cure = "Wait for it to end, or give another folder."
+            self._refuse_other_files()
             self._lock = hold_folder(self.path, RUN, what=f"folder={str(folder)!r}", cure=cure)
             try:
                 self._remove_files()
@@ -110,10 +111,42 @@ class RunFolder:
         """Close it."""
         self.close()
 
+    def _refuse_other_files(self) -> None:
+        for name in (RUN, LOCK):
+            file = self.path / name
+            if os.path.lexists(file) and not _is_of_run(file):
+                raise FileExistsError(
+                    f"folder={str(self.path)!r} holds {name!r}, which no run has made: give a folder that is "
+                    "for runs alone, which need not exist"
+                )
+
     def _new_folder(self) -> tuple[Path, BaseFileLock]:
-        parent, made = _make_folder()
-        lock = hold_folder(made, RUN, what=str(made), cure="")
-        self._write_run(made)
+        tried: list[Path] = []
+        for parent in map(Path, _parents()):
+            tried.append(parent)
+            try:
+                return self._make_in(parent)
+            except OSError as error:
+                failed = error
+        raise OSError(
+            failed.errno,
+            f"there is no place for the counts of a run ({failed.strerror}): tried "
+            f"{', '.join(map(str, tried))}. Make room, or name another folder by TMPDIR",
+        )
+
+    def _make_in(self, parent: Path) -> tuple[Path, BaseFileLock]:
+        """Make a folder of this user's alone, and hold it.
+
+        Raises:
+            OSError: The place can't be written to, or is full.
+        """
+        made = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
+        try:
+            lock = hold_folder(made, RUN, what=str(made), cure="")
+            self._write_run(made)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
         # Another driver that starts at this moment must not find it without its lock.
         named = parent / f"{_RUN}{made.name.removeprefix(_NEW)}"
         with suppress(OSError):  # Windows does not rename what holds an open file
@@ -131,9 +164,18 @@ class RunFolder:
     def _remove_files(self) -> None:
         with suppress(OSError):
             for name in os.listdir(self.path):
-                if name == RUN or _STATE.fullmatch(name):
+                if (name == RUN or _STATE.fullmatch(name)) and _is_of_run(self.path / name):
                     with suppress(OSError):
                         (self.path / name).unlink()
+
+
+def _is_of_run(file: Path) -> bool:
+    """Return whether a file is empty, or begins as those of runs do, and not just has a name like theirs."""
+    with suppress(OSError):
+        if stat.S_ISREG(file.lstat().st_mode):
+            with file.open("rb") as opened:
+                return BEGINNING.startswith(opened.read(len(BEGINNING)))
+    return False
 
 
 def _parents() -> Iterator[str]:
@@ -142,19 +184,6 @@ def _parents() -> Iterator[str]:
         if parent and os.path.isdir(parent):
             yield parent
     yield tempfile.gettempdir()
-
-
-def _make_folder() -> tuple[Path, Path]:
-    """Make a folder of this user's alone, and return the one that it is in, and itself.
-
-    Raises:
-        OSError: Even the temporary folder can't be written to.
-    """
-    *preferred, last = _parents()
-    for parent in preferred:
-        with suppress(OSError):
-            return Path(parent), Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
-    return Path(last), Path(tempfile.mkdtemp(prefix=_NEW, dir=last))
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,9 @@ MAX_FILE_BYTES = 4_000_000
 """Bytes of a state file that are read at most: fifty stages of a task take some 10 kB."""
 
 _READ_BYTES = 1 << 16
+
+_STATE = re.compile(rf"\d+-.+{re.escape(SUFFIX)}")
+"""The names of state files. Others in a folder that users have named are theirs."""
 
 
 class FolderReader:
@@ -76,7 +80,7 @@ class FolderReader:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     name = entry.name
-                    if not name.endswith(SUFFIX):
+                    if not _STATE.fullmatch(name):
                         continue
                     with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
@@ -104,8 +108,8 @@ class FolderReader:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "counts in %s can't be read (%s: %s) and are left out: the bar may lag, the work goes on and "
-                "the final count stays exact; this warning comes only once",
+                "counts in %s can't be read (%s: %s) and are left out until they can; the work goes on, "
+                "and this warning comes only once",
                 path,
                 type(error).__name__,
                 error,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ from ..process import process_id
 RUN = "run"
 """The file that names the run of a folder: ``{"run": "9f86d081", "host": "node-1", "pid": 4711}``."""
 
+BEGINNING = b'{"run":'
+"""What all of these files begin with."""
+
 SUFFIX = ".json"
 """What the names of state files end with."""
 
@@ -37,8 +41,8 @@ UNFINISHED = ".new"
 HOST = socket.gethostname()
 """The name of this machine."""
 
-_MOST = 10**30
-"""An amount that nothing reaches. JSON has numbers of any length."""
+_MOST = sys.float_info.max
+"""The most that is counted. JSON has numbers of any length."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -148,7 +152,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> Count:
-    if type(value) not in (int, float) or not -_MOST < value < _MOST:
+    if type(value) not in (int, float) or not -_MOST <= value <= _MOST:
         raise ValueError("it holds an amount that is no number")
     number: Count = value
     return number

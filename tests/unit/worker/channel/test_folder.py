@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -46,6 +47,30 @@ def test_nothing_is_left_where_only_the_temporary_folder_takes_it(
     assert folder.path.parent == tmp_path
     folder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_place_is_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a folder can be made but no file be written the next place has it, or an error says so."""
+    full, free = tmp_path / "full", tmp_path / "free"
+    full.mkdir()
+    free.mkdir()
+    write = RunFolder._write_run
+
+    def write_if_free(folder: RunFolder, path: Path) -> None:
+        if path.parent == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(folder, path)
+
+    monkeypatch.setattr(RunFolder, "_write_run", write_if_free)
+    monkeypatch.setattr(folder_module, "_parents", lambda: [str(full), str(free)])
+    folder = RunFolder()
+    assert folder.path.parent == free
+    folder.close()
+    monkeypatch.setattr(folder_module, "_parents", lambda: [str(full)])
+    with pytest.raises(OSError, match=r"no place for the counts of a run .*full\. Make room") as raised:
+        RunFolder()
+    assert raised.value.errno == errno.ENOSPC
+    assert [*full.iterdir(), *free.iterdir()] == []
 
 
 ABANDON = """
@@ -123,6 +148,27 @@ def test_a_given_folder_that_the_run_has_made_goes_with_it(tmp_path: Path) -> No
             assert folder.path == tmp_path / "a" / "b"
             assert json.loads((folder.path / "run").read_text())["pid"] == os.getpid()
         assert list((tmp_path / "a").iterdir()) == []
+
+
+OTHERS = {"notes.txt": "mine", "1700000000-1a2b3c4d.json": '{"loss": 0.1}', "config.json": "{}"}
+
+
+def test_files_that_are_just_called_like_those_of_runs_stay(tmp_path: Path) -> None:
+    """No file of the user's is deleted; one in the place of what the run needs is an error at once."""
+    for name, text in OTHERS.items():
+        (tmp_path / name).write_text(text)
+    with RunFolder(tmp_path) as folder:
+        FolderSink(tmp_path, folder.run).send([Report(0, 1, {})], {})
+    for name in ("run", "lock"):
+        (tmp_path / name).write_text("make all")
+        with pytest.raises(FileExistsError, match=f"holds '{name}', which no run has made"):
+            RunFolder(tmp_path)
+        assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {**OTHERS, name: "make all"}
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(FileExistsError, match="for runs alone"):
+            RunFolder(tmp_path)
+        (tmp_path / name).rmdir()
 
 
 HOLD = """

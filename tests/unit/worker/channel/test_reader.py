@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,13 @@ def test_a_bad_file_changes_nothing(tmp_path: Path, name: str, caplog: pytest.Lo
     assert "can't be read" in caplog.text
 
 
+def test_all_amounts_that_can_be_counted_are_read(tmp_path: Path) -> None:
+    """A counter may be as large as a float can be, in either direction."""
+    counts = {Key(None, Metric.COUNTER, str(n)): n for n in (sys.float_info.max, -1e300, 10**31)}
+    FolderSink(tmp_path, "r1").send([Report(0, 1, counts)], {})
+    assert [report.counts for report in read(tmp_path)] == [counts]
+
+
 def make_link(path: Path) -> None:
     """Make a link to a state file elsewhere."""
     (path.parent / "elsewhere").write_text(json.dumps(GOOD))
@@ -199,6 +207,7 @@ def test_other_files_are_not_looked_at(tmp_path: Path, caplog: pytest.LogCapture
     """Files with other names, such as a state that is being written, are none of the reader's."""
     (tmp_path / "1-half.new").write_text("{")
     (tmp_path / "README").write_text("hello")
+    (tmp_path / "config.json").write_text("{}")
     assert read(tmp_path) == []
     assert not caplog.records
 

@@ -16,8 +16,10 @@ from support.recorder import Recorder
 from speedy_utils import BusyError, multi_process, report_progress, tracking
 
 PROGRAM = """
+import os
 import sys
 from speedy_utils import multi_process, report_progress, track
+os.chdir("/")
 for _ in track(range(int(sys.argv[1]))):
     pass
 def work(n):
@@ -31,6 +33,7 @@ def _start(script: Path, n: int, **changes: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(script), str(n)],
         env=environment(changes),
+        cwd=script.parent,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -55,7 +58,8 @@ def test_an_array_of_jobs_shares_a_folder(tmp_path: Path, recorder: Recorder) ->
         assert run.address == str(folder)
         with pytest.raises(BusyError), tracking(folder=folder, progress=False):
             pass
-        jobs = [_start(tmp_path / f"job-{n}.py", n, SPEEDY_UTILS_RUN=str(folder)) for n in (10, 20)]
+        names = {10: str(folder), 20: folder.name}  # one from where the job is started
+        jobs = [_start(tmp_path / f"job-{n}.py", n, SPEEDY_UTILS_RUN=name) for n, name in names.items()]
         assert [job.communicate(timeout=240)[1] for job in jobs] == ["", ""]
         report_progress(3)
     assert (recorder.last.done, recorder.last.complete) == (39, True)

@@ -85,6 +85,17 @@ class Counter:
         """Report the items."""
         return self(n)
 
+    @staticmethod
+    def of_none(n: int) -> int:
+        """Report the items."""
+        report_progress(n)
+        return n
+
+    @classmethod
+    def of_class(cls, n: int) -> type:
+        """Report nothing."""
+        return cls
+
 
 class Worker:
     """Counts in a method, as an actor does."""

@@ -193,7 +193,8 @@ class Tracking:
 
         It has the same name and signature, and can be pickled where ``function`` can, also by what joblib,
         Ray and Dask pickle with. A call counts for what is reported in it without a ``desc`` or, if nothing
-        is reported, for one item. Its counts are there once it has returned.
+        is reported, for one item; a loop over no rows is a report. Its counts are there once it has
+        returned.
 
         Args:
             function: A function of any kind, a method, a callable object, what ``ray.remote`` made, or a
@@ -258,7 +259,7 @@ def tracking(
         TypeError: An argument has the wrong type.
         ValueError: An argument has a value that is not allowed.
         BusyError: Once the block is entered: a run that goes on holds ``folder``.
-        OSError: As above: ``folder`` can't be written to.
+        OSError: As above: ``folder`` can't be written to, or holds other files called ``run`` or ``lock``.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor

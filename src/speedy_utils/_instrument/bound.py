@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -12,7 +14,7 @@ from typing import Any
 
 import wrapt
 
-from .._state.ledger import RUN_ITEMS, Count, Key, Metric
+from .._state.ledger import RUN_ITEMS, Count, Key
 from .._state.stages import Stages
 from .._validation import shorten
 from .._worker.channel.calls import ProcessCounts
@@ -108,9 +110,10 @@ def _final_counts(reporter: Reporter, *, returned: bool) -> Mapping[Key, Count]:
         return reporter.capped_counts()
     items = reporter.plain_items()
     if items is not None:
-        return {RUN_ITEMS: (items or 1) if reporter.total is None else reporter.total}
+        least = 0 if reporter.has_reported() else 1
+        return {RUN_ITEMS: (items or least) if reporter.total is None else reporter.total}
     counts = Stages("", None).task_succeeded(reporter.task, reporter.raw_counts(), reporter.total)
-    if reporter.total is None and not any(done for key, done in counts.items() if key.metric is Metric.ITEMS):
+    if reporter.total is None and not reporter.has_reported():
         counts[RUN_ITEMS] = 1
     return counts
 
@@ -141,6 +144,13 @@ class BoundFunction(wrapt.CallableObjectProxy):  # type: ignore[type-arg]  # gen
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         spec = self._self_spec
         return _rebuilt, (spec.function, spec.total, *on_actor(spec.run))
+
+    def __copy__(self) -> BoundFunction:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BoundFunction:
+        spec = self._self_spec
+        return BoundFunction(BoundSpec(copy.deepcopy(spec.function, memo), spec.total, spec.run))
 
 
 def _rebuilt(function: Callable[..., Any], total: Total | None, *address: Any) -> BoundFunction:
@@ -195,10 +205,14 @@ def bind_class(kind: type, total: Total | None, run: RunAddress) -> type:
         "__doc__": kind.__doc__,
     }
     for name in dir(kind):
-        method = getattr(kind, name)
-        if isinstance(method, FunctionType) and (name == "__call__" or not name.startswith("_")):
-            spec = BoundSpec(method, total, run)
-            namespace[name] = functools.wraps(method)(factory_for(method)(spec, method))
+        method = inspect.getattr_static(kind, name)
+        of_class = isinstance(method, (staticmethod, classmethod))
+        function = method.__func__ if of_class else method
+        if isinstance(function, FunctionType) and (name == "__call__" or not name.startswith("_")):
+            counting = functools.wraps(function)(
+                factory_for(function)(BoundSpec(function, total, run), function)
+            )
+            namespace[name] = type(method)(counting) if of_class else counting
     bound: type = meta(kind.__name__, (kind,), namespace)
     copyreg.pickle(meta, functools.partial(_reduce_class, kind, total, run))
     return bound

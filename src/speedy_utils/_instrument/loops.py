@@ -73,7 +73,7 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
         ...     report_progress(len(batch), letters=sum(map(len, batch)))
     """
     tally = _here() or tally_here()
-    if desc is None and type(n) is int and n >= 0 and not counters:
+    if desc is None and type(n) is int and n > 0 and not counters:
         if tally is not None:
             tally.n += n
         return
@@ -91,6 +91,8 @@ def report_progress(n: int = 1, *, desc: str | None = None, **counters: float) -
             tally.take_back(-items)
         if amounts:
             tally.add_to_counters(amounts)
+        elif not items and stage is None:
+            tally.reporter.reported_none = True
         tally.reporter.mark_moved(tally.stage)
 
 

@@ -149,11 +149,19 @@ class _Process:
         self.blocks: dict[str, _Block] = {}
         self.joined: dict[tuple[str, str], ProcessCounts] = {}
         self.sinks: dict[str, Sink] = {}
-        self.named = os.environ.get(context.VARIABLE, "")
+        self.named = _named_folder()
         self.names: dict[str, int | None] = {}
         self.before: str | None = None
         self.said: set[str] = set()
         self.lock = threading.Lock()
+
+
+def _named_folder() -> str:
+    """Return the folder that the environment names; empty if there is none. The program may go elsewhere."""
+    folder = os.environ.get(context.VARIABLE, "")
+    with suppress(OSError):  # the current folder was deleted
+        return folder and os.path.join(os.getcwd(), folder)
+    return folder
 
 
 _process = _Process()

@@ -61,6 +61,7 @@ class Reporter:
         counts_runs: Whether runs that its code starts count for it.
         strict: Whether what can't be counted raises in the user's code, as in a test, and is not left out.
         has_more: Whether there is more to say of it than a number of items of no stage.
+        reported_none: Whether its code has said that no items are done, and nothing else.
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         thread: The thread that works on the task; None before it has started.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
@@ -97,6 +98,7 @@ class Reporter:
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
         self._seen: Mapping[Key, Count] = {}
         self.strict = self.counts_a_part = self.of_process = self.counts_runs = False
+        self.reported_none = False
         self.input: InputRows | None = None
         self.take_backs = 0
         self.has_more, self.capturing = total_is_rows, False
@@ -118,6 +120,11 @@ class Reporter:
         if self.has_more or len(own._parts) > self.capturing:
             return None
         return own.n if not own.n or self.total is None or own.n == self.total else None
+
+    def has_reported(self) -> bool:
+        """Return whether anything was reported, also a loop over no rows, or that no items are done."""
+        own = self.own
+        return bool(own.n or own.used or own._bars is not None or self._stages or self.reported_none)
 
     def restart(self, total: int | None) -> None:
         """Count for the next task, after one that :meth:`plain_items` could say all of.

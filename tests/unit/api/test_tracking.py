@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import os
@@ -129,6 +130,52 @@ def test_calls_of_objects_of_a_bound_class_count() -> None:
         counter = kind(1)
         assert (counter(2), counter.method(3)) == (2, 3)
     assert run.snapshot().done == 3 + 4
+
+
+def test_methods_without_an_object_stay_such_in_a_bound_class() -> None:
+    """Static and class methods are called as before, through an object and the class, and count."""
+    with tracking(progress=False) as run:
+        kind = run.bind(foreign_work.Counter)
+        assert [kind.of_none(3), kind().of_none(4)] == [3, 4]
+        assert [kind.of_class(3), kind().of_class(4)] == [kind, kind]
+    assert run.snapshot().done == 3 + 4 + 2
+
+
+def _report_none(rows: list[int]) -> None:
+    report_progress(len(rows))
+
+
+def _track_none(rows: list[int], desc: str | None = None) -> None:
+    for _ in track(rows, desc=desc):
+        pass
+
+
+def _show_none(rows: list[int]) -> None:
+    for _ in tqdm(rows):
+        pass
+
+
+@pytest.mark.parametrize(
+    "work", [_report_none, _track_none, _show_none, functools.partial(_track_none, desc="Rows")]
+)
+def test_a_bound_call_that_reports_no_items_counts_for_none(work: Callable[[list[int]], None]) -> None:
+    """A file without rows is no item; what is only counted beside items leaves the call to be one."""
+    with tracking(total=1, progress=False) as run:
+        run.bind(work)([])
+        run.bind(report_progress)(0, letters=7)
+    assert (run.snapshot().done, run.snapshot().complete) == (1, True)
+
+
+def test_copies_of_bound_functions_are_bound() -> None:
+    """What copies the objects that hold one, as engines and datasets do, gets one that counts."""
+    with tracking(progress=False) as run:
+        counter = foreign_work.Counter(1)
+        for copied in (copy.copy(run.bind(counter)), copy.deepcopy([run.bind(counter)])[0]):
+            assert copied(2) == 2
+        assert copied.more == 1
+        counter.more = 5
+        assert copied.more == 1
+    assert run.snapshot().done == 6
 
 
 @pytest.mark.parametrize("pickler", [pickle, cloudpickle])

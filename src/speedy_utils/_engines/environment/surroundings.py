@@ -217,7 +217,7 @@ UNNOTICED_S = 0.001
 """Seconds that a task takes at the least which changes the folder, or a variable, by a library of C."""
 
 noted_changes: list[str] = []
-"""What Python code has changed of the folder and the variables of this process, as audit events; of a worker.
+"""The audit event of a change of this worker's folder, or of a variable, by Python code; empty without one.
 
 To ask the system after each of a million tasks takes a microsecond each."""
 
@@ -229,7 +229,7 @@ def _note_changes() -> None:
 
 
 def _note(event: str, _: object) -> None:
-    if event in ("os.chdir", "os.putenv", "os.unsetenv"):
+    if event in ("os.chdir", "os.putenv", "os.unsetenv") and not noted_changes:  # one is enough
         noted_changes.append(event)
 
 

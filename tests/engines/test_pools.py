@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 from support import foreign_work
@@ -53,12 +54,19 @@ def test_processes_that_are_started_in_the_block_need_no_bind(
 
 
 @needs_forks
-def test_a_pool_from_before_the_block_counts_if_bound(recorder: Recorder) -> None:
-    """A bound call brings the way to its run with it, and one that raises counts for what it reported."""
+@pytest.mark.parametrize("named", [False, True])
+def test_a_pool_from_before_the_block_counts_if_bound(
+    named: bool, recorder: Recorder, tmp_path: Path
+) -> None:
+    """A bound call brings the way to its run with it, and one that raises counts for what it reported.
+
+    Also where the next run has the folder of the one before.
+    """
+    folder = tmp_path / "run" if named else None
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
         assert list(pool.map(foreign_work.nothing, ITEMS)) == [*ITEMS]
         for _ in range(2):
-            with tracking(total=36, progress=recorder) as run:
+            with tracking(total=36, progress=recorder, folder=folder) as run:
                 calls = [pool.submit(run.bind(foreign_work.fail_at_three), item) for item in ITEMS]
                 assert [type(call.exception()) for call in calls].count(ValueError) == 1
             assert (recorder.last.done, recorder.last.complete) == (36, True)

@@ -18,7 +18,7 @@ from .._state.ledger import RUN_ITEMS, Count, Key
 from .._state.stages import Stages
 from .._validation import shorten
 from .._worker.channel.calls import ProcessCounts
-from .._worker.context import activate, current, forget
+from .._worker.context import activate, current, deactivate
 from .._worker.joining import RunAddress, counts_for, on_actor, warn_once
 from .._worker.process import in_ray_worker
 from .._worker.reporter import Reporter
@@ -50,7 +50,8 @@ class BoundCall:
         counts = _counts_for(run)
         if counts is None:
             return None
-        reporter = run.reporter(total=self._spec.items(self._args, self._kwargs))
+        total = None if self._spec.total is None else self._spec.items(self._args, self._kwargs)
+        reporter = run.reporter(total=total)
         self.tally, self._counts = reporter.own, counts
         try:
             counts.add(reporter)
@@ -72,10 +73,15 @@ class BoundCall:
         try:
             stop_capturing(reporter)
         finally:
-            forget(reporter)
+            deactivate(reporter)
             counts.failed = counts.failed or kind is not None
+            items = reporter.plain_items() if kind is None else None
+            if items is not None and reporter.total is not None:
+                items = reporter.total
+            elif items == 0 and not reporter.has_reported():
+                items = 1
             try:
-                counts.finish(reporter, _final_counts(reporter, returned=kind is None))
+                counts.finish(reporter, _final_counts(reporter, kind is None) if items is None else items)
             except OSError as failure:
                 warn_once(
                     f"what is counted in this process can't be sent to its run ({type(failure).__name__}: "
@@ -104,14 +110,10 @@ class BoundSpec(TrackedSpec):
         return BoundCall(self, args, kwargs)
 
 
-def _final_counts(reporter: Reporter, *, returned: bool) -> Mapping[Key, Count]:
+def _final_counts(reporter: Reporter, returned: bool) -> Mapping[Key, Count]:
     """Return what a call counts for: if it has returned for its total or, if nothing was reported, for 1."""
     if not returned:
         return reporter.capped_counts()
-    items = reporter.plain_items()
-    if items is not None:
-        least = 0 if reporter.has_reported() else 1
-        return {RUN_ITEMS: (items or least) if reporter.total is None else reporter.total}
     counts = Stages("", None).task_succeeded(reporter.task, reporter.raw_counts(), reporter.total)
     if reporter.total is None and not reporter.has_reported():
         counts[RUN_ITEMS] = 1

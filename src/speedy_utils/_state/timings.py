@@ -67,8 +67,10 @@ class StageClock:
     def timings(self) -> StageTimings:
         """Return the timings for a reader with another clock."""
         now = self._clock()
-        # A copy first: another thread may add a stage meanwhile.
-        return {stage: (now - started, now - moved) for stage, (started, moved) in self._times.copy().items()}
+        timings: dict[Stage, tuple[float, float]] = {}
+        for stage, (started, moved) in self._times.copy().items():  # another thread may add one meanwhile
+            timings[stage] = now - started, now - moved
+        return timings
 
     def moved(self, stage: Stage) -> float:
         """Return when a stage last moved, by the clock; minus infinity if that is not known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from .._interrupts import after_fork_in_child
@@ -53,9 +53,15 @@ def tally_here() -> Tally | None:
 
 
 class counting:  # noqa: N801 - used like a function; as a generator it takes twice as long for each call
-    """Let what happens in this context count for a tally, until the block ends."""
+    """Let what happens in this context count for a tally, until the block ends.
+
+    ``begin`` and ``end`` are for a short call that ends in the context in which it began. They are found
+    here as functions that refer to a ContextVar can't be pickled by value.
+    """
 
     __slots__ = ("_tally", "_token")
+
+    begin, end = current.set, current.reset
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -64,9 +70,10 @@ class counting:  # noqa: N801 - used like a function; as a generator it takes tw
         self._token = current.set(self._tally)
 
     def __exit__(self, *exception: object) -> None:
-        # An abandoned coroutine is closed in another context, which it need not reset.
-        with suppress(ValueError):
+        try:  # noqa: SIM105 - contextlib's suppress takes longer than all the rest
             current.reset(self._token)
+        except ValueError:  # an abandoned coroutine is closed in another context, which it need not reset
+            pass
 
 
 @contextmanager
@@ -88,11 +95,8 @@ def registered(reporter: AnyReporter, sink: Sink | None = None) -> Iterator[None
 
 def forget(reporter: AnyReporter) -> None:
     """Unregister a reporter, and clear the current tally if it belongs to it. Idempotent."""
-    _deactivate(reporter)
+    deactivate(reporter)
     flusher.remove(reporter)
-    # Still set if a KeyboardInterrupt was raised in the end of counting().
-    if (tally := current.get()) is not None and tally.reporter.own is reporter.own:
-        current.set(None)
 
 
 def bind(reporter: AnyReporter, sink: Sink) -> None:
@@ -104,23 +108,25 @@ def bind(reporter: AnyReporter, sink: Sink) -> None:
 
 def unbind(reporter: AnyReporter) -> None:
     """Undo :func:`bind`; the final counts are sent, without waiting for them to arrive."""
-    _deactivate(reporter)
-    if current.get() is reporter.own:
-        current.set(None)
+    deactivate(reporter)
     flusher.remove(reporter, last=True)
 
 
 def activate(reporter: AnyReporter) -> None:
-    """Let threads without a context of their own find a reporter, until :func:`forget`."""
+    """Let threads without a context of their own find a reporter, until :func:`deactivate`."""
     reporter.thread = threading.get_ident()
     _active[reporter] = None
     mark_children(of_tasks=True)
 
 
-def _deactivate(reporter: AnyReporter) -> None:
+def deactivate(reporter: AnyReporter) -> None:
+    """Undo :func:`activate`, and clear the current tally if it belongs to the reporter. Idempotent."""
     _active.pop(reporter, None)
     if not _active:
         mark_children(of_tasks=False)
+    # Still set if a KeyboardInterrupt was raised in the end of counting().
+    if (tally := current.get()) is not None and tally.reporter.own is reporter.own:
+        current.set(None)
 
 
 def _forget_parent() -> None:

@@ -14,22 +14,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 from .._interrupts import after_fork_in_child
-from .._state.ledger import Report
-from .._state.timings import StageTimings
+from .._state.ledger import Report, Task
 from .._validation import shorten
 from . import context
 from .channel.calls import ProcessCounts
 from .channel.children import Children
 from .channel.flusher import Sink
 from .channel.state_file import RUN
-from .channel.writer import FolderSink
+from .channel.writer import FolderSink, is_open
 from .process import in_ray_worker, is_users_handler, repeat_signal
 from .reporter import Reporter
 from .tally import Tally
@@ -85,32 +84,31 @@ class RunAddress(NamedTuple):
 
 
 class _JoinedSink(FolderSink):
-    """A folder that may go before this process does."""
+    """A folder that may go before this process does, or become that of another run."""
 
-    def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:
-        """Write the state of this process, unless its run has ended."""
-        known = [self._reports.get(report.task) for report in reports]
-        try:
-            return super().send(reports, timings, last=last)
-        except FileNotFoundError:
-            if os.path.isdir(self._folder):
-                raise
-        if any(old is None or old.counts != new.counts for old, new in zip(known, reports, strict=True)):
+    def _is_open(self) -> bool:
+        return is_open(self._folder, self._run)
+
+    def _run_has_ended(self, before: Mapping[Task, Report]) -> None:
+        now = self._reports
+        if any(task not in before or now[task].counts != before[task].counts for task in now):
             warn_once(
                 f"the run at {self._folder} has ended: what this process counts from now on is not shown. In "
                 "processes that live longer than a tracking() block, call run.bind(function) of the block "
                 "that is open"
             )
-        _forget_run(self._folder)
-        return True
+        _forget_run(self._run)
 
 
-def _forget_run(folder: str) -> None:
+def _forget_run(run: str) -> None:
     """Send no more to a run that has ended, where nothing counts for it."""
-    for key, counts in list(_process.joined.items()):
-        if key[0] == folder and counts.is_idle:
-            _process.joined.pop(key, None)
-            context.flusher.remove(counts)
+    with _process.lock:
+        joined = [key for key in _process.joined if key[0] == run]
+        ended = [_process.joined.pop(key) for key in joined if _process.joined[key].is_idle]
+        if len(ended) == len(joined):
+            _process.sinks.pop(run, None)
+    for counts in ended:
+        context.flusher.remove(counts)
 
 
 ActorSinks = Callable[[str], Sink]
@@ -136,8 +134,8 @@ class _Process:
 
     Attributes:
         blocks: The blocks that are open in it, by folder, the innermost last.
-        joined: What it counts for other runs, by folder and task; the task is empty for the process itself.
-        sinks: The way to each of these, by folder.
+        joined: What it counts for other runs, by run and task; the task is empty for the process itself.
+        sinks: The way to each of these, by run.
         named: The folder of the run that code without a bound call counts for; empty if there is none.
         names: The folders that this process has named in its environment, the newest last, and the threads
             whose blocks these are; None for what is no block.
@@ -289,30 +287,33 @@ def counts_for(
     """
     if not task and (block := _process.blocks.get(run.folder)) is not None:
         return block.counts
-    key = (run.folder, f"{task} {attempt}" if task else "")
+    key = (run.run, f"{task} {attempt}" if task else "")
     if (known := _process.joined.get(key)) is not None:
         return known
     with _process.lock:
         if (known := _process.joined.get(key)) is not None:
             return known
-        sink = _process.sinks.get(run.folder) or _sink_to(run, actor_sink)
+        sink = _process.sinks.get(run.run) or _sink_to(run, actor_sink)
         if sink is None:
             return None
-        _process.sinks[run.folder] = sink
+        _process.sinks[run.run] = sink
         name = task or (sink.process_name if isinstance(sink, FolderSink) else f"process {os.getpid()}")
         counts = _process.joined[key] = ProcessCounts(name, sink, attempt)
         idle = [key for key, each in _process.joined.items() if key[1] and each.is_idle]
-        left = [(key[0], _process.joined.pop(key)) for key in idle[:-MAX_IDLE]]
+        left = [_process.joined.pop(key) for key in idle[:-MAX_IDLE]]
     context.flusher.add(counts, sink)
-    for folder, each in left:  # they have ended long ago
+    for each in left:  # they have ended long ago
         context.flusher.remove(each)
         if not each.failed:
-            each.close(_process.sinks[folder])
+            each.close()
     return counts
 
 
 def _sink_to(run: RunAddress, actor_sink: ActorSinks | None) -> Sink | None:
-    if os.path.isdir(run.folder):
+    if is_open(run.folder, run.run):
+        for other in _process.sinks.values():
+            if isinstance(other, _JoinedSink):  # perhaps of a run that had the folder before
+                other.look_again()
         return _JoinedSink(run.folder, run.run)
     if run.actor and actor_sink is not None:
         return actor_sink(run.actor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process as _processes
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from types import FrameType
 
 from .._interrupts import after_fork_in_child
 
-_forked = False
+_forked = _ray_worker = False
 _pid = os.getpid()
 
 
@@ -42,10 +43,13 @@ def ray_is_running() -> bool:
 
 def in_ray_worker() -> bool:
     """Return whether this process is a Ray worker, and no fork of one, without importing Ray."""
-    if _forked or not ray_is_running():
+    global _ray_worker
+    if _forked:
         return False
-    ray = sys.modules["ray"]
-    return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+    if not _ray_worker and ray_is_running():
+        ray = sys.modules["ray"]
+        _ray_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    return _ray_worker
 
 
 _TASK_MARK = "speedy_utils_task"
@@ -58,7 +62,8 @@ def mark_children(*, of_tasks: bool) -> None:
     multiprocessing copies the configuration of the current process to each process that it makes, whether it
     forks or spawns them; a plain fork copies it too. It is private, so without it there is no mark.
     """
-    config = getattr(multiprocessing.current_process(), "_config", {})
+    # What multiprocessing.current_process() returns. That is a function more for each short call.
+    config = getattr(getattr(_processes, "_current_process", None), "_config", {})
     if of_tasks:
         config.setdefault(_TASK_MARK, _pid)
     elif config.get(_TASK_MARK) == _pid:  # and not that of the process that has started this one

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .._state.ledger import RUN_ITEMS, Count, Key, Metric, Report, Stage, Task
@@ -55,7 +56,6 @@ class Reporter:
         started: When the attempt began, by that clock.
         own: Counts for no named stage.
         declares_lengths: Whether unnamed loops and calls declare how many items they have, if they know.
-        bar_lines: What its captured tqdm bars say of the lines of their stages.
         input: The rows of the input that the task works on; None if it works on something else.
         of_process: Whether it counts what happens in a process outside all tasks and bound calls.
         counts_runs: Whether runs that its code starts count for it.
@@ -65,9 +65,21 @@ class Reporter:
         counts_a_part: Whether it left a loop early, or went through rows: few items are no batches then.
         thread: The thread that works on the task; None before it has started.
         take_backs: How often the task has taken back what it had counted. It grows once a count is smaller.
-        capturing: Whether bars of tqdm are captured, by a part of ``own``.
         children: What its code's processes count, which is read with its own counts; None if that is nothing.
     """
+
+    # Most attempts leave these as they are, and a short call should have little to set.
+    strict = counts_a_part = of_process = counts_runs = reported_none = False
+    input: InputRows | None = None
+    take_backs = 0
+    thread: int | None = None
+    children: Children | None = None
+    _own_declarations = _own_declarations_by_bars = 0  # how often that was for no named stage
+    _seen: Mapping[Key, Count] = MappingProxyType({})
+    _stack, _stack_at = "", 0.0
+    _left_out: str | None = None
+    _another_loop = ""
+    _reported: tuple[int, Mapping[Key, Count]] = (0, _seen)  # take_backs, and the counts then
 
     def __init__(
         self,
@@ -89,27 +101,22 @@ class Reporter:
         self._stages: dict[str, Tally] = {}
         self._declared: dict[Stage, Count] = {}  # infinite if a loop does not know its length
         self._declared_by_bars: dict[Stage, Count] = {}
-        self._own_declarations = self._own_declarations_by_bars = 0  # how often that was for no named stage
         self._units: dict[Stage, str] = {}
-        self.bar_lines = BarLines()
         self.clock = clock
         self.started = clock()
-        self._stage_clock = StageClock(clock)
         self._moved: dict[Stage, float] = {}  # since the last reading, as far as it was marked
-        self._seen: Mapping[Key, Count] = {}
-        self.strict = self.counts_a_part = self.of_process = self.counts_runs = False
-        self.reported_none = False
-        self.input: InputRows | None = None
-        self.take_backs = 0
-        self.has_more, self.capturing = total_is_rows, False
-        self.thread: int | None = None
-        self.children: Children | None = None
+        self.has_more = total_is_rows
         self._stack_after = stack_after
-        self._stack, self._stack_at = "", 0.0
         self._readings = itertools.count(1)
-        self._left_out: str | None = None
-        self._another_loop = ""
-        self._reported: tuple[int, Mapping[Key, Count]] = (0, {})  # take_backs, and the counts then
+
+    @functools.cached_property
+    def _stage_clock(self) -> StageClock:
+        return StageClock(self.clock)
+
+    @functools.cached_property
+    def bar_lines(self) -> BarLines:
+        """What the captured tqdm bars of the task say of the lines of their stages."""
+        return BarLines()
 
     def plain_items(self) -> int | None:
         """Return the items of a task that has succeeded; None if there is more to say of what it has counted.
@@ -117,7 +124,7 @@ class Reporter:
         Nothing else was counted then, and not more or fewer than the task has, but perhaps none.
         """
         own = self.own
-        if self.has_more or len(own._parts) > self.capturing:
+        if self.has_more or own._parts:
             return None
         return own.n if not own.n or self.total is None or own.n == self.total else None
 

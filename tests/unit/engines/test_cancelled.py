@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.recorder import Recorder, ignore
+from tqdm import std
 
 from speedy_utils import UNFINISHED, Interrupted, Snapshot, multi_process, report_progress
 from speedy_utils._engines.in_process import threads
@@ -24,6 +25,11 @@ from speedy_utils._worker.context import in_task
 from speedy_utils._worker.reporter import Reporter
 from speedy_utils._worker.tally import Tally
 from speedy_utils.testing import RecordingSink
+
+
+def make_bar(total: int) -> None:
+    """Make a bar."""
+    std.tqdm(total=total)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,7 @@ def test_a_task_that_is_cancelled_at_any_moment_is_forgotten(
     monkeypatch.setattr(location, step, interrupt)
     chunk = ChunkReporter(lambda total: Reporter(0, total=total))
     with pytest.raises(Cancelled):
-        run_chunk(abs, [-1], {}, chunk, TaskSettings(), RecordingSink() if sends else None)
+        run_chunk(make_bar, [1], {}, chunk, TaskSettings(), RecordingSink() if sends else None)
     assert not context._active
     assert not context.flusher._routes
     assert not tqdm_capture._tasks

@@ -15,7 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -64,11 +64,11 @@ _FILE_BARS = (
 _enclosing: ContextVar[tuple[CapturedBar, ...]] = ContextVar("speedy_utils_bars", default=())
 """The bars that were made in this context and may still be open: a new bar may be inside them."""
 
-_tasks: dict[Reporter, _TaskBars] = {}
-"""The tasks whose bars are captured."""
+_tasks: dict[Reporter, list[_TaskBars]] = {}
+"""The tasks whose bars are captured, each with its bars once it has made one: most make none."""
 
 _threads_belong_to_task = False
-"""Whether a thread without a context works for the task of this process, as in a Ray worker."""
+"""Whether a thread without a context works for the task of this process, though this is no Ray worker."""
 
 _forked_by_task = False
 """Whether a task forked this process. Then its bars draw nothing, and only its parent counts."""
@@ -81,20 +81,22 @@ class _TaskBars:
     itself: each bar counts for the tally of its stage.
 
     Attributes:
-        outer: Restores the bars around the task.
+        open: The bars, each with whether it was made beside the task's own code.
+        enclosing: Those of its own code that are around what it does now.
     """
 
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.outer = _enclosing.set(())
+    def __init__(self, reporter: Reporter) -> None:
+        self.thread = reporter.thread or threading.get_ident()
         self.stage_limit = StageLimit(MAX_STAGES)
         self.enclosing: tuple[CapturedBar, ...] = ()
-        self.open: dict[CapturedBar, bool] = {}  # each with whether it was made beside the task's own code
+        self.open: dict[CapturedBar, bool] = {}
+        reporter.own.open(self, counts=False)
 
     def capture(self, bar: Any, tally: Tally, *, silent: bool, leave: bool) -> CapturedBar:
         """Let a new bar count for a tally."""
         tally.reporter.has_more = True
-        mine = [captured for captured in _enclosing.get() if not captured.closed]
+        open_here = [captured for captured in _enclosing.get() if not captured.closed]
+        mine = [captured for captured in open_here if captured in self.open]  # and not around the task
         elsewhere = threading.get_ident() != self.thread and not is_awaited_by_worker()
         with bars.lock:
             # A thread that the task started has no context of its own, but it works for the loop that the
@@ -111,9 +113,9 @@ class _TaskBars:
                 leave=leave,
                 on_close=self.discard,
             )
-            _enclosing.set((*mine, captured))
+            _enclosing.set((*open_here, captured))
             if not elsewhere:
-                self.enclosing = _enclosing.get()
+                self.enclosing = (*mine, captured)
                 # In ``tqdm(pool.map(...))`` the threads are at work before the bar is there.
                 for other, beside in list(self.open.items()):
                     if beside:
@@ -141,11 +143,19 @@ class _TaskBars:
             captured.close()
 
 
-def _task_here() -> tuple[_TaskBars, Tally] | None:
-    """Return the task that a bar made here belongs to, and the tally that counts here."""
-    tally = tally_here() if _threads_belong_to_task else current.get()
-    task = _tasks.get(tally.reporter) if tally is not None else None
-    return None if task is None or tally is None else (task, tally)
+def _capturing_tally() -> Tally | None:
+    """Return the tally that a bar made here counts for; None if it is not captured."""
+    tally = tally_here() if _threads_belong_to_task or in_ray_worker() else current.get()
+    return tally if tally is not None and tally.reporter in _tasks else None
+
+
+def _bars_of(reporter: Reporter) -> _TaskBars:
+    """Return the bars of a task."""
+    of_task = _tasks.get(reporter, [])  # it may be ending, as this thread outlives it
+    with bars.lock:
+        if not of_task:
+            of_task.append(_TaskBars(reporter))
+    return of_task[0]
 
 
 def _captured(bar: Any) -> CapturedBar | None:
@@ -159,9 +169,9 @@ def _view(bar: Any) -> Any:
 
 
 def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
-    here = _task_here()
+    tally = _capturing_tally()
     options = options_by_name(args, kwargs)
-    if not (here or _forked_by_task) or options is None or options.get("disable") or is_silenced(options):
+    if not (tally or _forked_by_task) or options is None or options.get("disable") or is_silenced(options):
         original(bar, *args, **kwargs)
         return
     silent, leave = not draws_elsewhere(options), options.get("leave") is not False
@@ -169,9 +179,10 @@ def _init(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) ->
     options["disable"] = False
     if silent:
         silence_bar(bar, options)
+    _patch(std.tqdm, _METHODS)
     original(bar, **options)
-    if here and _captured(bar) is None and not _reads_or_writes_files(bar, options.get("desc")):
-        task, tally = here
+    if tally and _captured(bar) is None and not _reads_or_writes_files(bar, options.get("desc")):
+        task = _bars_of(tally.reporter)
         setattr(bar, _ATTRIBUTE, task.capture(bar, tally, silent=silent, leave=leave))
 
 
@@ -210,12 +221,11 @@ def _close(original: Callable[[Any], None], bar: Any) -> None:
 
 def _init_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
     original(bar, *args, **kwargs)
-    here = _task_here()
-    if here and _captured(bar) is None:
-        task, tally = here
+    tally = _capturing_tally()
+    if tally and _captured(bar) is None:
         view = RayBar(bar)
         setattr(bar, _VIEW, view)
-        captured = task.capture(view, tally, silent=False, leave=True)
+        captured = _bars_of(tally.reporter).capture(view, tally, silent=False, leave=True)
         setattr(bar, _ATTRIBUTE, captured)
         # As tqdm's bars close when they are collected. At the end of the program all tasks have ended.
         weakref.finalize(bar, captured.close, view).atexit = False
@@ -261,16 +271,13 @@ def _patch_tqdm() -> None:
     Code that patches tqdm as well may remove ours with its own patch, or hide it. It is then put on top once
     more. That it may be there twice changes nothing: each of :data:`_METHODS` may run twice for a call.
     """
-    _patch(std.tqdm, _METHODS)
+    if vars(std.tqdm)["__init__"] not in _patches:  # the others are looked at once a bar is made
+        _patch(std.tqdm, _METHODS)
     if (ray_bars := sys.modules.get(MODULE)) is not None:
-        _patch_ray_bars(ray_bars)
-    elif _waits_for_ray_bars.acquire(blocking=False):
-        wrapt.register_post_import_hook(_patch_ray_bars, MODULE)
-
-
-def _patch_ray_bars(module: Any) -> None:
-    if getattr(module, "tqdm", None) is not None:  # another thread may be importing it
-        _patch(module.tqdm, _RAY_BAR_METHODS)
+        if hasattr(ray_bars, "tqdm"):  # another thread may be importing it
+            _patch(ray_bars.tqdm, _RAY_BAR_METHODS)
+    elif not _waits_for_ray_bars.locked() and _waits_for_ray_bars.acquire(blocking=False):
+        wrapt.register_post_import_hook(lambda _: _patch_tqdm(), MODULE)
 
 
 def _patch(bars: type, methods: Mapping[str, Callable[..., Any]]) -> None:
@@ -310,9 +317,7 @@ def _expect_run() -> None:
 
 def _capture_for_good(reporter: Reporter) -> None:
     """Let all bars that are made in this process from now on count for a reporter."""
-    task = _TaskBars()
-    reporter.own.open(task, counts=False)
-    _tasks[reporter] = task
+    _tasks[reporter] = []
 
 
 after_fork_in_child(_after_fork)
@@ -344,28 +349,19 @@ def capturing_tqdm(tally: Tally | None = None) -> Iterator[None]:
 
 def start_capturing(reporter: Reporter) -> None:
     """Do what :func:`capturing_tqdm` does, until :func:`stop_capturing`."""
-    global _threads_belong_to_task
-    _threads_belong_to_task = _threads_belong_to_task or in_ray_worker()
-    task = _TaskBars()
-    reporter.own.open(task, counts=False)
-    reporter.capturing = True
-    _tasks[reporter] = task
+    _tasks[reporter] = []
     _patch_tqdm()
 
 
 def stop_capturing(reporter: Reporter) -> None:
     """End what was begun for a task. Idempotent."""
-    task = _tasks.pop(reporter, None)
-    if task is not None:
+    for task in _tasks.pop(reporter, ()):
         task.close()
         reporter.own.close(task, 0)
-        # A generator may be closed in another context than it was started in. There is nothing to reset then.
-        with suppress(ValueError):
-            _enclosing.reset(task.outer)
-        # Generators may end in another order than they began: these may be bars of one that ended.
+        # A generator may be closed in another context than it was started in.
         _enclosing.set(tuple(captured for captured in _enclosing.get() if not captured.closed))
 
 
 def captured_here() -> bool:
     """Return whether a bar that is made here is captured."""
-    return _task_here() is not None
+    return _capturing_tally() is not None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from ..._state.ledger import ENDED, OF_RUNNING_TASKS, Count, Key, Metric, Report, Task
+from ..._state.ledger import ENDED, OF_RUNNING_TASKS, RUN_ITEMS, Count, Key, Metric, Report, Task
 from ..._state.stage_limit import StageLimit
 from ..._state.timings import StageClock, StageTimings
 from ..reporter import Reporter
@@ -55,10 +55,11 @@ class ProcessCounts:
         self._sink, self._attempt = sink, attempt
         # A handler of SIGTERM may finish a call while this thread finishes another.
         self._lock = threading.RLock()
-        self._finished: Mapping[Key, Count] = {}
+        self._items = 0  # of calls that have counted nothing else
+        self._finished: Mapping[Key, Count] = {}  # what all others count for that have finished
         self._running: dict[Reporter, None] = {}
         self._stage_limit = StageLimit(MAX_STAGES)
-        self._stage_clock = StageClock(clock)
+        self._clock, self._stage_clock = clock, StageClock(clock)
         self._readings = itertools.count(1)
 
     @property
@@ -71,62 +72,73 @@ class ProcessCounts:
         with self._lock:
             self._running[reporter] = None
 
-    def finish(self, reporter: Reporter, counts: Mapping[Key, Count]) -> None:
+    def finish(self, reporter: Reporter, counts: Mapping[Key, Count] | int) -> None:
         """End a call with its final counts, which are written before this returns.
 
         Args:
             reporter: Its reporter.
             counts: What it counts for; those of a call that runs, such as ``TASKS_STARTED``, are left out.
+                Or a number of items of no stage, if that is all.
 
         Raises:
             OSError: They can't be written; they are counted with what is written next.
         """
-        timings = self._stage_limit.timings(reporter.final_timings())
         with self._lock:
-            self._stage_clock.merge(timings)
-            total = self._plus(self._finished, counts, finished=True)
-            self._finished = total
+            if isinstance(counts, int):
+                self._items += counts
+            else:
+                self._finished = self._plus(self._finished, counts, finished=True)
+            own = reporter.own
+            if isinstance(counts, int) and not (own.n or own.used):  # it has reported nothing
+                self._stage_clock.observe(None, reporter.started, self._clock())
+            else:
+                self._stage_clock.merge(self._stage_limit.timings(reporter.final_timings()))
             self._running.pop(reporter, None)
             if self._sink is None:
                 return
-            report, timings = self.report(), self.timings()
+            report, timings = self._state()
         self._sink.send([report], timings, last=True)
 
     def flush(self) -> None:
         """Send the state in this thread, if it can be sent."""
         with suppress(OSError):  # said by the thread that sends
             if self._sink is not None:
-                self._sink.send([self.report()], self.timings(), last=True)
+                report, timings = self._state()
+                self._sink.send([report], timings, last=True)
 
-    def close(self, sink: Sink) -> None:
+    def close(self) -> None:
         """Send the last state of a task that has ended."""
-        report = self.report()
-        if isinstance(sink, FolderSink):
+        report, timings = self._state()
+        if isinstance(self._sink, FolderSink):
             with suppress(OSError):
-                sink.keep(report._replace(reading=FINAL))
-        else:
-            sink.send([report._replace(reading=FINAL)], self.timings(), last=True)
+                self._sink.keep(report._replace(reading=FINAL))
+        elif self._sink is not None:
+            self._sink.send([report._replace(reading=FINAL)], timings, last=True)
 
     def report(self) -> Report:
         """Return the state now. Any thread may call it."""
+        return self._state()[0]
+
+    def timings(self) -> StageTimings:
+        """Return how long ago work on the items of each stage started, and last moved."""
+        return self._state()[1]
+
+    def _state(self) -> tuple[Report, StageTimings]:
         with self._lock:
-            counts, stack, at_work = self._finished, "", False
+            counts, stack, at_work = {**self._finished}, "", False
+            if self._items:
+                counts[RUN_ITEMS] = counts.get(RUN_ITEMS, 0) + self._items
             for reporter in self._running:
                 report = reporter.report()
                 idle = reporter.of_process and not reporter.is_at_work()
                 counts = self._plus(counts, report.counts, idle=idle)
+                self._stage_clock.merge(self._stage_limit.timings(reporter.timings()))
                 if not idle:
                     at_work, stack = True, stack or report.stack
             if not at_work:
-                counts = {**counts, ENDED: 1}
-            return Report(self.task, self._attempt, counts, next(self._readings), stack=stack)
-
-    def timings(self) -> StageTimings:
-        """Return how long ago work on the items of each stage started, and last moved."""
-        with self._lock:
-            for reporter in self._running:
-                self._stage_clock.merge(self._stage_limit.timings(reporter.timings()))
-            return self._stage_clock.timings()
+                counts[ENDED] = 1
+            report = Report(self.task, self._attempt, counts, next(self._readings), None, stack)
+            return report, self._stage_clock.timings()
 
     def _plus(
         self,

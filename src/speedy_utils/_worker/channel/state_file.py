@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
+from ..._interrupts import after_fork_in_child
 from ..._state.ledger import Count, Key, Location, Metric, Report
 from ..._state.timings import StageTimings
-from ..process import process_id
 
 RUN = "run"
 """The file that names the run of a folder: ``{"run": "9f86d081", "host": "node-1", "pid": 4711}``."""
@@ -63,10 +64,31 @@ def encode_state(run: str, reports: Iterable[Report], timings: StageTimings) -> 
         reports: What its tasks have counted.
         timings: How long ago their work on items started, and last moved, by stage.
     """
-    texts = ",".join([_report_text(report) for report in reports])
-    times = ",".join([f"[{_text_of(stage)},{start},{moved}]" for stage, (start, moved) in timings.items()])
-    head = f'{{"run":{_text_of(run)},"host":{_text_of(HOST)},"pid":{process_id()},"written":{time.time()}'
-    return f'{head},"timings":[{times}],"reports":[{texts}]}}\n'.encode("ascii")
+    # Put together by hand: JSONEncoder takes five times as long, and a bound call writes a state each.
+    times = texts = ""
+    for stage, (start, moved) in timings.items():
+        # In microseconds, as it takes longer to write a float that is as exact as can be.
+        times += f"{',' * bool(times)}[{_text_of(stage)},{int(start * 1e6)}e-6,{int(moved * 1e6)}e-6]"
+    for task, attempt, counts, reading, _, stack, position, before, kept in reports:
+        amounts = ""
+        for key, count in counts.items():
+            amounts += f"{',' * bool(amounts)}[{_text_of(key)[1:-1]},{count}]"
+        place = _encode(stack) if stack else '""'
+        known = "null"
+        if before is not None:
+            known = f"[{','.join([f'[{_text_of(key)[1:-1]},{count}]' for key, count in before.items()])}]"
+        own = f"{_text_of(task)},{attempt},[{amounts}],{reading},{place}"
+        texts += f"{',' * bool(texts)}[{own},{position},{known},{kept}]"
+    head, written = _head(run), f"{time.time_ns() // 1000}e-6"
+    return f'{head}{written},"timings":[{times}],"reports":[{texts}]}}\n'.encode("ascii")
+
+
+@functools.lru_cache(maxsize=8)
+def _head(run: str) -> str:
+    return f'{{"run":{_encode(run)},"host":{_encode(HOST)},"pid":{os.getpid()},"written":'
+
+
+after_fork_in_child(_head.cache_clear)
 
 
 def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
@@ -93,18 +115,6 @@ def decode_state(text: bytes, run: str) -> tuple[list[Report], StageTimings]:
     age = max(0.0, time.time() - written) if host == HOST else 0.0
     timings = {_stage(stage): (_number(a) + age, _number(b) + age) for stage, a, b in state["timings"]}
     return reports, timings
-
-
-def _report_text(report: Report) -> str:
-    # Put together by hand: JSONEncoder takes five times as long, and a bound call writes a state each.
-    task, attempt, counts, reading, _, stack, position, before, kept = report
-    known = "null" if before is None else _counts_text(before)
-    own = f"{_text_of(task)},{attempt},{_counts_text(counts)},{reading},{_encode(stack)}"
-    return f"[{own},{position},{known},{kept}]"
-
-
-def _counts_text(counts: Mapping[Key, Count]) -> str:
-    return f"[{','.join([f'[{_text_of(key)[1:-1]},{count}]' for key, count in counts.items()])}]"
 
 
 def _report(

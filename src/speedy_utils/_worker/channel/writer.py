@@ -8,13 +8,12 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..._interrupts import after_fork_in_child
 from ..._state.ledger import Report, Task
 from ..._state.timings import StageTimings
-from ..process import process_id
 from .state_file import HOST, RUN, SUFFIX, UNFINISHED, encode_state
 
 WRITE_INTERVAL_S = 0.1
@@ -63,7 +62,7 @@ class FolderSink:
     @property
     def process_name(self) -> str:
         """The name of this process, unlike that of any other one: ``"node-1/4711-1f2e3d4c"``."""
-        return f"{HOST}/{process_id()}-{_process_id}"
+        return f"{HOST}/{_name}"
 
     def send(self, reports: Sequence[Report], timings: StageTimings, *, last: bool = False) -> bool:  # noqa: ARG002 - each state is whole, the last one too
         """Write the state of some tasks; see :class:`~speedy_utils._worker.channel.flusher.Sink`.
@@ -75,13 +74,17 @@ class FolderSink:
             OSError: The file can't be written.
         """
         with self._lock:
+            before = self._reports
+            self._reports = before.copy()
             for report in reports:
-                known = self._reports.get(report.task)
+                known = before.get(report.task)
                 # Another thread may have read it before, and come later.
                 if known is None or report.attempt != known.attempt or report.reading >= known.reading:
                     self._reports[report.task] = report
             self._timings = timings
-            self._write("", self._reports.values())
+            there = self._write("", self._reports.values())
+        if not there:
+            self._run_has_ended(before)
         return True
 
     def keep(self, report: Report) -> None:
@@ -104,18 +107,42 @@ class FolderSink:
             if self._reports.pop(report.task, None):
                 self._write("", self._reports.values())
 
-    def _write(self, part: str, reports: Iterable[Report]) -> None:
+    def _write(self, part: str, reports: Iterable[Report]) -> bool:
+        """Write a file; return False if the run has ended, as far as this sink is to see that."""
         self._run = self._run or read_run(self._folder)
-        name = f"{self._folder}{os.sep}{process_id()}-{_process_id}{part}"
+        name = f"{self._folder}{os.sep}{_name}{part}"
         state = encode_state(self._run, reports, self._timings)
         # Unknown until it is written: a write that fails may leave a part of a line behind.
         size = self._sizes.pop(name, MAX_APPENDED_BYTES) + len(state)
-        if size > MAX_APPENDED_BYTES or not _append(name + SUFFIX, state):
+        try:
+            file = os.open(name + SUFFIX, _APPEND) if size <= MAX_APPENDED_BYTES else None
+        except FileNotFoundError:  # it was removed
+            file = None
+        if file is not None:
+            _write_all(file, state)
+        elif self._is_open():
             size = len(state)
-            unfinished = f"{name}-{next(_numbers)}{UNFINISHED}"
-            _write_all(os.open(unfinished, _NEW_FILE, 0o600), state)
-            os.replace(unfinished, name + SUFFIX)
+            _replace(name, state)
+        else:
+            return False
         self._sizes[name] = size
+        return True
+
+    def look_again(self) -> None:
+        """Begin a new file with the next state: the folder may be another run's by now."""
+        with self._lock:
+            self._sizes.clear()
+
+    def _is_open(self) -> bool:
+        """Return whether the folder is still that of the run. Asked before each new file."""
+        return True
+
+    def _run_has_ended(self, before: Mapping[Task, Report]) -> None:
+        """Note that it is not.
+
+        Args:
+            before: What was sent before.
+        """
 
     def lost(self) -> bool:
         """Return False: what was written stays."""
@@ -126,14 +153,11 @@ class FolderSink:
         return True
 
 
-def _append(path: str, state: bytes) -> bool:
-    """Add a state to a file; return False if that was removed."""
-    try:
-        file = os.open(path, _APPEND)
-    except FileNotFoundError:
-        return False
-    _write_all(file, state)
-    return True
+def _replace(name: str, state: bytes) -> None:
+    """Put a file with a state in the place of the one that there is."""
+    unfinished = f"{name}-{next(_numbers)}{UNFINISHED}"
+    _write_all(os.open(unfinished, _NEW_FILE, 0o600), state)
+    os.replace(unfinished, name + SUFFIX)
 
 
 def _write_all(file: int, state: bytes) -> None:
@@ -145,8 +169,7 @@ def _write_all(file: int, state: bytes) -> None:
         os.close(file)
 
 
-@functools.lru_cache(maxsize=8)
-def read_run(folder: str) -> str:
+def _read_run(folder: str) -> str:
     """Return the id of the run that a folder belongs to.
 
     Raises:
@@ -157,16 +180,31 @@ def read_run(folder: str) -> str:
     return str(run)
 
 
+read_run = functools.lru_cache(maxsize=8)(_read_run)
+"""The same, for folders that no other run will have."""
+
+
+def is_open(folder: str, run: str) -> bool:
+    """Return whether a folder is that of a run, as far as can be seen."""
+    try:
+        return _read_run(folder) == run
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+
+
 _numbers = itertools.count()
 """Number the files that are written, as a handler of a signal may write another one meanwhile."""
 
-_process_id = uuid.uuid4().hex[:8]
-"""Tells this process from an earlier one with the same number, and from one of another machine."""
+_name = ""
+"""Names this process, apart from earlier ones with its number and those elsewhere: ``4711-1f2e3d4c``."""
 
 
-def _note_fork() -> None:
-    global _process_id
-    _process_id = uuid.uuid4().hex[:8]
+def _name_process() -> None:
+    global _name
+    _name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-after_fork_in_child(_note_fork)
+_name_process()
+after_fork_in_child(_name_process)

@@ -266,7 +266,7 @@ def test_a_bar_that_is_never_closed_counts(sink: RecordingSink) -> None:
     bar.itself = bar  # only the collector finds it
     del bar
     gc.collect()
-    [task] = tqdm_capture._tasks.values()
+    [[task]] = tqdm_capture._tasks.values()
     assert (sink.stages, task.open) == ({"A": 4}, {})
 
 
@@ -285,9 +285,9 @@ def test_bars_that_are_open_when_the_task_ends_count() -> None:
 
 def test_a_bar_a_row_sums_up_and_leaves_nothing(sink: RecordingSink) -> None:
     """The same bar again and again adds to one stage, and takes no memory once it is through."""
-    [task] = tqdm_capture._tasks.values()
     for _ in range(300):
         for _ in std.tqdm("abc", desc="Letters"):
+            [[task]] = tqdm_capture._tasks.values()
             assert len(task.open) == len(task.enclosing) == len(tqdm_capture._enclosing.get()) == 1
         list(std.tqdm(range(2)))
     assert (sink.stages, sink.totals, sink.done) == ({"Letters": 900}, {"Letters": 900}, 600)

@@ -33,7 +33,7 @@ from .data import inherited_places, pickle_mapped
 from .fork_server import ForkServer
 from .output import WorkerOutput
 from .pool import EXIT_TIMEOUT_S, Worker, start_process, wait_for_end
-from .starting import start_context, start_method
+from .starting import allow_files, no_more_workers, start_context, start_method
 from .worker import Ends, Order, ProcessPickler, Shared, note_path
 
 CANCEL_GRACE_S = 1.5
@@ -55,6 +55,7 @@ class ProcessEngine:
         self.workers = work.workers
         self._work = work
         self._method = start_method()
+        allow_files(work.workers)
         self._start_process: Callable[[Ends], Any] | None = None
         self._folder = RunFolder()
         self._reader = FolderReader(self._folder.path, self._folder.run)
@@ -263,7 +264,10 @@ class ProcessEngine:
             # With the first items it is known what workers need.
             context = start_context(self._method, self._shipment.modules)
             self._start_process = partial(start_process, context, self._shared)
-        worker = Worker(self._start_process, self._output)
+        try:
+            worker = Worker(self._start_process, self._output)
+        except OSError as error:
+            raise no_more_workers(error, len(self._workers), self.workers) from error
         self._workers.append(worker)
         return worker
 

@@ -13,6 +13,7 @@ The driver sends one message for each worker, and gets one back::
 
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -70,6 +71,8 @@ class ForkServer:
         answer, files, *_ = socket.recv_fds(self._socket, 256, 1)
         if not files:
             text = answer.decode()
+            if text.isdecimal():  # it is there, and ends as its driver can't have what comes with the answer
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             raise OSError(text) if text else ConnectionResetError("the fork server is gone")
         return ForkedWorker(self, int(answer), Connection(files[0], writable=False))
 

@@ -51,6 +51,10 @@ TIMEOUT_S = 0.2
 """Seconds in which they must begin to wait: one may be showing what was printed last."""
 
 
+FILES, SPARE_FILES = 7, 64
+"""Files that a program has open for each worker, and for all else that it does meanwhile."""
+
+
 def start_method() -> str:
     """Return how worker processes of this program start now.
 
@@ -150,6 +154,38 @@ def _installed(modules: Iterable[str]) -> set[str]:
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+def allow_files(workers: int) -> None:
+    """Let this process have the files open that workers take, as far as the system lets it.
+
+    Most systems let a process have 1,024 until it asks for more: enough for some 150 workers.
+    """
+    try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = len(os.listdir("/proc/self/fd")) + FILES * workers + SPARE_FILES
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (ImportError, OSError, ValueError):  # Windows, or a system that says less
+        return
+
+
+def no_more_workers(error: OSError, started: int, workers: int) -> OSError:
+    """Return the error for a worker that the system has no room for.
+
+    Args:
+        error: The system's.
+        started: How many there are.
+        workers: How many there should be.
+    """
+    return OSError(
+        error.errno,
+        f"the system lets no further worker be started, {started} of {workers} are there ({error}): give a "
+        "smaller num_workers, or raise its limits, by 'ulimit -n' that of files, by 'ulimit -u' of processes",
+    )
 
 
 @contextmanager

@@ -175,3 +175,21 @@ def test_workers_that_are_cancelled_as_they_start_print_nothing(
     """There is no traceback of an interrupt that came before they were ready."""
     done = driver(FAILS_AT_ONCE.format(method))
     assert (done.stdout, done.stderr) == ("failed\n", "")
+
+
+FEW_FILES = """
+import resource
+from speedy_utils import multi_process
+def double(n):
+    return 2 * n
+for hard in (1_000, 50):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
+    print(multi_process(double, range(20), num_workers=20, backend="processes", progress=False)[-1])
+"""
+
+
+def test_workers_may_take_more_files_than_a_program_has_at_first(driver: Callable[..., Any]) -> None:
+    """The limit is raised as far as the system lets it; where that is not enough an error says what to do."""
+    done = driver(FEW_FILES)
+    assert done.stdout.splitlines() == ["38"]
+    assert "of 20 are there ([Errno 24] Too many open files): give a smaller num_workers" in done.stderr

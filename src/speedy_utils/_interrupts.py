@@ -370,6 +370,27 @@ def raise_in_thread(thread: int, error: type[BaseException], *, spare: Collectio
     return may_interrupt(frame) and _async_raise(thread, frame, error)
 
 
+_pending_call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+_pending_calls: list[object] = []
+"""What C code holds no reference to, and has yet to call."""
+
+
+def call_in_main_thread(function: Callable[[], object]) -> None:
+    """Call a function in the main thread before that runs any more Python code, without waiting for it.
+
+    Args:
+        function: The function. What it raises is only printed.
+    """
+
+    def call(_: object) -> int:
+        function()
+        return 0
+
+    _pending_calls.append(pending := _pending_call(call))
+    ctypes.pythonapi.Py_AddPendingCall(pending, None)
+
+
 def _async_raise(thread: int, innermost: FrameType, error: type[BaseException]) -> bool:
     """Raise an exception in a thread, if its innermost frame is still this one.
 

@@ -54,6 +54,23 @@ def test_processes_that_are_started_in_the_block_need_no_bind(
 
 
 @needs_forks
+def test_threads_of_processes_that_a_pool_ends_by_a_signal_count(recorder: Recorder) -> None:
+    """Also those that count first at the same moment, though only the main thread can handle a signal."""
+    with tracking(total=8 * 36, progress=recorder):
+        assert sorted(ENGINES["pool-map"](foreign_work.loop_in_threads, ITEMS)) == [*ITEMS]
+    assert recorder.last.done == 8 * 36
+
+
+@needs_forks
+def test_a_pool_that_outlives_its_block_has_counted_everything(recorder: Recorder) -> None:
+    """Its processes need no ``bind`` if they were started in the block, though they go on after it."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        with tracking(total=36, progress=recorder):
+            assert list(pool.map(foreign_work.loop, ITEMS)) == [*ITEMS]
+        assert (recorder.last.done, recorder.last.complete) == (36, True)
+
+
+@needs_forks
 @pytest.mark.parametrize("named", [False, True])
 def test_a_pool_from_before_the_block_counts_if_bound(
     named: bool, recorder: Recorder, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ def loop(n: int) -> int:
     """Track as many items as ``n`` says."""
     for _ in track(range(n)):
         pass
+    return n
+
+
+def loop_in_threads(n: int) -> int:
+    """Track the items in each of eight threads at once."""
+    together = threading.Barrier(8)
+    threads = [threading.Thread(target=lambda: (together.wait(), loop(n))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return n
 
 

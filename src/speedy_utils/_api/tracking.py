@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib import import_module
@@ -26,8 +27,9 @@ from .._state.timings import StageClock, StageTimings
 from .._validation import checked_count, checked_interval, checked_name, shorten
 from .._worker.channel.calls import ProcessCounts
 from .._worker.channel.folder import RunFolder
+from .._worker.channel.lock import may_run
 from .._worker.channel.reader import FolderReader
-from .._worker.channel.writer import FolderSink
+from .._worker.channel.writer import WRITE_INTERVAL_S, FolderSink
 from .._worker.context import counting, forget
 from .._worker.joining import RunAddress, close_block, open_block
 from .._worker.process import ray_is_running
@@ -69,6 +71,12 @@ class _BlockFeed:
             reports += found
             clock.merge(timings)
         return reports, clock.timings()
+
+    def await_processes(self) -> None:
+        """Wait for what processes that live on have counted outside bound calls, if there are any."""
+        others = set() if self._reader is None else self._reader.processes() - {os.getpid()}
+        if any(map(may_run, others)):
+            time.sleep(2 * WRITE_INTERVAL_S)
 
     def forget(self, task: Task) -> None:
         """Report no more on what has ended for good."""
@@ -118,6 +126,7 @@ class Tracking:
         self._run: Run | None = None
         self._feed: _BlockFeed | None = None
         self._address: RunAddress | None = None
+        self._binds = False
 
     def __enter__(self) -> Tracking:
         if self._run is not None:
@@ -150,7 +159,7 @@ class Tracking:
             stack.callback(close_block, path)
             open_block(path, counts, own, feed.actor_name)
             stack.enter_context(self._run)
-            stack.callback(setattr, feed, "ending", True)
+            stack.callback(self._end_reading, feed)
             # A KeyboardInterrupt may be raised before the blocks below are entered, or while they are left.
             stack.callback(forget, own)
             stack.callback(stop_capturing, own)
@@ -208,7 +217,19 @@ class Tracking:
             ValueError: ``total`` names no parameter of the function, or is negative.
         """
         bound: F = bind(function, total, self._opened())
+        self._binds = True
         return bound
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a tracking() block can't be sent to other processes: send the function that run.bind(function) "
+            "returns here, or run.address"
+        )
+
+    def _end_reading(self, feed: _BlockFeed) -> None:
+        if not self._binds:  # else what was counted is there
+            feed.await_processes()
+        feed.ending = True
 
     def _opened(self) -> RunAddress:
         if self._address is None:

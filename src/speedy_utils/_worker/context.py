@@ -47,8 +47,8 @@ def tally_here() -> Tally | None:
             # running code is its consumer, which must not be counted.
             if reporter.thread != threading.get_ident():
                 return reporter.own
-    if tally is None and process_tally is not None:
-        return process_tally()
+    if tally is None and (of_process := process_tally) is not None:  # another thread may change it
+        return of_process()
     return tally
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from .._interrupts import after_fork_in_child
+from .._interrupts import after_fork_in_child, call_in_main_thread
 from .._state.ledger import Report, Task
 from .._validation import shorten
 from . import context
@@ -140,7 +140,10 @@ class _Process:
         names: The folders that this process has named in its environment, the newest last, and the threads
             whose blocks these are; None for what is no block.
         before: What the environment named before the first of them.
+        own: What code without a bound call counts for; None before it has, or if that run can't be reached.
+        joins: Whether it has begun to count for that run.
         said: What was said already.
+        lock: Held while something is done once.
     """
 
     def __init__(self) -> None:
@@ -150,8 +153,10 @@ class _Process:
         self.named = _named_folder()
         self.names: dict[str, int | None] = {}
         self.before: str | None = None
+        self.own: Tally | None = None
+        self.joins = False
         self.said: set[str] = set()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
 
 def _named_folder() -> str:
@@ -327,14 +332,24 @@ def _sink_to(run: RunAddress, actor_sink: ActorSinks | None) -> Sink | None:
 
 def _tally_of_process() -> Tally | None:
     """Return what counts here for the run that the environment names, or that was open at the fork."""
+    process = _process
+    with process.lock:  # another thread, which counts at the same moment, waits for this one
+        if context.process_tally is _tally_of_process and not process.joins:
+            process.joins = True  # what is called here counts nothing
+            process.own = _join()
+            context.process_tally = lambda: process.own
+        return process.own
+
+
+def _join() -> Tally | None:
     folder = _process.named
     run = None if in_ray_worker() else RunAddress.read(folder)
-    context.process_tally = None  # also if it can't be reached
     if run is None:
         if not in_ray_worker():
             warn_once(
                 f"{context.VARIABLE}={shorten(folder)} names no run that is open: what this process counts "
-                "is not shown"
+                "is not shown. In a pool, or of a fork server, that is older than the tracking() block, call "
+                "run.bind(function) of that; elsewhere let the program with the block start first"
             )
         return None
     counts = counts_for(run)
@@ -343,8 +358,8 @@ def _tally_of_process() -> Tally | None:
     own = run.reporter(of_process=True)
     own.thread = threading.get_ident()
     counts.add(own)
+    counts.flush()  # the run knows of this process before it has counted anything
     context.current.set(own.own)
-    context.process_tally = lambda: own.own
     if run.adopt_tqdm:
         for begin in on_join:
             begin(own)
@@ -366,8 +381,14 @@ def _send_at_end(counts: ProcessCounts) -> None:
     for name in ("multiprocessing.util", "multiprocess.util"):
         if (util := sys.modules.get(name)) is not None:
             util.Finalize(None, _finish, (counts,), exitpriority=-1000)
-    main = threading.current_thread() is threading.main_thread()
-    if main and not is_users_handler(signal.getsignal(signal.SIGTERM)):
+    if threading.current_thread() is threading.main_thread():
+        _handle_sigterm()
+    else:  # which no other thread may do; one that waits for this one does it before it goes on
+        call_in_main_thread(_handle_sigterm)
+
+
+def _handle_sigterm() -> None:
+    if not is_users_handler(signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, _end)
         repeat_signal(signal.SIGTERM, _end)
 
@@ -415,7 +436,9 @@ def _after_fork() -> None:
 
 
 def _expect_run() -> None:
-    context.process_tally = _tally_of_process if _process.named else None
+    process = _process
+    tally = (lambda: process.own) if process.joins else _tally_of_process
+    context.process_tally = tally if process.named else None
 
 
 after_fork_in_child(_after_fork)

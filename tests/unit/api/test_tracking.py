@@ -268,6 +268,8 @@ def test_arguments_are_checked() -> None:
             run.bind(3)
         with pytest.raises(RuntimeError, match="only once"):
             run.__enter__()
+        with pytest.raises(TypeError, match=r"send the function that run\.bind\(function\) returns"):
+            cloudpickle.dumps(lambda: run.snapshot())
 
 
 def test_a_bound_call_after_its_block_works_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

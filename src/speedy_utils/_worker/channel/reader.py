@@ -44,6 +44,13 @@ class FolderReader:
         """Whether there was any state file at the last look."""
         return bool(self._seen)
 
+    def processes(self) -> set[int]:
+        """Return the numbers of the processes that have a file now, on whatever machine."""
+        with suppress(OSError):
+            names = os.listdir(self._folder)
+            return {int(name.partition("-")[0]) for name in names if _STATE.fullmatch(name)}
+        return set()
+
     def collect(self, *, everything: bool = False) -> tuple[Iterable[Report], StageTimings]:
         """Return the reports of the files that have changed since the last call, and the stages' timings.
 

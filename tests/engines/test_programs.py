@@ -51,6 +51,25 @@ def test_a_script_that_starts_python_counts(tmp_path: Path, recorder: Recorder) 
     assert (recorder.last.done, recorder.last.complete) == (36, True)
 
 
+ENDED_WHILE_IT_WRITES = """
+import os, signal, sys, threading
+from speedy_utils import report_progress
+report_progress(3)
+def end(event, arguments):
+    if event == "open" and os.environ["SPEEDY_UTILS_RUN"] in str(arguments[0]):
+        if threading.current_thread() is threading.main_thread():
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.addaudithook(end)
+"""
+
+
+def test_a_signal_while_the_last_state_is_written_loses_nothing(recorder: Recorder) -> None:
+    """A pool may end a process that is about to end by itself, and writes what it has counted."""
+    with tracking(total=3, progress=recorder):
+        subprocess.run([sys.executable, "-c", ENDED_WHILE_IT_WRITES], check=False, timeout=240)
+    assert recorder.last.done == 3
+
+
 def test_an_array_of_jobs_shares_a_folder(tmp_path: Path, recorder: Recorder) -> None:
     """Programs in process groups of their own, which know the folder alone, count for the run that has it."""
     folder = tmp_path / "shared"

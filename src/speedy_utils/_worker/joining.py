@@ -377,7 +377,7 @@ def _send_at_end(counts: ProcessCounts) -> None:
     Children of multiprocessing end by ``os._exit``, after they have run finalizers of their own; so do those
     of its fork ``multiprocess``, which ``datasets`` uses. A pool that is left ends its workers by SIGTERM.
     """
-    atexit.register(counts.flush)
+    atexit.register(_finish, counts)
     for name in ("multiprocessing.util", "multiprocess.util"):
         if (util := sys.modules.get(name)) is not None:
             util.Finalize(None, _finish, (counts,), exitpriority=-1000)

@@ -122,19 +122,19 @@ def test_a_ray_that_wants_a_token_says_how_to_send_it(
     assert done.stderr.count("Authentication token is missing or incorrect") <= 1  # one line of Ray's own
 
 
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float], scheme: str) -> None:
-    """If nothing answers at RAY_ADDRESS the run fails within seconds, and names the address."""
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head-node"])
+def test_a_dead_address_fails_soon(driver: Driver, here: Callable[[float], float], address: str) -> None:
+    """If nothing answers at RAY_ADDRESS, or it is none, the run fails within seconds, and names it."""
     start = time.monotonic()
     done = driver(
         "from speedy_utils import multi_process\nmulti_process(abs, [1])",
-        env={"RAY_ADDRESS": f"{scheme}127.0.0.1:1"},
+        env={"RAY_ADDRESS": address},
     )
     assert time.monotonic() - start < here(20)
     assert done.returncode == 1
     (last,) = done.stderr.strip().splitlines()[-1:]
     assert last.startswith("ConnectionError: ")
-    assert f"RAY_ADDRESS={scheme}127.0.0.1:1" in last
+    assert f"RAY_ADDRESS={address}" in last
     assert "unset RAY_ADDRESS" in last
 
 

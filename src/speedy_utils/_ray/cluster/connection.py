@@ -218,8 +218,13 @@ def _default_environment(name: str, default: str) -> Iterator[None]:
 def _probe(address: str) -> None:
     """Raise a ConnectionError if no Ray answers: ``ray.init`` would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # "auto", or a scheme that only Ray knows
-        return
+    if not port.isdigit():
+        if address == "auto" or "://" in address:  # a scheme that only Ray knows
+            return
+        raise ConnectionError(
+            f"RAY_ADDRESS={address} is no address of a Ray, such as 10.0.0.7:6379: correct it, or unset "
+            "RAY_ADDRESS to run on this machine"
+        )
     try:
         with socket.create_connection((host, int(port)), timeout=ADDRESS_TIMEOUT_S) as connection:
             if "RAY_USE_TLS" not in os.environ:
@@ -227,7 +232,7 @@ def _probe(address: str) -> None:
     except OSError as error:
         raise ConnectionError(
             f"no Ray answers at RAY_ADDRESS={address} ({error}): start a Ray there, or unset RAY_ADDRESS "
-            f"to use a local one"
+            "to run on this machine"
         ) from error
     if not address.startswith("ray://"):
         try:  # `ray.init` would try twenty times

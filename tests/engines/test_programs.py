@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import foreign_work
-from support.programs import environment
+from support.programs import environment, run_program
 from support.recorder import Recorder
 
 from speedy_utils import BusyError, multi_process, report_progress, tracking
@@ -171,3 +171,26 @@ def test_runs_of_bound_calls_count_there(recorder: Recorder) -> None:
         assert pool.submit(work, foreign_work.loop, [10, 20], backend="threads").result() == [10, 20]
     assert (recorder.last.done, recorder.last.complete) == (30, True)
     assert "SPEEDY_UTILS_RUN" not in os.environ
+
+
+UNSENT = """
+import os
+from speedy_utils import tracking
+from speedy_utils._worker.channel import writer
+with tracking(total=9, progress=False, folder="run") as run:
+    bound = run.bind(abs)
+    child = os.fork()
+    if not child:
+        os.mkdir(f"run/{writer._name}.json")  # in the place of its file
+        assert [bound(-n) for n in range(9)] == [*range(9)]
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no forks")
+def test_calls_whose_counts_cant_be_sent_go_on(tmp_path: Path) -> None:
+    """It is said once in a process, not for each call."""
+    done = run_program(tmp_path / "program.py", UNSENT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("can't be sent to its run") == 1, done.stderr

@@ -83,10 +83,18 @@ class BoundCall:
             try:
                 counts.finish(reporter, _final_counts(reporter, kind is None) if items is None else items)
             except OSError as failure:
+                what = failure.strerror or failure  # without the name of a file, which differs each time
                 warn_once(
                     f"what is counted in this process can't be sent to its run ({type(failure).__name__}: "
-                    f"{failure}); its work goes on"
+                    f"{what}); its work goes on"
                 )
+            # A thread that goes on may hold the tally, and so the reporter. Would that hold the tally as
+            # well, each call's would stay until Python collects garbage, and the next ones be made elsewhere.
+            reporter.own = _ended
+
+
+_ended = Reporter("").own
+"""What stands in the reporter of a call that has ended for what it has counted."""
 
 
 class BoundSpec(TrackedSpec):
@@ -123,13 +131,19 @@ def _final_counts(reporter: Reporter, returned: bool) -> Mapping[Key, Count]:
 def _counts_for(run: RunAddress) -> ProcessCounts | None:
     """Return what counts for a run here, under the name of the engine's task, if that may be run again."""
     if in_ray_worker():
-        ray_calls: Any = import_module("speedy_utils._ray.bound_calls")
+        ray_calls = _ray_calls()
         return counts_for(run, *ray_calls.current_task(), actor_sink=ray_calls.actor_sink)
     if (dask_worker := sys.modules.get("distributed.worker")) is not None:
         state = getattr(dask_worker, "thread_state", None)
         if (key := getattr(state, "key", None)) is not None:
             return counts_for(run, f"dask {key}", int(1e9 * getattr(state, "start_time", 0)))
     return counts_for(run)
+
+
+@functools.cache
+def _ray_calls() -> Any:
+    """Return the module for calls on Ray. Nothing here imports Ray without need."""
+    return import_module("speedy_utils._ray.bound_calls")
 
 
 class BoundFunction(wrapt.CallableObjectProxy):  # type: ignore[type-arg]  # generic in stubs only
@@ -189,8 +203,7 @@ def bind(function: Any, total: Total | None, run: RunAddress) -> Any:
     # The class of what it makes of a class has the module of that, and Ray's own among its bases.
     kinds = [kind for kind in type(function).__mro__ if kind.__module__.startswith("ray.")]
     if kinds and not isinstance(function, type):
-        ray_calls: Any = import_module("speedy_utils._ray.bound_calls")
-        return ray_calls.bind_remote(function, total, run)
+        return _ray_calls().bind_remote(function, total, run)
     if isinstance(function, type):
         return bind_class(function, total, run)
     if not callable(function):

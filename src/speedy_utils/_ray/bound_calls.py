@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +24,23 @@ def current_task() -> tuple[str, int]:
 
     Outside a task the name is empty.
     """
-    context = ray.get_runtime_context()
-    task = context.get_task_id()
-    if task is None:
-        return "", 1
-    # Ray has no public name for it.
-    return f"ray {task}", context.worker.core_worker.get_current_task_attempt_number() + 1
+    core_worker = _core_worker()
+    task = core_worker.get_current_task_id()
+    return ("", 1) if task.is_nil() else (_name(task), core_worker.get_current_task_attempt_number() + 1)
+
+
+@functools.cache
+def _core_worker() -> Any:
+    """Return what knows the task that runs here: Ray has no public name for the number of the attempt.
+
+    The public ways to the task itself take twenty functions, for each call of a bound one.
+    """
+    return ray.get_runtime_context().worker.core_worker
+
+
+@functools.lru_cache(maxsize=32)
+def _name(task: Any) -> str:
+    return f"ray {task.hex()}"
 
 
 class _WaitingActorSink(ActorSink):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.process as _processes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from .._interrupts import after_fork_in_child
 
 _forked = _ray_worker = False
+_config: dict[str, Any] | None = None  # of the current process of multiprocessing, once that was looked up
 _pid = os.getpid()
 
 
 def _note_fork() -> None:
-    global _forked, _pid
-    _forked, _pid = True, os.getpid()
+    global _forked, _pid, _config
+    _forked, _pid, _config = True, os.getpid(), None
 
 
 after_fork_in_child(_note_fork)
@@ -62,8 +63,9 @@ def mark_children(*, of_tasks: bool) -> None:
     multiprocessing copies the configuration of the current process to each process that it makes, whether it
     forks or spawns them; a plain fork copies it too. It is private, so without it there is no mark.
     """
-    # What multiprocessing.current_process() returns. That is a function more for each short call.
-    config = getattr(getattr(_processes, "_current_process", None), "_config", {})
+    global _config
+    if (config := _config) is None:
+        config = _config = getattr(multiprocessing.current_process(), "_config", {})
     if of_tasks:
         config.setdefault(_TASK_MARK, _pid)
     elif config.get(_TASK_MARK) == _pid:  # and not that of the process that has started this one

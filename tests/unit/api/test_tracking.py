@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import functools
 import inspect
@@ -10,7 +11,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cloudpickle
@@ -104,6 +105,28 @@ def test_a_bound_call_with_a_total_counts_for_it() -> None:
         with pytest.raises(ValueError, match="three"):
             run.bind(foreign_work.fail_at_three, total=10)(3)
     assert run.snapshot().done == 7 + 6 + 3
+
+
+def test_a_thread_that_outlives_its_bound_call_counts_for_no_other() -> None:
+    """What it reports once the call has returned, or takes back, changes nothing."""
+    with tracking(progress=False) as run, ThreadPoolExecutor(2) as pool:
+        returned = threading.Event()
+
+        def count_later() -> None:
+            assert returned.wait(30)
+            for items in (5, -3):
+                report_progress(items)
+            report_progress(2, desc="Later", words=3)
+
+        def start_thread() -> Future[None]:
+            report_progress(2)
+            return pool.submit(contextvars.copy_context().run, count_later)
+
+        thread = run.bind(start_thread)()
+        returned.set()
+        thread.result(30)
+        run.bind(abs)(-1)
+    assert (run.snapshot().done, run.snapshot().stages) == (3, ())
 
 
 def test_bound_functions_of_all_kinds_stay_what_they_are() -> None:

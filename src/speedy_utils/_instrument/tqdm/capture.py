@@ -220,6 +220,7 @@ def _close(original: Callable[[Any], None], bar: Any) -> None:
 
 
 def _init_ray_bar(original: Callable[..., None], bar: Any, *args: Any, **kwargs: Any) -> None:
+    _patch(sys.modules[MODULE].tqdm, _RAY_BAR_METHODS)
     original(bar, *args, **kwargs)
     tally = _capturing_tally()
     if tally and _captured(bar) is None:
@@ -274,7 +275,8 @@ def _patch_tqdm() -> None:
     if vars(std.tqdm)["__init__"] not in _patches:  # the others are looked at once a bar is made
         _patch(std.tqdm, _METHODS)
     if (ray_bars := sys.modules.get(MODULE)) is not None:
-        if hasattr(ray_bars, "tqdm"):  # another thread may be importing it
+        # Another thread may be importing it.
+        if hasattr(ray_bars, "tqdm") and vars(ray_bars.tqdm)["__init__"] not in _patches:
             _patch(ray_bars.tqdm, _RAY_BAR_METHODS)
     elif not _waits_for_ray_bars.locked() and _waits_for_ray_bars.acquire(blocking=False):
         wrapt.register_post_import_hook(lambda _: _patch_tqdm(), MODULE)

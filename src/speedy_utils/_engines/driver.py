@@ -204,7 +204,8 @@ class Driver:
                 if warning not in self._warned:
                     self._warned.add(warning)
                     logger.warning(warning)
-            refuse_unprepared(outcome.failure)
+            if outcome.failure is not None:
+                refuse_unprepared(outcome.failure)
             ended += self._end(chunk, outcome)
         for each in sorted(ended, key=lambda each: each.failure is not None):  # a failure may raise
             self._stopped = bool(self._finish(each)) or self._stopped
@@ -329,7 +330,7 @@ class _Ends:
 
     def plain(self) -> PlainEnds:
         """Return those that succeeded and counted at most items of no stage."""
-        count = sum(length for _, length in self._ranges)
+        count = sum([length for _, length in self._ranges])
         return PlainEnds(self._ranges, count, self._outcome.items, self._total, self._outcome.seconds)
 
 
@@ -350,9 +351,9 @@ def _warn_of_retry(chunk: Chunk, max_retries: int, failure: Failure) -> None:
     )
 
 
-def refuse_unprepared(failure: Failure | None) -> None:
+def refuse_unprepared(failure: Failure) -> None:
     """Raise a RuntimeError if a worker can't be prepared."""
-    if failure is None or not failure.ends_run:
+    if not failure.ends_run:
         return
     cause = failure.error
     shown = cause is not None and cause.__traceback__ is not None  # by Python, as that of the cause

@@ -17,7 +17,7 @@ from .._validation import shorten
 from .._worker.channel.children import Children
 from .._worker.channel.flusher import Sink
 from .._worker.chunk_reporter import ChunkReporter
-from .._worker.context import counting, forget, registered
+from .._worker.context import counting, forget, register
 from .._worker.context import current as counted_here
 from .._worker.event_loop import awaited
 from .._worker.reporter import Reporter
@@ -213,21 +213,29 @@ def run_chunk(
         outcome.failure = _preparation_failure(error)
         return outcome
     try:
-        with registered(reporter, sink):
-            reporter.begin(items)
-            while reporter.left:
-                if _run_tasks(
-                    *(function, kwargs, reporter, settings, outcome, renew, retries, on_stuck, note),
-                    in_caller=in_caller,
-                ):
-                    break
-    finally:  # once more, see _interrupts
-        if note is not None:
-            note.clear()
-        outcome.items, outcome.seconds = reporter.plain_items, reporter.seconds()
-        stop_capturing(reporter.current)
-        forget(reporter)
+        register(reporter, sink)
+        reporter.begin(items)
+        while reporter.left:
+            if _run_tasks(
+                *(function, kwargs, reporter, settings, outcome, renew, retries, on_stuck, note),
+                in_caller=in_caller,
+            ):
+                break
+    finally:
+        try:
+            _end_chunk(reporter, outcome, note)
+        except BaseException:  # once more, see _interrupts
+            _end_chunk(reporter, outcome, note)
+            raise
     return outcome
+
+
+def _end_chunk(reporter: ChunkReporter, outcome: ChunkOutcome, note: NoteFile | None) -> None:
+    if note is not None:
+        note.clear()
+    outcome.items, outcome.seconds = reporter.plain_items, reporter.seconds()
+    stop_capturing(reporter.current)
+    forget(reporter)
 
 
 def _run_tasks(

@@ -24,6 +24,10 @@ PARTS = 16
 """Into how many chunks a lost one is split: after two or three losses the task that ends workers is alone."""
 
 
+_NEW = Chunk(0, 1, ())
+"""What chunks of new tasks are like."""
+
+
 class Tasks:
     """The tasks that were not started yet, or are to start again.
 
@@ -48,8 +52,9 @@ class Tasks:
         self._again: list[tuple[Chunk, Failure | None]] = []
         self._later: list[tuple[float, int, Chunk]] = []  # a heap, by when they are due
         self._order = itertools.count()
-        # What was read, or handed back; each with the items that have not been started.
-        self._waiting: list[tuple[Chunk, deque[Any]]] = []
+        # What was read, or handed back: a chunk that is like it, and the items that have not been started
+        # with the number of their first task.
+        self._waiting: list[tuple[Chunk, int, deque[Any]]] = []
 
     def next(self, workers: int) -> tuple[Chunk, Failure | None] | None:
         """Return the next chunk to start, with the failure after which it starts again; None for none.
@@ -66,9 +71,9 @@ class Tasks:
             items = self._read_items(size)
             if not items:
                 return None
-            self._waiting.append((Chunk(self._read, 1, ()), items))
+            self._waiting.append((_NEW, self._read, items))
             self._read += len(items)
-        chunk, items = self._waiting.pop()
+        like, first, items = self._waiting.pop()
         # The value of a reference comes with the task, as an argument of its own.
         if not is_plain(islice(items, size)):
             size = next((at for at, item in enumerate(islice(items, size)) if is_ref(item)), size) or 1
@@ -76,10 +81,10 @@ class Tasks:
             taken = [*items]
         else:
             taken = [items.popleft() for _ in range(size)]
-            self._waiting.append((replace(chunk, task=chunk.task + len(taken)), items))
+            self._waiting.append((like, first + size, items))
         if self._left is not None:
             self._left -= len(taken)
-        return self._chunk(chunk, chunk.task, taken), None
+        return self._chunk(like, first, taken), None
 
     def _read_items(self, size: int) -> deque[Any]:
         """Read the items of a chunk; fewer if that takes long, as it may read files and workers wait."""
@@ -127,7 +132,7 @@ class Tasks:
 
     def hand_back(self, chunk: Chunk, place: int) -> None:
         """Let the tasks of a chunk that have not begun be started next, from a place on."""
-        self._waiting.append((replace(chunk, task=chunk.task + place), deque(chunk.items[place:])))
+        self._waiting.append((chunk, chunk.task + place, deque(chunk.items[place:])))
         if self._left is not None:
             self._left += len(chunk.items) - place
 
@@ -137,4 +142,4 @@ class Tasks:
 
     def _chunk(self, like: Chunk, first: int, items: Sequence[Any]) -> Chunk:
         totals = None if self._totals is None else self._totals[first : first + len(items)]
-        return replace(like, task=first, items=items, totals=totals)
+        return Chunk(first, like.attempt, items, totals, like.uncounted)

@@ -15,7 +15,6 @@ from .._engines.cpus import cpus
 from .._engines.environment.surroundings import Surroundings
 from .._engines.environment.thread_limits import ThreadLimits
 from .._engines.limits.failure import Failure
-from .._engines.payload.refs import is_ref
 from .._engines.payload.results import Sent, unpack_outcome
 from .._engines.per_worker import CLOSE_TIMEOUT_S, maker_of
 from .._engines.task import Chunk, ChunkOutcome
@@ -169,8 +168,8 @@ class RayEngine:
         arguments = self._shipment.arguments(chunk, shared=shared)
         ref = (self._bound if self.ahead else self._task).remote(*arguments)
         self._chunks[ref] = chunk
-        if is_ref(chunk.items[0]):
-            self._item_refs[ref] = chunk.items[0]
+        if len(arguments) > 2:  # the item is a reference
+            self._item_refs[ref] = arguments[2]
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for a chunk to end, half a second at most."""
@@ -290,11 +289,11 @@ class RayEngine:
         new = {name: text for name, text in sent.differences if name not in self._differences}
         self._differences |= new.keys()
         outcome = unpack_outcome(sent)
+        outcome.warnings = (*outcome.warnings, *new.values())
         outcome.failure = outcome.failure and self._explained(outcome.failure)
         for place, other in outcome.others.items():
             if other.failure is not None:
                 outcome.others[place] = replace(other, failure=self._explained(other.failure))
-        outcome.warnings = (*outcome.warnings, *new.values())
         return outcome
 
     def _explained(self, failure: Failure) -> Failure:

@@ -16,8 +16,7 @@ import sys
 import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from threading import get_ident
 from typing import Any
@@ -90,8 +89,9 @@ class RunLogs:
 
     def expect(self, pid: int, out: int, err: int) -> None:
         """Note how much an attempt that has ended has printed: its process, and the bytes."""
-        self._printed[str(pid), False] += out
-        self._printed[str(pid), True] += err
+        if out or err:
+            self._printed[str(pid), False] += out
+            self._printed[str(pid), True] += err
 
     def wait(self) -> None:
         """Wait until all that was expected has come, or for a moment: it may come late, or not at all."""
@@ -248,29 +248,32 @@ _line_streams: dict[str, LineStream] = {}
 its stream (https://github.com/python/cpython/issues/130163): were it freed meanwhile, that would crash."""
 
 
-@contextmanager
-def whole_lines() -> Iterator[None]:
+class whole_lines:  # noqa: N801 - used like a function; as a generator it takes twice as long for each task
     """Let each line that the block prints reach the log file of this worker in one write.
 
     Ray reads the file at any moment, and shows as a line what it finds.
     """
-    for name in ("stdout", "stderr"):
-        stream, kept = getattr(sys, name), _line_streams.get(name)
-        if kept is None or kept.__wrapped__ is not stream:
-            kept = _line_streams[name] = LineStream(stream)
-        setattr(sys, name, kept)
-    try:
-        yield
-    finally:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        for name in ("stdout", "stderr"):
+            stream, kept = getattr(sys, name), _line_streams.get(name)
+            if kept is None or kept.__wrapped__ is not stream:
+                kept = _line_streams[name] = LineStream(stream)
+            setattr(sys, name, kept)
+
+    def __exit__(self, *exception: object) -> None:
         for name, kept in _line_streams.items():
             if getattr(sys, name) is kept:
                 setattr(sys, name, kept.__wrapped__)
-            kept.flush_all()
+            if kept._self_begun:
+                kept.flush_all()
 
 
 def log_sizes() -> tuple[int, int]:
-    """Return the sizes of the files that the streams of this worker lead to; 0 where that is no file."""
-    try:
-        return os.fstat(1).st_size, os.fstat(2).st_size
+    """Return how much the streams of this worker have written into files; 0 where they lead to none."""
+    try:  # a call of fstat takes five times as long
+        return os.lseek(1, 0, os.SEEK_CUR), os.lseek(2, 0, os.SEEK_CUR)
     except OSError:  # closed by code of the user's
         return 0, 0

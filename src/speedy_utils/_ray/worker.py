@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import ray
 from ray import cloudpickle
 
-from .._engines.environment.surroundings import Surroundings
+from .. import __version__
+from .._engines.environment.surroundings import Applied, Surroundings
 from .._engines.limits.failure import Failure
 from .._engines.limits.retries import RetryPolicy
 from .._engines.limits.task_note import NoteFile
@@ -27,14 +28,15 @@ from .._engines.payload.pickling import ProjectPickler
 from .._engines.payload.rebuild import begin_run, program_main, take_differences
 from .._engines.payload.results import Sent, as_sent, pack_outcome, sent_size, unread
 from .._engines.payload.shipment import Packed
-from .._engines.per_worker import close_instance, make_instance
+from .._engines.per_worker import close_instance, make_instance, maker_of
 from .._engines.task import ChunkOutcome, TaskSettings, chunk_reporter, run_chunk
-from .._interrupts import note_interrupts
+from .._interrupts import forget_interrupts, note_interrupts
 from .._validation import first_line
 from .._worker import context
 from .._worker.channel.children import Children
 from .._worker.channel.flusher import Sink
-from .._worker.joining import children_counted
+from .._worker.context import VARIABLE
+from .._worker.process import process_id
 from ..errors import NotSharedError
 from .client import worker_address, worker_node
 from .logs import log_sizes, whole_lines
@@ -62,7 +64,6 @@ class TaskArguments(NamedTuple):
     """What a Ray task gets for a chunk, as a plain tuple, or as its pickle where Ray need not pickle it.
 
     Attributes:
-        version: The version of this package in the program.
         run: Names what the tasks share.
         shared: How many references lead to that.
         task: The first task.
@@ -72,7 +73,6 @@ class TaskArguments(NamedTuple):
         packed: Else a list of them, packed; None for an item that is a reference of Ray's.
     """
 
-    version: str
     run: bytes
     shared: int
     task: int
@@ -93,8 +93,10 @@ class _Shared(NamedTuple):
 
     function: Callable[..., Any]
     kwargs: Mapping[str, Any]
+    makes: bool
     sink: Sink
-    surroundings: Surroundings
+    surroundings: Applied
+    children: Children | None
     settings: TaskSettings
     retries: RetryPolicy
     note: NoteFile | None
@@ -107,6 +109,10 @@ _cache: dict[bytes, _Shared] = {}
 
 _definitions: set[bytes] = set()
 """In a worker: which further definitions of that run have been read."""
+
+
+_run: Callable[..., Sent | bytes | None] | None = None
+"""What :func:`run_in_worker` calls, once it is known to be of the version of the program."""
 
 
 def run_in_worker(
@@ -128,26 +134,23 @@ def run_in_worker(
         What the task sends, pickled if Ray need not do that, or what is wrong with the worker. None if it has
         not read what tasks share, and has done nothing.
     """
-    import pickle
-
-    if isinstance(arguments, bytes):
-        fields: tuple[Any, ...] = pickle.loads(arguments)  # noqa: S301 - the run's own
-    else:
-        fields = arguments
-    version = fields[0]
-    try:
-        from speedy_utils import __version__ as found
-        from speedy_utils._ray.worker import run_shared_chunk
-    except ImportError as error:
-        found = str(error)
-    else:
-        if found == version:
-            return run_shared_chunk(shared_refs, fields, value)
-        found = f"it has version {found}"
+    global _run
+    if _run is None:
+        try:
+            from speedy_utils import __version__ as found
+            from speedy_utils._ray.worker import run_shared_chunk
+        except ImportError as error:
+            found = str(error)
+        else:
+            if found == __version__:
+                _run = run_shared_chunk
+            found = f"it has version {found}"
+    if _run is not None:
+        return _run(shared_refs, arguments, value)
     import socket
 
     return (
-        f"a Ray worker on {socket.gethostname()} lacks speedy_utils {version} ({found}): call "
+        f"a Ray worker on {socket.gethostname()} lacks speedy_utils {__version__} ({found}): call "
         'ray.init(runtime_env={"py_modules": [speedy_utils]}) before the run, or install it on every node'
     )
 
@@ -156,15 +159,16 @@ run_in_worker.__module__ = "__main__"  # what is defined there is pickled by val
 
 
 def run_shared_chunk(
-    shared_refs: Sequence[Any], arguments: tuple[Any, ...], value: Any
+    shared_refs: Sequence[Any], arguments: bytes | tuple[Any, ...], value: Any
 ) -> Sent | bytes | None:
     """Run a chunk; the arguments are those of :func:`run_in_worker`."""
-    _, run, number, task, attempt, totals, items, packed = TaskArguments(*arguments)
+    fields: tuple[Any, ...] = pickle.loads(arguments) if isinstance(arguments, bytes) else arguments  # noqa: S301 - the run's own
+    run, number, task, attempt, totals, items, packed = fields
     if not shared_refs and (run not in _cache or number - 1 > len(_definitions)):
         return None
-    before = log_sizes()
+    out_before, err_before = log_sizes()
     size = sent_size(items or (), None if packed is None else Packed(*packed))
-    note_interrupts()
+    forget_interrupts()
     try:
         shared = _shared_by(run, shared_refs)
     except ray.exceptions.RayError:
@@ -174,11 +178,10 @@ def run_shared_chunk(
     # A worker process runs one task after another. If an earlier one has bound it and not unbound it, threads
     # of this task would find two tasks to count for.
     unbind_thread()
-    settings = shared.settings
-    children = _children()
-    surrounded = shared.surroundings.applied()
-    with whole_lines(), surrounded as renew, program_main(), children_counted(children):
-        make_instance(shared.function, shared.kwargs)  # no part of the attempt: there is no reporter yet
+    settings, children = shared.settings, shared.children
+    with whole_lines(), shared.surroundings as renew, program_main():
+        if shared.makes:
+            make_instance(shared.function, shared.kwargs)  # no part of the attempt: there is no reporter yet
         began = time.monotonic()
         try:
             items = Packed(*packed).load() if packed is not None else [value] if items is None else items
@@ -201,7 +204,7 @@ def run_shared_chunk(
                 unbind_thread()
 
             try:
-                with signalling_main_thread() if limited else nullcontext():
+                with signalling_main_thread() if limited else _NOTHING:
                     run_chunk(
                         *(*work, reporter, settings, shared.sink, outcome),
                         renew=begin_next,
@@ -212,17 +215,23 @@ def run_shared_chunk(
                 if not outcome.values:
                     raise
                 outcome.failure = Failure("the worker was interrupted", worker_lost=True)
-        _name_unsuited_node(outcome)
+        if outcome.failure is not None or outcome.others:
+            _name_unsuited_node(outcome)
         with context.flusher.sending_outcome(reporter, shared.sink) as ended:
             sent = pack_outcome(RayPickler, outcome, worker_address())
-            ended.sending_s = _storing_time(sent)
+            returned = sent.size()
+            ended.sending_s = returned / STORED_BYTES_PER_S
     outcome = sent.outcome
     outcome.seconds = time.monotonic() - began
-    outcome.size = size + sent.size()
+    outcome.size = size + returned
     outcome.warnings = tuple(shared.warnings)  # once: with the first outcome of this worker
     shared.warnings.clear()
-    out, err = (max(0, size - old) for size, old in zip(log_sizes(), before, strict=True))
-    return as_sent(sent._replace(differences=take_differences(), printed=(os.getpid(), out, err)))
+    out, err = log_sizes()
+    printed = process_id(), max(0, out - out_before), max(0, err - err_before)
+    return as_sent(Sent(*sent[:4], take_differences(), printed))
+
+
+_NOTHING = nullcontext()
 
 
 @cache
@@ -240,7 +249,7 @@ def _children() -> Children | None:
 def close_shared() -> None:
     """Close what this worker has made for the last run."""
     for shared in _cache.values():
-        with whole_lines(), shared.surroundings.applied(), program_main():
+        with whole_lines(), shared.surroundings, program_main():
             close_instance(shared.function, shared.kwargs)
 
 
@@ -259,11 +268,6 @@ def _name_unsuited_node(outcome: ChunkOutcome) -> None:
             outcome.others[place] = replace(other, failure=named(other.failure))
 
 
-def _storing_time(sent: Sent) -> float:
-    """Return the seconds that Ray may need to store an outcome."""
-    return sent.size() / STORED_BYTES_PER_S
-
-
 def _shared_by(run: bytes, refs: Sequence[Any]) -> _Shared:
     """Return what tasks share, read when it is first asked for."""
     if run not in _cache:
@@ -276,7 +280,7 @@ def _shared_by(run: bytes, refs: Sequence[Any]) -> _Shared:
     shared = _cache[run]
     for ref in refs[1:]:
         if ref.binary() not in _definitions:
-            with shared.surroundings.applied(), program_main():
+            with shared.surroundings, program_main():
                 ray.get(ref).load()
             _definitions.add(ref.binary())
     return shared
@@ -284,13 +288,21 @@ def _shared_by(run: bytes, refs: Sequence[Any]) -> _Shared:
 
 def _read_shared(ref: Any) -> _Shared:
     begin_run()
+    note_interrupts()
     *packed, sinks, program, settings, name = ray.get(ref)
+    children = _children()
     surroundings = _for_this_worker(program)
-    with surroundings.applied(), program_main():  # modules are imported when the function is read
+    if children is not None:  # processes that tasks start find it
+        surroundings = replace(surroundings, variables={**surroundings.variables, VARIABLE: children.path})
+    applied = surroundings.applied()
+    with applied, program_main():  # modules are imported when the function is read
         function, kwargs, retries = (each.load() for each in ray.get(packed))
     sink = sinks[uuid.uuid4().int % len(sinks)]  # any: `random` is the user's, and may be seeded
     note = note_file(name) if name else None
-    return _Shared(function, kwargs, sink, surroundings, settings, retries, note, _warnings(surroundings))
+    return _Shared(
+        *(function, kwargs, maker_of(function, kwargs) is not None, sink, applied, children),
+        *(settings, retries, note, _warnings(surroundings)),
+    )
 
 
 def _warnings(surroundings: Surroundings) -> list[str]:

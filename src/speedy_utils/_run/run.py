@@ -154,7 +154,8 @@ class Run:
             totals: The items of each; None if that is not known.
         """
         with self._lock:
-            self._ledger.merge([Report(first, attempt, {})])
+            if attempt > 1:  # else it is known once it reports
+                self._ledger.merge([Report(first, attempt, {})])
             now = self._seen_time(self._clock())
             self._running.start_chunk(first, attempt, totals, items, now)
 
@@ -207,7 +208,7 @@ class Run:
             self._warn_of_left_out(each.counts or {})
         messages: list[str] = []
         with self._lock:
-            last, sums = self._ledger.last(first), self._ledger.sums
+            last, sums = (self._ledger.last(first), self._ledger.sums) if ends else ({}, {})
             self._retries += retries
             dropped = self._ledger.drop(first, next_attempt)
             known, count = self._running.end(first), 0
@@ -231,7 +232,8 @@ class Run:
                 self._stage_clock.merge({None: (plain.seconds, 0.0)})
                 count += plain.tasks
             ended = len(ends) + (0 if plain is None else plain.tasks)
-            if interrupted and dropped is not None and dropped.position == ended and isinstance(first, int):
+            dropped = dropped or Report(first, 1, {})
+            if interrupted and dropped.position == ended and isinstance(first, int):
                 stopped = dropped._replace(task=first + ended, position=0, before=None)
                 self._ledger.merge([stopped._replace(attempt=max(stopped.attempt, next_attempt))])
             if known is not None and count:
@@ -356,6 +358,7 @@ class Run:
 
     def _stop_tasks(self) -> None:
         """Let the tasks that are still running at the end count for what they have done."""
+        self._ledger.merge(Report(each.task, each.attempt, {}) for each in self._running)
         sums = self._ledger.sums
         for report in list(self._ledger.running()):
             final = self._stages.task_failed(report.task, report.counts, sums)

@@ -7,8 +7,7 @@ A thread that a task starts by itself has none: it counts for the task of this p
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from .._interrupts import after_fork_in_child
@@ -76,21 +75,31 @@ class counting:  # noqa: N801 - used like a function; as a generator it takes tw
             pass
 
 
-@contextmanager
-def registered(reporter: AnyReporter, sink: Sink | None = None) -> Iterator[None]:
+def register(reporter: AnyReporter, sink: Sink | None) -> None:
+    """Do what :class:`registered` does, until :func:`forget`."""
+    activate(reporter)
+    if sink is not None:
+        flusher.add(reporter, sink)
+
+
+class registered:  # noqa: N801 - as above
     """Let threads without a context of their own find a reporter, until the block ends.
 
     Args:
         reporter: The reporter of a task.
         sink: Where its counts are sent while it works; None if a feed of this process reads them.
     """
-    activate(reporter)
-    if sink is not None:
-        flusher.add(reporter, sink)
-    try:
-        yield
-    finally:
-        forget(reporter)
+
+    __slots__ = ("_reporter", "_sink")
+
+    def __init__(self, reporter: AnyReporter, sink: Sink | None = None) -> None:
+        self._reporter, self._sink = reporter, sink
+
+    def __enter__(self) -> None:
+        register(self._reporter, self._sink)
+
+    def __exit__(self, *exception: object) -> None:
+        forget(self._reporter)
 
 
 def forget(reporter: AnyReporter) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -87,36 +87,63 @@ class LoggingSettings:
             loguru,
         )
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Let them hold in this process for the block, unless it has set up its own logging.
+    def applied(self) -> AppliedLogging:
+        """Return what lets them hold in this process for a block."""
+        return AppliedLogging(self)
 
-        What the block sets itself lasts.
-        """
-        if self.loguru is not None:
-            _set_loguru_level(int(min(self.loguru, _SILENT)))
+
+class AppliedLogging:
+    """Lets settings hold in this process for a block, unless it has set up its own logging.
+
+    What the block sets itself lasts. Other blocks may follow.
+
+    Args:
+        settings: The settings.
+    """
+
+    def __init__(self, settings: LoggingSettings) -> None:
+        self._settings = settings
+        self._loggers: list[tuple[logging.Logger, int]] | None = None
+        self._handler: logging.Handler | None = None
+        self._changed: list[tuple[logging.Logger, int, int]] = []
+        self._former: tuple[logging.Handler | None, int] | None = None  # if anything was changed
+
+    def __enter__(self) -> None:
+        """Set the levels, the format and what is disabled."""
+        settings, manager = self._settings, logging.root.manager
+        if settings.loguru is not None:
+            _set_loguru_level(int(min(settings.loguru, _SILENT)))
         if logging.root.handlers:
-            yield
             return
-        manager = logging.root.manager
-        former = logging.lastResort, manager.disable
-        loggers = [(logging.getLogger(name or None), level) for name, level in self.levels.items()]
-        changed = [(known, known.level, level) for known, level in loggers if known.level != level]
-        _set_levels([(known, level) for known, _, level in changed])
-        handler = logging.lastResort
-        if self.formatter is not None:
-            # What logging uses where there is no handler. Were it one of the root's, basicConfig() in a task
-            # would do nothing.
-            handler = logging.lastResort = _WorkerHandler(self)
-        manager.disable = disabled = self.disabled or manager.disable
-        try:
-            yield
-        finally:
-            if logging.lastResort is handler:
-                logging.lastResort = former[0]
-            if manager.disable == disabled:
-                manager.disable = former[1]
-            _set_levels([(known, before) for known, before, level in changed if known.level == level])
+        if self._loggers is None:
+            self._loggers = [
+                (logging.getLogger(name or None), level) for name, level in settings.levels.items()
+            ]
+            if settings.formatter is not None:
+                # What logging uses where there is no handler. Were it one of the root's, basicConfig() in a
+                # task would do nothing.
+                self._handler = _WorkerHandler(settings)
+        self._changed = [
+            (known, known.level, level) for known, level in self._loggers if known.level != level
+        ]
+        disabled = manager.disable
+        if not self._changed and self._handler is None and settings.disabled in (logging.NOTSET, disabled):
+            return
+        self._former = logging.lastResort, disabled
+        _set_levels([(known, level) for known, _, level in self._changed])
+        logging.lastResort = self._handler or logging.lastResort
+        manager.disable = settings.disabled or disabled
+
+    def __exit__(self, *exception: object) -> None:
+        """Let hold what held before. Idempotent."""
+        if self._former is None:
+            return
+        (handler, disabled), manager, self._former = self._former, logging.root.manager, None
+        if self._handler is not None and logging.lastResort is self._handler:
+            logging.lastResort = handler
+        if manager.disable == (self._settings.disabled or disabled):
+            manager.disable = disabled
+        _set_levels([(known, before) for known, before, level in self._changed if known.level == level])
 
 
 def _set_levels(levels: Sequence[tuple[logging.Logger, int]]) -> None:

@@ -18,12 +18,12 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..._worker.context import VARIABLE as RUN_VARIABLE
 from .logging_settings import LoggingSettings
@@ -163,54 +163,107 @@ class Surroundings:
         """Return the folder if this machine does not have it, so that tasks stay in the worker's own."""
         return None if self.folder is None or os.path.isdir(self.folder) else self.folder
 
-    @contextmanager
-    def applied(self) -> Iterator[Callable[[], None]]:
-        """Let them hold in this process for the block, and then what held before.
+    def applied(self) -> Applied:
+        """Return what lets them hold in this process for a block."""
+        return Applied(self)
 
-        What the block itself changes lasts, as in any worker process: the variables that it sets, and the
-        entries that it adds to ``sys.path``. But the program's folder and variables are set anew each time.
+
+class Applied:
+    """Lets surroundings hold in this process for a block, and then what held before.
+
+    What the block itself changes lasts, as in any worker process: the variables that it sets, and the
+    entries that it adds to ``sys.path``. But the program's folder and variables are set anew each time.
+
+    It may be entered again, for the next task, which may take less time than to look at all of this. So it
+    remembers what the worker had, and what it has made of that.
+
+    Args:
+        program: The surroundings.
+    """
+
+    def __init__(self, program: Surroundings) -> None:
+        self._program, self._logs = program, program.logs.applied()
+        self._variables = {**program.variables, **program.threads.variables()}
+        # Without the encoding of names and values, which takes a microsecond for each three.
+        environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+        encode = str if environment is os.environ else os.environ.encodekey
+        self._look = partial(map, environment.get, [*map(encode, self._variables)])
+        self._own_look: list[Any] | None = None
+        self._set_look: list[Any] | None = None
+        self._own_variables: Variables = {}
+        self._changed: list[tuple[str, str | None, str | None]] = []  # names, the program's and own values
+        self._own_path: list[str] | None = None
+        self._path: list[str] = []
+        self._own_folder = self._folder = program.folder
+        self._began = 0.0
+
+    def __enter__(self) -> Callable[[], None]:
+        """Let them hold.
 
         Returns:
-            What sets these two anew within the block, between two tasks: if something is noted in
-            ``noted_changes``, or if a task took longer than ``UNNOTICED_S``.
+            What sets the folder and the variables anew within the block, between two tasks: if something is
+            noted in ``noted_changes``, or if a task took longer than ``UNNOTICED_S``.
         """
-        folder = None if self.folder is None else _current_folder()
-        self.threads.set_in_libraries()
-        wanted = {**self.variables, **self.threads.variables()}
-        variables = {name: os.environ.get(name) for name in wanted}
-        own = list(sys.path)
-        merged = self.paths.merged(own, own_first=self.own_paths_first)
+        program, look, path = self._program, [*self._look()], list(sys.path)
+        if program.threads.cores:
+            program.threads.set_in_libraries()
+        self._own_folder = self._folder = None if program.folder is None else _current_folder()
+        if look != self._own_look:
+            self._own_variables = own = {name: os.environ.get(name) for name in self._variables}
+            both = ((name, value, own[name]) for name, value in self._variables.items())
+            self._changed = [each for each in both if each[1] != each[2]]
+            self._own_look = look
+        if path != self._own_path:
+            self._path = program.paths.merged(path, own_first=program.own_paths_first)
+            self._own_path = path
         try:
-            if self.folder != folder and self.folder is not None:
+            if program.folder is not None and program.folder != self._own_folder:
                 with suppress(OSError):  # this machine does not have it: see missing_folder
-                    os.chdir(self.folder)
-            _set_variables(wanted)
-            sys.path[:] = merged
-            with self.logs.applied():
-                yield self._renewal()
+                    os.chdir(program.folder)
+                    self._folder = program.folder
+            for name, value, _ in self._changed:
+                _set_variable(name, value)
+            if self._set_look is None:
+                self._set_look = [*self._look()]
+            sys.path[:] = self._path
+            self._logs.__enter__()
+            _note_changes()
+            noted_changes.clear()
+            self._began = time.monotonic()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.renew
+
+    def __exit__(self, *exception: object) -> None:
+        """Let hold what held before."""
+        changed = bool(noted_changes) or time.monotonic() - self._began > UNNOTICED_S
+        try:
+            self._logs.__exit__()
         finally:
-            added = {*merged} - {*own}
-            sys.path[:] = own if sys.path == merged else [each for each in sys.path if each not in added]
-            _set_variables(variables)
-            if folder is not None and folder != _current_folder():
+            own, path = self._own_path or [], self._path
+            if sys.path == path:
+                sys.path[:] = own
+            else:
+                added = {*path} - {*own}
+                sys.path[:] = [each for each in sys.path if each not in added]
+            if (look := [*self._look()]) == self._set_look:
+                for name, _, value in self._changed:
+                    _set_variable(name, value)
+            elif look != self._own_look:
+                _set_variables(self._own_variables)
+            if (folder := self._own_folder) is not None and (changed or folder != self._folder):
                 with suppress(OSError):
                     os.chdir(folder)
 
-    def _renewal(self) -> Callable[[], None]:
-        """Return what sets the folder and the variables as they are now."""
-        variables = self.variables  # without limits, which hold for libraries as they are loaded
-        folder = None if self.folder is None else _current_folder()
-
-        def renew() -> None:
-            _set_variables(variables)
-            if folder is not None and _current_folder() != folder:
-                with suppress(OSError):  # a task has removed it
-                    os.chdir(folder)
-            noted_changes.clear()  # these are among them
-
-        _note_changes()
-        noted_changes.clear()
-        return renew
+    def renew(self) -> None:
+        """Set the folder and the variables as the block began with them."""
+        _set_variables(self._program.variables)  # not the limits, which hold for libraries as they are
+        if self._folder is not None and _current_folder() != self._folder:
+            with suppress(OSError):  # a task has removed it
+                os.chdir(self._folder)
+        noted_changes.clear()  # these are among them
+        self._began = 0.0  # the end of the block looks for itself
 
 
 UNNOTICED_S = 0.001
@@ -243,14 +296,17 @@ def _current_folder() -> str | None:
 def _set_variables(variables: Variables) -> None:
     """Set or remove environment variables, those that differ."""
     for name, value in variables.items():
-        if os.environ.get(name) == value:
-            continue
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
-        if name == "TZ" and hasattr(time, "tzset"):  # it is read when the process starts, or by this
-            time.tzset()
+        if os.environ.get(name) != value:
+            _set_variable(name, value)
+
+
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = value
+    if name == "TZ" and hasattr(time, "tzset"):  # it is read when the process starts, or by this
+        time.tzset()
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:

@@ -7,7 +7,8 @@ import pickle
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ..._validation import first_line, shorten
@@ -43,8 +44,10 @@ class Sent(NamedTuple):
 
     def size(self) -> int:
         """Return the bytes of what the function returned, as far as they are known."""
-        packed = sum(each.size() for each in (self.values, *self.each) if each is not None)
-        return packed + sent_size(self.outcome.values)
+        size = sent_size(self.outcome.values)
+        if self.values is not None or self.each:
+            size += sum(each.size() for each in (self.values, *self.each) if each is not None)
+        return size
 
 
 MAX_PICKLED_BYTES = 100_000
@@ -53,10 +56,22 @@ MAX_PICKLED_BYTES = 100_000
 
 def as_sent(sent: Sent) -> Sent | bytes:
     """Return what Ray sends: a pickle where it need not make one itself, which takes ten times as long."""
-    packed = [each for each in (sent.values, *sent.each, *sent.errors.values()) if each is not None]
-    if sent.outcome.size > MAX_PICKLED_BYTES or any(each.buffers or each.carried for each in packed):
+    if sent.outcome.size > MAX_PICKLED_BYTES:
         return sent
-    return pickle.dumps(sent, pickle.HIGHEST_PROTOCOL)
+    packed = [each for each in (sent.values, *sent.each, *sent.errors.values()) if each is not None]
+    if packed and any(each.buffers or each.carried for each in packed):
+        return sent
+    # Of a plain tuple: to pickle objects by their classes takes several times as long.
+    return pickle.dumps((_fields(sent.outcome), *sent[1:]), pickle.HIGHEST_PROTOCOL)
+
+
+_fields = attrgetter(*(each.name for each in fields(ChunkOutcome)))
+
+
+def read_sent(data: bytes) -> Sent:
+    """Return what was sent, from what :func:`as_sent` has made of it."""
+    outcome, *others = pickle.loads(data)  # noqa: S301 - the run's own
+    return Sent(ChunkOutcome(*outcome), *others)
 
 
 def sent_size(values: Sequence[Any], packed: Packed | None = None) -> int:
@@ -84,12 +99,13 @@ def pack_outcome(pickler: type[ProjectPickler], outcome: ChunkOutcome, address: 
         reason = f"{failure.reason} [{address}]" if failure.worker_lost else failure.reason
         return replace(failure, reason=reason, error=None)
 
-    others = {
-        place: replace(other, failure=other.failure and without_error(place, other.failure))
-        for place, other in outcome.others.items()
-    }
-    values, failure = outcome.values, outcome.failure
-    outcome = replace(outcome, others=others, failure=failure and without_error(len(values), failure))
+    values, others, failure = outcome.values, outcome.others, outcome.failure
+    if others or failure is not None:
+        others = {
+            place: replace(other, failure=other.failure and without_error(place, other.failure))
+            for place, other in others.items()
+        }
+        outcome = replace(outcome, others=others, failure=failure and without_error(len(values), failure))
     if PLAIN_TYPES.issuperset(map(type, values)):
         return Sent(outcome, errors=errors)
     outcome.values = [None] * len(values)

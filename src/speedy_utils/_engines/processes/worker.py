@@ -26,7 +26,7 @@ from ..._interrupts import delaying_ctrl_c, note_interrupts
 from ..._worker.channel.children import Children
 from ..._worker.channel.writer import FolderSink
 from ..._worker.joining import children_counted
-from ..environment.surroundings import Surroundings
+from ..environment.surroundings import Applied, Surroundings
 from ..limits.failure import Failure
 from ..limits.retries import RetryPolicy
 from ..limits.task_note import NoteFile
@@ -217,8 +217,14 @@ def _run(order: Order, shared: Shared, tasks: Connection, children: Children | N
 @contextmanager
 def _as_program(shared: Shared) -> Iterator[Callable[[], None]]:
     """Let the user's code find what the program has around it."""
-    with shared.surroundings.applied() as renew, nullcontext() if shared.inherited else program_main():
+    with _surroundings(shared) as renew, nullcontext() if shared.inherited else program_main():
         yield renew
+
+
+@functools.cache
+def _surroundings(shared: Shared) -> Applied:
+    """Return what lets the program's surroundings hold for a chunk."""
+    return shared.surroundings.applied()
 
 
 @functools.lru_cache(maxsize=1)

@@ -53,12 +53,12 @@ _connecting = threading.Lock()
 
 def own_cpus() -> int:
     """Return the CPUs of the Ray that :func:`connect` has started; 0 if the Ray in use is not ours."""
-    return _own_cpus if current_node() is _own_node is not None else 0
+    return _own_cpus if _own_node is not None and current_node() is _own_node else 0
 
 
 def own_death() -> str:
     """Return what has died of the Ray that :func:`connect` has started; empty if it lives or is not ours."""
-    return death_of(_own_node) if own_cpus() else ""
+    return death_of(_own_node) if _own_node is not None and own_cpus() else ""
 
 
 def running_cpus() -> int:

@@ -117,7 +117,8 @@ class SilenceWatch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home, self._dead_nodes, self._clock = home, dead_nodes, clock
-        self._tasks = RunningTasks()
+        self._new: dict[Task, tuple[int, float]] = {}  # attempts, and when they were handed over
+        self._known = RunningTasks()
         self._lock = threading.Lock()  # the poller reads while the driver submits
         self._read_at = clock()
         self._now = 0.0  # time in which there were readings: without any, no worker is silent
@@ -130,11 +131,13 @@ class SilenceWatch:
     def start(self, task: Task, attempt: int) -> None:
         """Note that an attempt is handed to a worker."""
         with self._lock:
-            self._tasks.start(task, attempt, None, None, self._now)
+            self._new[task] = attempt, self._now
 
     def end(self, task: Task) -> None:
         """Note that an attempt was answered, or is given up."""
         with self._lock:
+            if self._new.pop(task, None) is not None and not self._troubles:
+                return  # as most short ones
             self._tasks.end(task)
             running = {id(each) for each in self._tasks} if self._troubles else ()
             self._troubles = {
@@ -142,6 +145,14 @@ class SilenceWatch:
                 for key, trouble in self._troubles.items()
                 if any(id(each) in running for each in trouble.tasks)
             }
+
+    @property
+    def _tasks(self) -> RunningTasks:
+        """What is known of the attempts; nothing is made of those that end before it is asked for."""
+        for task, (attempt, now) in self._new.items():
+            self._known.start(task, attempt, None, None, now)
+        self._new.clear()
+        return self._known
 
     def unread_for(self) -> float:
         """Return the seconds since the last reading."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..._engines.limits.failure import Failure, plain_text
 from ..._engines.payload.refs import ValueLostError, resolve
-from ..._engines.payload.results import Sent
+from ..._engines.payload.results import Sent, read_sent
 from ..._engines.task import Chunk, ChunkOutcome
 from ..._state.ledger import Task
 from ..._validation import first_line
@@ -67,8 +66,7 @@ def sent_by(ref: Any, item: Any) -> Sent | None:
 def _read(sent: Sent | bytes | str | None) -> Sent | None:
     """Return what a Ray task has sent, from what ``run_in_worker`` returns."""
     if isinstance(sent, bytes):
-        read: Sent = pickle.loads(sent)  # noqa: S301 - the run's own
-        return read
+        return read_sent(sent)
     return _failed(Failure(sent)) if isinstance(sent, str) else sent
 
 

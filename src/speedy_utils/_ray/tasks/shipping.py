@@ -7,7 +7,6 @@ from typing import Any
 
 import ray
 
-from ... import __version__
 from ..._engines.base import WorkSpec
 from ..._engines.payload.refs import is_ref
 from ..._engines.payload.shipment import Shipment, is_plain
@@ -61,7 +60,7 @@ class TaskShipment:
         elif not is_plain(chunk.items):
             items, packed = None, self._pack_items(list(chunk.items))
         refs = self._refs  # packing may have added some
-        known = __version__, self._key, len(refs)
+        known = self._key, len(refs)
         sent = TaskArguments(*known, chunk.task, chunk.attempt, chunk.totals, items, packed).as_sent()
         return (sent, refs, *value) if shared else (sent,)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..._state.ledger import ENDED, Report, Task
@@ -104,17 +103,17 @@ class Flusher:
         with self._lock:
             self._routes[reporter] = _Route(sink)
             self._ended = None  # a worker gets its next task once its last outcome has arrived
-            self._start_thread()
+            if self._thread is None:
+                self._start_thread()
 
     def _start_thread(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the system's limit of threads; the work matters more
-                logger.warning("progress is not sent before tasks have ended: %s", error)
-            else:
-                self._thread = thread
+        thread = threading.Thread(target=self._run, name="speedy_utils-flusher", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system's limit of threads; the work matters more
+            logger.warning("progress is not sent before tasks have ended: %s", error)
+        else:
+            self._thread = thread
 
     def remove(self, reporter: Counted, *, last: bool = False) -> None:
         """Stop sending a reporter's counts.
@@ -128,8 +127,7 @@ class Flusher:
         if route is not None and last:
             route.flush(reporter, self._clock(), final=True)
 
-    @contextmanager
-    def sending_outcome(self, reporter: AnyReporter, sink: Sink) -> Iterator[EndedTask]:
+    def sending_outcome(self, reporter: AnyReporter, sink: Sink) -> EndedTask:
         """Send word that this process is there while it packs an outcome, and later that its task has ended.
 
         Most outcomes arrive at once, and the process gets its next task: then nothing is sent.
@@ -139,16 +137,15 @@ class Flusher:
             sink: Where its counts went.
 
         Returns:
-            Where to note in the block how long the outcome may be under way.
+            A context manager in whose block the outcome is packed: where to note how long that may be under
+            way.
         """
-        ended = EndedTask(reporter, sink, self._clock() + MAX_PACKING_S)
+        ended = EndedTask(reporter, sink, self._clock)
         with self._lock:
             self._ended = ended
-            self._start_thread()
-        try:
-            yield ended
-        finally:
-            ended.due = self._clock() + END_DELAY_S + ended.sending_s
+            if self._thread is None:
+                self._start_thread()
+        return ended
 
     def flush(self) -> None:
         """Send what has changed. Called by the thread; a test may call it too."""
@@ -220,10 +217,16 @@ class EndedTask:
         due: When to say that it has ended.
     """
 
-    def __init__(self, reporter: AnyReporter, sink: Sink, due: float) -> None:
-        self._reporter, self._route = reporter, _Route(sink)
+    def __init__(self, reporter: AnyReporter, sink: Sink, clock: Callable[[], float]) -> None:
+        self._reporter, self._route, self._clock = reporter, _Route(sink), clock
         self.sending_s = 0.0
-        self.due = due
+        self.due = clock() + MAX_PACKING_S
+
+    def __enter__(self) -> EndedTask:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.due = self._clock() + END_DELAY_S + self.sending_s
 
     def flush(self, now: float) -> bool:
         """Send that this process is there, or that the task has ended; return whether to send no more."""

@@ -80,6 +80,29 @@ def test_all_is_set_anew_between_two_tasks(tmp_path: Path, monkeypatch: pytest.M
     assert len(os.listdir("/dev/fd")) == open_files
 
 
+def test_a_block_leaves_what_the_worker_had_before_that_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where something else has run between two tasks, what that has left is there after the second."""
+    monkeypatch.setenv("CHANGED", "own")
+    (tmp_path / "program").mkdir()
+    block = Surroundings(f"{tmp_path}/program", {"CHANGED": "program"}, SearchPath(("/program",))).applied()
+    own = list(sys.path)
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for change in (lambda: None, lambda: sys.path.append("/task"), lambda: os.environ.pop("CHANGED")):
+            os.chdir(folder)
+            monkeypatch.setenv("CHANGED", name)
+            sys.path[:] = [*own, name]
+            with block:
+                assert (os.getcwd(), os.environ["CHANGED"]) == (f"{tmp_path}/program", "program")
+                assert sys.path == ["/program", *own, name]
+                change()
+            assert (Path.cwd(), os.environ["CHANGED"]) == (folder, name)
+            assert sys.path[: len(own) + 1] == [*own, name]
+
+
 def test_what_a_task_adds_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that a task adds to the import path, and variables that it sets, stay in its worker."""
     monkeypatch.delenv("TASK", raising=False)

@@ -101,12 +101,14 @@ def test_a_failed_task_is_raised_or_yielded(backend: str) -> None:
             raise ValueError("three")
         return item
 
-    with pytest.raises(TaskError, match="three"):
-        list(multi_process_iter(call, range(5), backend=backend, num_workers=1))
+    calls = [(item,) for item in range(5)]
+    with pytest.raises(TaskError, match="three") as raised:
+        list(multi_process_iter(call, calls, star=True, backend=backend, num_workers=1))
+    assert raised.value.item == (3,)
     results = list(multi_process_iter(call, range(5), backend=backend, num_workers=1, on_error="continue"))
     assert results[:3] + results[4:] == [0, 1, 2, 4]
     assert isinstance(results[3], TaskError)
-    assert results[3].index == 3
+    assert (results[3].index, results[3].item) == (3, 3)
 
 
 def test_an_error_of_the_source_comes_after_the_results_before_it(recorder: Recorder) -> None:

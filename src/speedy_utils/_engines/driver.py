@@ -19,7 +19,7 @@ from .base import Engine
 from .chunk_sizes import ChunkSizes
 from .limits.failure import Failure
 from .payload.unsent import UnsentItemError
-from .task import Chunk, ChunkOutcome, Outcome
+from .task import Arguments, Chunk, ChunkOutcome, Outcome
 from .task_queue import Tasks
 
 logger = logging.getLogger("speedy_utils")
@@ -58,8 +58,9 @@ class Ended(NamedTuple):
             item: What it calls its item, if not by the item itself.
         """
         failure = self.failure or Failure("")
+        known = self.item.item if isinstance(self.item, Arguments) else self.item
         error = TaskError(
-            *(self.first if index is None else index, self.item if item is None else item, self.attempts),
+            *(self.first if index is None else index, known if item is None else item, self.attempts),
             *(failure.reason, failure.traceback),
         )
         error.__cause__ = failure.error

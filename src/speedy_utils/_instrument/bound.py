@@ -228,7 +228,13 @@ def bind_class(kind: type, total: Total | None, run: RunAddress) -> type:
                 factory_for(function)(BoundSpec(function, total, run), function)
             )
             namespace[name] = type(method)(counting) if of_class else counting
-    bound: type = meta(kind.__name__, (kind,), namespace)
+    try:
+        bound: type = meta(kind.__name__, (kind,), namespace)
+    except Exception as error:  # code of the class, or of its own type, may refuse it
+        raise TypeError(
+            f"bind() can't make a class of {kind.__qualname__} whose calls count ({error}): bind the "
+            "functions that use it"
+        ) from error
     copyreg.pickle(meta, functools.partial(_reduce_class, kind, total, run))
     return bound
 

@@ -289,6 +289,8 @@ def test_arguments_are_checked() -> None:
     with tracking(progress=False) as run:
         with pytest.raises(TypeError, match="needs a function or a class"):
             run.bind(3)
+        with pytest.raises(TypeError, match=r"can't make a class of bool .*bind the functions that use it"):
+            run.bind(bool)
         with pytest.raises(RuntimeError, match="only once"):
             run.__enter__()
         with pytest.raises(TypeError, match=r"send the function that run\.bind\(function\) returns"):

@@ -13,7 +13,8 @@ from typing import Any
 
 from .._interrupts import after_fork_in_child
 
-_forked = _ray_worker = False
+_forked = False
+_ray_worker: bool | None = None  # until Ray is imported
 _config: dict[str, Any] | None = None  # of the current process of multiprocessing, once that was looked up
 _pid = os.getpid()
 
@@ -47,9 +48,12 @@ def in_ray_worker() -> bool:
     global _ray_worker
     if _forked:
         return False
-    if not _ray_worker and ray_is_running():
-        ray = sys.modules["ray"]
-        _ray_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    if _ray_worker is None:
+        ray = sys.modules.get("ray")
+        if ray is None:
+            return False
+        # Ray connects its workers before they run any code, so it stays as it is. To ask takes six functions.
+        _ray_worker = ray_is_running() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
     return _ray_worker
 
 

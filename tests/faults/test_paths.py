@@ -297,7 +297,7 @@ def test_the_sources_unpickle_only_what_an_engine_brings() -> None:
     assert Counter(each for each in found if each[1] != "json.loads") == {
         ("folder.py", "pickle.loads"): 1,  # results in a checkpoint, a folder that the user has to trust
         ("rebuild.py", "pickle.loads"): 1,  # what Ray has brought
-        ("outcomes.py", "pickle.loads"): 1,  # what Ray has brought from a task
+        ("results.py", "pickle.loads"): 1,  # what Ray has brought from a task
         ("worker.py", "pickle.loads"): 1,  # what Ray has brought to a task
         ("data.py", "pickle.loads"): 1,  # what a worker's pipe has brought, and its function
     }

@@ -262,8 +262,13 @@ def under_faults(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
         return outside.actors[-1]
 
     thread = threading.Thread(target=outside.run)
+
+    def no_folder(_: str) -> Any:
+        raise OSError("there is no place for it")
+
     with monkeypatch.context() as patch:
         patch.setattr(live_counts, "start_actor", create_and_note)
+        patch.setattr(live_counts, "NearbyFolder", no_folder)  # in which one node's workers count without it
         thread.start()
         try:
             yield

@@ -121,7 +121,10 @@ class ProcessCounts:
 
     def timings(self) -> StageTimings:
         """Return how long ago work on the items of each stage started, and last moved."""
-        return self._state()[1]
+        with self._lock:
+            for reporter in self._running:
+                self._stage_clock.merge(self._stage_limit.timings(reporter.timings()))
+            return self._stage_clock.timings()
 
     def _state(self) -> tuple[Report, StageTimings]:
         with self._lock:
@@ -132,13 +135,12 @@ class ProcessCounts:
                 report = reporter.report()
                 idle = reporter.of_process and not reporter.is_at_work()
                 counts = self._plus(counts, report.counts, idle=idle)
-                self._stage_clock.merge(self._stage_limit.timings(reporter.timings()))
                 if not idle:
                     at_work, stack = True, stack or report.stack
             if not at_work:
                 counts[ENDED] = 1
             report = Report(self.task, self._attempt, counts, next(self._readings), None, stack)
-            return report, self._stage_clock.timings()
+            return report, self.timings()
 
     def _plus(
         self,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._validation import refuse_too_long
 from .lock import LEASE, LOCK, hold_folder
-from .state_file import BEGINNING, HOST, RUN, UNFINISHED
+from .state_file import BEGINNING, HOST, RUN, STATE_NAME, UNFINISHED
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -37,8 +37,8 @@ _RUN, _NEW = f"{_PREFIX}run-", f"{_PREFIX}new-"
 
 _LONGEST = len("/0123456789-01234567-0123456789-0123456789.new")
 
-_STATE = re.compile(r"\d+-[0-9a-f]{8}(-\d+)?\.json|\d+-[0-9a-f]{8}(-\d+){1,2}\.new")
-"""The names of state files."""
+_UNFINISHED_NAME = re.compile(rf"\d+-[0-9a-f]{{8}}(-\d+){{1,2}}{re.escape(UNFINISHED)}")
+"""The names of state files that are being written."""
 
 _ABANDONED_AFTER_S = 60.0
 """Seconds after which a folder that its driver has not made ready is taken for abandoned."""
@@ -164,7 +164,8 @@ class RunFolder:
     def _remove_files(self) -> None:
         with suppress(OSError):
             for name in os.listdir(self.path):
-                if (name == RUN or _STATE.fullmatch(name)) and _is_of_run(self.path / name):
+                named = name == RUN or STATE_NAME.fullmatch(name) or _UNFINISHED_NAME.fullmatch(name)
+                if named and _is_of_run(self.path / name):
                     with suppress(OSError):
                         (self.path / name).unlink()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ..._state.ledger import Report, Stage
 from ..._state.timings import StageTimings
-from .state_file import RUN, SUFFIX, decode_state
+from .state_file import RUN, STATE_NAME, decode_state
 
 logger = logging.getLogger("speedy_utils")
 
@@ -20,9 +19,6 @@ MAX_FILE_BYTES = 4_000_000
 """Bytes of a state file that are read at most: fifty stages of a task take some 10 kB."""
 
 _READ_BYTES = 1 << 16
-
-_STATE = re.compile(rf"\d+-.+{re.escape(SUFFIX)}")
-"""The names of state files. Others in a folder that users have named are theirs."""
 
 
 class FolderReader:
@@ -48,7 +44,7 @@ class FolderReader:
         """Return the numbers of the processes that have a file now, on whatever machine."""
         with suppress(OSError):
             names = os.listdir(self._folder)
-            return {int(name.partition("-")[0]) for name in names if _STATE.fullmatch(name)}
+            return {int(name.partition("-")[0]) for name in names if STATE_NAME.fullmatch(name)}
         return set()
 
     def collect(self, *, everything: bool = False) -> tuple[Iterable[Report], StageTimings]:
@@ -87,7 +83,7 @@ class FolderReader:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     name = entry.name
-                    if not _STATE.fullmatch(name):
+                    if not STATE_NAME.fullmatch(name):
                         continue
                     with suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)

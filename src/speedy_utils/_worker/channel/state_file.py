@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -35,6 +36,9 @@ BEGINNING = b'{"run":'
 
 SUFFIX = ".json"
 """What the names of state files end with."""
+
+STATE_NAME = re.compile(rf"\d+-[0-9a-f]{{8}}(-\d+)?{re.escape(SUFFIX)}")
+"""The names of state files. Others in a folder that users have named are theirs."""
 
 UNFINISHED = ".new"
 """What they end with while they are written."""

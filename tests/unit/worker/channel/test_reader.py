@@ -156,11 +156,11 @@ BAD_STATES = {
 @pytest.mark.parametrize("name", BAD_STATES)
 def test_a_bad_file_changes_nothing(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """What is no state is left out with one warning, and the other files are read."""
-    (tmp_path / "1-bad.json").write_text(BAD_STATES[name], errors="surrogateescape")
-    (tmp_path / "2-good.json").write_text(json.dumps(GOOD))
+    (tmp_path / "1-bad0bad0.json").write_text(BAD_STATES[name], errors="surrogateescape")
+    (tmp_path / "2-600d600d.json").write_text(json.dumps(GOOD))
     reader = FolderReader(tmp_path, "r1")
     assert [report.task for report in reader.collect()[0]] == [7]
-    (tmp_path / "1-bad.json").write_text("{")
+    (tmp_path / "1-bad0bad0.json").write_text("{")
     assert not list(reader.collect()[0])
     assert len([each for each in caplog.records if each.levelno == logging.WARNING]) == 1
     assert "can't be read" in caplog.text
@@ -198,8 +198,8 @@ def make_large(path: Path) -> None:
 @pytest.mark.parametrize("make", [make_link, make_pipe, make_folder, make_large])
 def test_what_is_no_plain_file_is_left_out(tmp_path: Path, make: Any) -> None:
     """Links, pipes, folders and files of any size in the place of a state change nothing."""
-    make(tmp_path / "1-bad.json")
-    (tmp_path / "2-good.json").write_text(json.dumps(GOOD))
+    make(tmp_path / "1-bad0bad0.json")
+    (tmp_path / "2-600d600d.json").write_text(json.dumps(GOOD))
     assert [report.task for report in read(tmp_path)] == [7]
 
 
@@ -284,7 +284,7 @@ def test_the_last_reading_finds_everything(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file to another user")
 def test_files_of_another_user_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What another user has put into the folder changes nothing but that there is a warning."""
-    path = tmp_path / "1-bad.json"
+    path = tmp_path / "1-bad0bad0.json"
     path.write_text(json.dumps(GOOD))
     os.chown(path, 65534, 65534)
     assert read(tmp_path) == []
